@@ -1,0 +1,79 @@
+"""What TensorBoard shows of a run besides Lightning's own scalars."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from cxr.data.datamodule import CXRDataModule
+from cxr.results import figures
+from cxr.results.metrics import HEADLINES
+
+
+def show_films(logger: TensorBoardLogger, data: CXRDataModule) -> None:
+    """Class counts, and the same films before and after augmentation."""
+    before, after, rows = data.examples(8)
+    names = [data.films.classes[i] for i in data.films.label[rows]]
+    board = logger.experiment
+    board.add_figure("data/class_counts", figures.class_counts(data.counts(), note=data.note))
+    title = "training films before and after augmentation, as the first epoch sees them"
+    board.add_figure("data/augmentation", figures.before_after(before, after, names, title, note=data.note))
+
+
+def show_evaluation(
+    logger: TensorBoardLogger,
+    data: CXRDataModule,
+    side: str,
+    scores: Mapping[str, Any],
+    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
+    step: int,
+) -> None:
+    """Confusion matrix, precision-recall curves and worst mistakes of an evaluation.
+
+    Args:
+        side: "val" or "test".
+        scores: as in metrics.json.
+        predicted: rows of the table (N,), labels (N,) and probabilities (N, C).
+        step: the optimizer step of the checkpoint that was evaluated.
+    """
+    index, labels, probabilities = predicted
+    classes, board, note = data.films.classes, logger.experiment, data.note
+    title = f"{side}: accuracy {scores['accuracy']:.3f}, macro F1 {scores['f1_macro']:.3f}, {len(labels)} films"
+    matrix = figures.confusion_matrix(np.array(scores["confusion_matrix"]), classes, title, note=note)
+    board.add_figure(f"{side}/confusion_matrix", matrix, step)
+    curves = figures.precision_recall(labels, probabilities, classes, f"{side}: precision and recall", note=note)
+    board.add_figure(f"{side}/precision_recall", curves, step)
+
+    said = probabilities.argmax(1)
+    wrong = np.flatnonzero(said != labels)
+    worst = wrong[np.argsort(-probabilities[wrong, said[wrong]])][:12]
+    captions = [
+        f"true {classes[labels[i]]}\nsaid {classes[said[i]]} {probabilities[i, said[i]]:.2f}\n"
+        f"{str(data.films.file[index[i]]).rsplit('/', 1)[-1]}"
+        for i in worst
+    ]
+    films = np.array(data.store[index[worst]])
+    title = f"{side}: the {len(worst)} surest of {len(wrong)} mistakes among {len(labels)} films"
+    board.add_figure(f"{side}/worst_mistakes", figures.worst_mistakes(films, captions, title, note=note), step)
+
+
+def show_choices(logger: TensorBoardLogger, config: Mapping[str, Any], test: Mapping[str, Any], step: int) -> None:
+    """The run's options beside its final figures, for the HParams tab.
+
+    Called once, with the finals: Lightning's own early call would leave a score of -1 there.
+    """
+    finals = {f"test/{key}": test[key] for key in (*HEADLINES, "auroc_macro")}
+    finals |= {f"test_f1/{name}": s["f1"] for name, s in test["per_class"].items()}
+    logger.log_hyperparams(dict(flatten(config)), finals, step)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:
+    """(optim.lr, 0.001), … for every option; lists and null become text, which the HParams tab can show."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else str(value)))
+    return pairs

@@ -1,0 +1,84 @@
+"""Flip, rotation and crop of a whole batch as one affine warp, on whatever device the batch is on."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DRAWS = 4  # flip, angle, shift along x, shift along y
+
+
+class Augment:
+    """Random horizontal flip, then rotation, then crop, each drawn per film.
+
+    The crop is torchvision's RandomCrop(size, padding): the film is padded on every side, then cropped back to its size
+    at random, so that it keeps its scale and films without augmentation, in validation and test, look alike.
+
+    Args:
+        flip: probability of a horizontal flip.
+        degrees: the angle is uniform in [-degrees, degrees].
+        crop: padding on each side before the crop, as a share of the film's side.
+    """
+
+    def __init__(self, flip: float, degrees: float, crop: float) -> None:
+        self.flip, self.degrees, self.crop = flip, degrees, crop
+
+    def __call__(self, films: Tensor, index: Tensor, seed: int, epoch: int) -> Tensor:
+        """Warp a batch.
+
+        Args:
+            films: float tensor of shape (B, 1, S, S).
+            index: int64 tensor of shape (B,), each film's row in the table: with seed and epoch it is all that the
+                draws depend on, so neither worker count, batch order nor a restart changes them.
+
+        Returns:
+            float tensor of shape (B, 1, S, S); what comes from outside of a film is black.
+        """
+        if not (self.flip or self.degrees or self.crop):
+            return films
+        grid = F.affine_grid(self.matrices(index, films.shape[-1], seed, epoch), list(films.shape), align_corners=False)
+        return F.grid_sample(films, grid.to(films.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def matrices(self, index: Tensor, size: int, seed: int, epoch: int) -> Tensor:
+        """The maps from output to input positions, in affine_grid's units (-1 to 1): float32, shape (B, 2, 3).
+
+        Output → input undoes the operations from last to first: crop (a shift by whole pixels), rotation, flip.
+        """
+        u = uniform(index, seed, epoch)
+        mirror = torch.where(u[:, 0] < self.flip, -1.0, 1.0)
+        angle = (2 * u[:, 1] - 1) * math.radians(self.degrees)
+        pad = round(self.crop * size)
+        shift = (torch.floor(u[:, 2:] * (2 * pad + 1)) - pad) * (2 / size)
+        cos, sin = angle.cos(), angle.sin()
+        # A positive angle turns the film counter-clockwise, as torchvision's rotate() does (y points down).
+        rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+        offset = rotation @ shift[:, :, None]
+        matrix = torch.cat([rotation, offset], 2)
+        return torch.cat([matrix[:, :1] * mirror[:, None, None], matrix[:, 1:]], 1)
+
+
+def uniform(index: Tensor, seed: int, epoch: int, draws: int = DRAWS) -> Tensor:
+    """Uniform numbers in [0, 1) that are a pure function of (seed, epoch, index of the film, number of the draw).
+
+    A counter-based generator: SplitMix64's output function (Steele, Lea & Flood 2014) over the mixed counter.
+
+    Returns:
+        float32 tensor of shape (len(index), draws) on index's device.
+    """
+    key = mix(mix(torch.tensor(seed, device=index.device)) + epoch)
+    counter = mix(mix(key + index)[:, None] + torch.arange(draws, device=index.device))
+    return shift_right(counter, 40).float() * 2.0**-24
+
+
+def mix(x: Tensor) -> Tensor:
+    """SplitMix64's step and output function on int64 tensors, whose products wrap around as the original's do."""
+    x = x + -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed number
+    x = (x ^ shift_right(x, 30)) * -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
+    x = (x ^ shift_right(x, 27)) * -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+    return x ^ shift_right(x, 31)
+
+
+def shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's >> drags the sign bit of an int64 along."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,223 @@
+"""Where films come from: a folder, Kaggle or our own drawings, all as one table of films."""
+
+import csv
+import re
+import urllib.error
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLITS = ("train", "val", "test")
+
+# The one order of the known classes, and the spellings met in the wild (compared as upper-case letters and digits).
+CLASSES = ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
+ALIASES = {
+    "COVID": "COVID19",
+    "COVID2019": "COVID19",
+    "TB": "TUBERCULOSIS",
+    "TURBERCULOSIS": "TUBERCULOSIS",
+}
+SPLIT_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+
+# File names of Kermany's children: person1004_virus_1686, IM-0115-0001, NORMAL2-IM-1427-0001.
+PATIENT_PATTERNS = (re.compile(r"(person\d+)_"), re.compile(r"((?:NORMAL2-)?IM-\d+)-"))
+
+KAGGLE_SET = "jtiptj/chest-xray-pneumoniacovid19tuberculosis"
+KAGGLE_PAGE = f"https://www.kaggle.com/datasets/{KAGGLE_SET}"
+
+
+@dataclass(frozen=True)
+class Films:
+    """The table of films, one row a film.
+
+    Attributes:
+        root: the folder that `file` is relative to.
+        file, patient, split: string arrays of length N; an unknown patient or split is "".
+            `file` has forward slashes; `split` is the one the set came with: train, val, test or "".
+        label: int64 array of length N, indices into `classes`.
+        classes: class names, the known four in their fixed order, then others by name.
+        rejected: (file, reason) of everything that lies in the set and cannot be used.
+        note: what every table and picture made from these films has to say, or "".
+    """
+
+    root: Path
+    file: np.ndarray
+    label: np.ndarray
+    patient: np.ndarray
+    split: np.ndarray
+    classes: tuple[str, ...]
+    rejected: tuple[tuple[str, str], ...] = field(default=())
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def without(self, rejected: Mapping[int, str]) -> "Films":
+        """The table without the rows that `rejected` names (row → reason); they join `rejected`."""
+        keep = np.array([row not in rejected for row in range(len(self))], dtype=bool)
+        return replace(
+            self,
+            file=self.file[keep],
+            label=self.label[keep],
+            patient=self.patient[keep],
+            split=self.split[keep],
+            rejected=self.rejected + tuple((str(self.file[row]), why) for row, why in rejected.items()),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Films per class."""
+        return {name: int((self.label == i).sum()) for i, name in enumerate(self.classes)}
+
+
+def class_name(name: str) -> str:
+    """The standard name of a class as somebody spelt it; names we do not know are only upper-cased."""
+    key = re.sub(r"[^A-Z0-9]", "", name.upper())
+    key = ALIASES.get(key, key)
+    return key if key in CLASSES else name.strip().upper()
+
+
+def order_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct class names, the known four first and in their fixed order."""
+    found = set(names)
+    return tuple(c for c in CLASSES if c in found) + tuple(sorted(found - set(CLASSES)))
+
+
+def patient_of(file: str) -> str:
+    """The patient that a film's name gives away, or "" where the name is of no known form."""
+    name = Path(file).name
+    return next((m[1] for p in PATIENT_PATTERNS if (m := p.match(name))), "")
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every file below `folder`, in name order. Hidden files (.DS_Store, ._film.jpg) are the system's, not films."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+def not_a_film(path: Path) -> str:
+    """Why the name of a file says that it is no film, or ""."""
+    return "" if path.suffix.lower() in SUFFIXES else f"not one of {', '.join(SUFFIXES)}"
+
+
+def read_folder(root: Path) -> Films:
+    """Read class folders that lie directly in `root` or below its train, val and test folders.
+
+    A `manifest.csv` in the root (file,label,patient[,split]) gives patients, and may move a film to another split
+    or class than its folder's.
+
+    Raises:
+        UserError: the folder is missing or holds no films in class folders, or the manifest cannot be used.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.root={root}: no such folder")
+    parts = [(p, split_name(p.name)) for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    if any(split for _, split in parts):
+        folders = [(c, split) for p, split in parts if split for c in sorted(p.iterdir()) if c.is_dir()]
+        outside = [p for p, split in parts if not split]
+    else:
+        folders, outside = [(p, "") for p, _ in parts], []
+
+    manifest = read_manifest(root / "manifest.csv")
+    rows: list[tuple[str, str, str, str]] = []
+    rejected = [(p.relative_to(root).as_posix(), "lies beside train, val and test") for d in outside for p in list_files(d)]
+    for folder, split in folders:
+        for path in list_files(folder):
+            file = path.relative_to(root).as_posix()
+            if why := not_a_film(path):
+                rejected.append((file, why))
+                continue
+            told = manifest.get(file, {})
+            rows.append(
+                (
+                    file,
+                    class_name(told.get("label") or folder.name),
+                    told["patient"] if "patient" in told else patient_of(file),
+                    split_name(told.get("split") or "") or split,
+                )
+            )
+    if not rows:
+        raise UserError(
+            f"data.root={root}: no films found; expected jpg, jpeg or png files in class folders "
+            "(NORMAL, PNEUMONIA, …), directly there or below train, val and test"
+        )
+    if missing := sorted(set(manifest) - {row[0] for row in rows}):
+        rejected += [(file, "in manifest.csv, but not in a class folder") for file in missing]
+    file, label, patient, split = (np.array(column, dtype=np.str_) for column in zip(*rows, strict=True))
+    classes = order_classes(label.tolist())
+    index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
+    return Films(root.resolve(), file, index, patient, split, classes, tuple(rejected))
+
+
+def split_name(name: str) -> str:
+    """train, val or test as somebody spelt it, or "" for anything else."""
+    name = SPLIT_ALIASES.get(name.lower(), name.lower())
+    return name if name in SPLITS else ""
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a manifest.csv by their file, or nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            if "file" not in (reader.fieldnames or ()):
+                raise UserError(f"{path}: no column 'file'; the columns are file,label,patient and, if known, split")
+            return {row["file"].replace("\\", "/"): {k: (v or "").strip() for k, v in row.items() if k} for row in reader}
+    except (UnicodeDecodeError, csv.Error, AttributeError) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+
+
+def read_kaggle() -> Films:
+    """Download the reference set with kagglehub (or find it in kagglehub's cache) and read it as a folder."""
+    by_hand = f"download {KAGGLE_PAGE} by hand, unpack it and pass data=folder data.root=DIR"
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise UserError(f"data=kaggle needs kagglehub: pip install 'cxr[kaggle]', or {by_hand}") from error
+    try:
+        root = Path(kagglehub.dataset_download(KAGGLE_SET))
+    except (OSError, urllib.error.URLError, ValueError) as error:  # requests' errors are OSErrors
+        raise UserError(f"data=kaggle: the download failed ({type(error).__name__}); {by_hand}") from error
+    return read_folder(dataset_root(root))
+
+
+def dataset_root(folder: Path) -> Path:
+    """The folder that holds train/, which an archive may have wrapped in folders of its own."""
+    return next((p.parent for p in sorted(folder.rglob("train")) if p.is_dir()), folder)
+
+
+def read_phantom(films: int, seed: int, cache: Path) -> Films:
+    """Draw `films` phantom films into the cache (once for each number and seed) and read them as a folder."""
+    from cxr.data.phantom import draw_phantom
+    from cxr.data.store import build_once, fingerprint
+
+    import cxr.data.phantom as drawing
+
+    # The drawing code is part of the key: films drawn by an older version must not pass for this one's.
+    key = fingerprint(films, seed, Path(drawing.__file__).read_bytes())
+    root = build_once(cache / f"phantom-{films}-{seed}-{key}", lambda folder: draw_phantom(folder, films, seed))
+    return replace(read_folder(root), note="drawn films (phantom): says nothing about patients")
+
+
+def read_films(data: Mapping[str, Any], cache: Path) -> Films:
+    """The table of films that the options `data.*` ask for.
+
+    Raises:
+        UserError: the source is unknown or cannot be read.
+    """
+    match data["source"]:
+        case "folder":
+            return read_folder(Path(data["root"]))
+        case "kaggle":
+            return read_kaggle()
+        case "phantom":
+            return read_phantom(data["films"], data["seed"], cache)
+        case other:
+            raise UserError(f"data.source={other}: unknown; choose folder, kaggle or phantom")

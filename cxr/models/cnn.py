@@ -1,0 +1,32 @@
+"""The capstone's 5-layer CNN."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class CNN(nn.Module):
+    """Three blocks of convolution 3x3, ReLU and max-pool, then two fully connected layers.
+
+    Args:
+        n_classes: number of logits.
+        image_size: side of the films in pixels; the first fully connected layer's width depends on it.
+        widths: channels of the three convolutions.
+        hidden: width of the layer between the two fully connected ones.
+
+    Films (B, 1, S, S), float from 0 to 1, become logits (B, n_classes).
+    """
+
+    def __init__(self, n_classes: int, image_size: int, widths: Sequence[int], hidden: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for before, width in zip([1, *widths], widths):
+            blocks += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        side = image_size // 2 ** len(widths)
+        self.features = nn.Sequential(*blocks)
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, n_classes)
+        )
+
+    def forward(self, films: Tensor) -> Tensor:
+        return self.head(self.features(films))

@@ -1,0 +1,127 @@
+"""The table of a sweep, made from its run folders alone, so that any process can make it at any time."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr.results.run_folder import METRICS, STATUS, read_json, read_status, write_table
+
+FIGURES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
+COLUMNS = ("status", "error", *FIGURES, "epochs", "seconds", "images_per_s", "run")
+
+Row = dict[str, Any]
+
+
+def collect(sweep: Path) -> list[Row]:
+    """One row for each run folder directly below `sweep`, in the order in which they began.
+
+    A row holds the run's choices (model, aug, seed, every other swept option), its status and error, figures on the
+    test films, and its folder; "" stands for what is not known.
+    """
+    told = [(read_status(path.parent), path.parent) for path in sweep.glob(f"*/{STATUS}")]
+    rows = []
+    for status, folder in sorted(told, key=lambda pair: (pair[0].get("started", 0), pair[1])):
+        metrics = read_json(folder / METRICS)
+        train = metrics.get("train", {})
+        rows.append(
+            {
+                **status.get("choices", {}),
+                "status": status.get("status", ""),
+                "error": status.get("error", ""),
+                **{key: metrics.get("test", {}).get(key, "") for key in FIGURES},
+                "epochs": train.get("epochs", ""),
+                "seconds": status.get("seconds", ""),
+                "images_per_s": train.get("images_per_s", ""),
+                "run": folder.name,
+                "note": metrics.get("note", ""),
+            }
+        )
+    return rows
+
+
+def write(sweep: Path) -> list[Row]:
+    """Rewrite leaderboard.csv and leaderboard.md of a sweep, and return their rows."""
+    rows = collect(sweep)
+    header = [*choices(rows), *COLUMNS]
+    part = sweep / ".leaderboard.part"
+    write_table(part, [*header, "note"], [[row.get(key, "") for key in (*header, "note")] for row in rows])
+    part.replace(sweep / "leaderboard.csv")
+    part.write_text(as_markdown(rows), encoding="utf-8")
+    part.replace(sweep / "leaderboard.md")
+    return rows
+
+
+def read(sweep: Path) -> list[Row]:
+    """The rows of leaderboard.csv, all values as text."""
+    with (sweep / "leaderboard.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def choices(rows: Sequence[Row]) -> list[str]:
+    """The options that the runs of a sweep were told, in the order of the command line."""
+    return list(dict.fromkeys(key for row in rows for key in row if key not in (*COLUMNS, "note")))
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """The model × augmentation table, then a row a run."""
+    columns = [*choices(rows), *(c for c in COLUMNS if c != "error" or any(row["error"] for row in rows))]
+    table = [[shown(row.get(column, "")) for column in columns] for row in rows]
+    return f"# Leaderboard\n\n{grid(rows)}\n\n{markdown_table(columns, table)}\n"
+
+
+def grid(rows: Sequence[Row]) -> str:
+    """The capstone's own table, macro F1 by model and augmentation, and a sentence on what the number is.
+
+    Where a sweep has more options, each combination of their values is a line. Runs that differ in the seed alone
+    share a cell: its mean, ± the standard deviation, and how many seeds.
+    """
+    lines = list(dict.fromkeys(line_of(row) for row in rows))
+    augs = list(dict.fromkeys(row["aug"] for row in rows))
+    table = [[line, *(cell([r for r in rows if (line_of(r), r["aug"]) == (line, aug)]) for aug in augs)] for line in lines]
+    return f"{markdown_table(['macro F1', *(f'aug={aug}' for aug in augs)], table)}\n\n{sentence(rows)}"
+
+
+def line_of(row: Row) -> str:
+    """What a run's line of the grid is called: its model and every other choice but augmentation and seed."""
+    more = [f"{key}={row[key]}" for key in choices([row]) if key not in ("model", "aug", "seed")]
+    return ", ".join([str(row["model"]), *more])
+
+
+def cell(rows: Sequence[Row]) -> str:
+    """The runs of a cell as text: the mean of their macro F1, or their status."""
+    scores = [float(row["f1_macro"]) for row in rows if row["f1_macro"] != ""]
+    if not scores:
+        return ", ".join(dict.fromkeys(str(row["status"]) for row in rows)) or "–"
+    mean = sum(scores) / len(scores)
+    if len(scores) == 1:
+        return f"{mean:.4f}"
+    deviation = (sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) ** 0.5
+    return f"{mean:.4f} ± {deviation:.4f} ({len(scores)} seeds)"
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """What the number in the grid is, and what has to be said about it."""
+    seeds = len({row.get("seed") for row in rows})
+    parts = [
+        "Macro F1 is the plain mean of the classes' F1 on the test films, which were opened once, after training.",
+        "One seed a cell: a difference between cells may be chance." if seeds == 1 else "± is the standard deviation over seeds.",
+    ]
+    if failed := sum(row["status"] in ("failed", "lost") for row in rows):
+        parts.append(f"{failed} of {len(rows)} runs did not finish.")
+    parts += [f"**{note[0].upper()}{note[1:]}.**" for note in sorted({row["note"] for row in rows} - {""})]
+    return " ".join(parts)
+
+
+def shown(value: Any) -> str:
+    """A value as a person reads it in a table."""
+    text = f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:.0f}" if isinstance(value, float) else str(value)
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown whose columns also line up as plain text."""
+    widths = [max(len(str(line[i])) for line in [header, *rows]) for i in range(len(header))]
+    lines = [[str(v).ljust(w) for v, w in zip(line, widths, strict=True)] for line in [header, *rows]]
+    lines.insert(1, ["-" * w for w in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,76 @@
+"""What a set of predictions is worth. "macro" is the plain mean over the classes, however rare they are."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+HEADLINES = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
+
+
+def training_metrics(n_classes: int) -> MetricCollection:
+    """Accuracy and macro F1, cheap enough for every training step."""
+    options: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}  # validation would sync with the host
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(**options, average="micro"),
+            "f1_macro": MulticlassF1Score(**options, average="macro"),
+        }
+    )
+
+
+def evaluation_metrics(n_classes: int) -> MetricCollection:
+    """All figures of an evaluation; update with probabilities (B, C) and labels (B,).
+
+    As in scikit-learn, macro F1 leaves out a class with no true and no predicted film. AUROC is one-vs-rest, macro.
+    """
+    options: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
+    metrics: dict[str, Metric] = {
+        "accuracy": MulticlassAccuracy(**options, average="micro"),
+        "auroc_macro": MulticlassAUROC(**options, average="macro"),
+        "confusion_matrix": MulticlassConfusionMatrix(**options),
+    }
+    for name, metric in (("precision", MulticlassPrecision), ("recall", MulticlassRecall), ("f1", MulticlassF1Score)):
+        metrics[f"{name}_macro"] = metric(**options, average="macro")
+        metrics[name] = metric(**options, average="none")
+    return MetricCollection(metrics)
+
+
+def as_plain(computed: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str, Any]:
+    """What `evaluation_metrics` computed, as metrics.json holds it: plain numbers, lists and dictionaries."""
+    support = computed["confusion_matrix"].sum(1).tolist()
+    per_class = {
+        name: {
+            **{key: computed[key][i].item() for key in ("precision", "recall", "f1")},
+            "support": int(support[i]),
+        }
+        for i, name in enumerate(classes)
+    }
+    return {
+        **{key: computed[key].item() for key in (*HEADLINES, "auroc_macro")},
+        "per_class": per_class,
+        "confusion_matrix": computed["confusion_matrix"].int().tolist(),
+    }
+
+
+def per_class_table(scores: Mapping[str, Any]) -> str:
+    """Precision, recall, F1 and support of each class, and their macro means, as lines of text."""
+    width = max(len("macro mean"), *map(len, scores["per_class"]))
+    lines = [f"{'class':<{width}}  precision  recall      F1   films"]
+    for name, s in scores["per_class"].items():
+        lines.append(f"{name:<{width}}  {s['precision']:9.3f}  {s['recall']:6.3f}  {s['f1']:6.3f}  {s['support']:6d}")
+    total = sum(s["support"] for s in scores["per_class"].values())
+    lines.append(
+        f"{'macro mean':<{width}}  {scores['precision_macro']:9.3f}  {scores['recall_macro']:6.3f}  "
+        f"{scores['f1_macro']:6.3f}  {total:6d}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""The files of a run folder that others read; no torch here, the command line reads them too."""
+
+import csv
+import json
+import os
+import socket
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+STATUS, METRICS = "status.json", "metrics.json"
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file in UTF-8."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all: others read it while runs go on."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file, or {} where there is none yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_predictions(
+    path: Path, files: Sequence[str], classes: Sequence[str], labels: Sequence[int], probabilities: Sequence[Sequence[float]]
+) -> None:
+    """Write predictions.csv: file,label,prediction,prob_<class>,… one row a film, probabilities (N, C) that sum to 1."""
+    rows = (
+        (file, classes[label], *prediction(p, classes)) for file, label, p in zip(files, labels, probabilities, strict=True)
+    )
+    write_table(path, ("file", "label", "prediction", *probability_columns(classes)), rows)
+
+
+def probability_columns(classes: Sequence[str]) -> list[str]:
+    return [f"prob_{name}" for name in classes]
+
+
+def prediction(probabilities: Sequence[float], classes: Sequence[str]) -> tuple[str, ...]:
+    """The most probable class and all probabilities, as a row of a table has them."""
+    best = max(range(len(classes)), key=lambda i: probabilities[i])
+    return (classes[best], *(f"{p:.8f}" for p in probabilities))
+
+
+def write_status(folder: Path, status: str, error: str = "", **more: Any) -> None:
+    """Say in status.json where a run stands: running, done or failed. Later calls keep what earlier ones said."""
+    told = read_json(folder / STATUS)
+    write_json(folder / STATUS, {**told, "status": status, "error": error, "pid": os.getpid(), "host": socket.gethostname(), **more})
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What status.json says; a run that claims to be running though its process has gone is lost."""
+    told = read_json(folder / STATUS)
+    if told.get("status") == "running" and told["host"] == socket.gethostname() and not alive(told["pid"]):
+        told |= {"status": "lost", "error": "its process ended without a word"}
+    return told
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but there
+    return True
+
+
+def keep_traceback(log: Path, error: BaseException) -> None:
+    """Append an error's traceback to a run's own log."""
+    with log.open("a", encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
