@@ -1,5 +1,6 @@
-"""python -m cxr.train: train one cell of the grid, or with -m all of them."""
+"""python -m cxr.train: train one cell of the model × augmentation grid, or with -m all of them."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,20 +8,52 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-CONF = Path(__file__).parents[1] / "conf"
+from cxr.command_line import CONF, CommandLine, fail, prepare
+from cxr.errors import UserError
+from cxr.results import leaderboard
+from cxr.results.run_folder import STATUS, read_json
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def cell(config: DictConfig) -> None:
     """One cell: its options go to the run folder, then torch is imported and training begins."""
     from cxr.cell import train_cell
-    from cxr.results.run_folder import STATUS, read_json
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     choices = read_json(folder / STATUS)["choices"]
-    plain = OmegaConf.to_container(config, resolve=True)
-    OmegaConf.save({"choices": choices, **plain}, folder / "config.yaml")
-    train_cell(plain, choices, folder)
+    options = OmegaConf.to_container(config, resolve=True)
+    OmegaConf.save({"choices": choices, **options}, folder / "config.yaml")
+    train_cell(options, choices, folder)
+
+
+def main() -> None:
+    """Exit codes: 0 all well, 1 a run failed, 2 wrong options."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own many lines
+    try:
+        command = prepare(sys.argv[1:], "config")
+    except UserError as error:
+        fail(error)
+    sys.argv[1:] = command.argv
+    if command.multirun and command.folder:
+        sweep(command)
+    else:
+        cell()
+
+
+def sweep(command: CommandLine) -> None:
+    """All cells, then the table that they were trained for, whatever happened on the way."""
+    failed: list[leaderboard.Row] = []
+    try:
+        cell()
+    except Exception:
+        failed = [row for row in leaderboard.collect(command.folder) if row["status"] == "failed"]
+        if not failed:  # not a cell's error, which its log and the leaderboard hold
+            raise
+    rows = leaderboard.collect(command.folder)
+    print(f"\n{leaderboard.grid(rows)}\n\nall runs: {command.folder / 'leaderboard.md'}")
+    if failed:
+        raise SystemExit(1)
+
 
 if __name__ == "__main__":
-    cell()
+    main()

@@ -1,0 +1,224 @@
+"""From what a person typed to options: checked for every cell before any starts, without importing torch."""
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cxr.data.sources import read_folder
+from cxr.errors import UserError
+from cxr.options import check_name, check_values, flatten
+from cxr.sweep import cell_folder, swept
+
+CONF = Path(__file__).parents[1] / "conf"
+
+# Their values are taken as they are typed: Hydra's grammar refuses many characters that file names have.
+PATHS = ("ckpt", "source", "out", "data.root", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
+
+Groups = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A checked command line: the words for Hydra, and the folder that it will write to (None: it only prints)."""
+
+    argv: list[str]
+    multirun: bool
+    folder: Path | None
+
+
+def fail(error: UserError) -> NoReturn:
+    """End the process with the line that tells a user what to do; 2 is the exit code of wrong options."""
+    print(f"cxr: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
+    """Check the command line of a Hydra command for every cell that it asks for.
+
+    Raises:
+        UserError: an option is wrong in one of the cells, or the output folder is already used.
+    """
+    words = [quote_path(word) for word in argv]
+    args = get_args_parser().parse_args(words)
+    if args.help or args.hydra_help or args.shell_completion:
+        return CommandLine(words, False, None)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        search = [f"hydra.searchpath=[{quote(f'file://{Path(args.config_dir).resolve()}')}]"] if args.config_dir else []
+        groups = config_groups(search)
+        overrides = [parse(text) for text in args.overrides]
+        for override in overrides:
+            check_choice(override, groups, args.multirun)
+        fixed = list(search)
+        if args.multirun and not any(o.key_or_group == "hydra.sweep.subdir" for o in overrides):
+            fixed.append(f'hydra.sweep.subdir="{cell_folder(swept(overrides), list(groups))}"')
+        name = args.config_name or config_name
+        cells = [checked_cell(name, cell + fixed, groups) for cell in expand(overrides)]
+    for root in {cell["data"]["root"] for cell in cells if cell["data"]["source"] == "folder"}:
+        read_folder(Path(root))
+    if args.info or args.cfg:
+        return CommandLine(words, args.multirun, None)
+    hydra = cells[0]["hydra"]
+    kind = "sweep" if args.multirun else "run"
+    folder = Path(hydra[kind]["dir"])
+    if args.multirun:
+        check_distinct([cell["hydra"]["sweep"]["subdir"] for cell in cells])
+    reserve(folder)
+    # The folder holds the time of day: Hydra is told ours, so that both mean the same.
+    words = [word for word in words if not word.startswith(f"hydra.{kind}.dir=")]
+    return CommandLine([*words, *fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"], args.multirun, folder)
+
+
+def read_options(argv: Sequence[str], config_name: str) -> dict[str, Any]:
+    """The checked options of a command that has no sweeps and no run folder; prints its help and ends for --help.
+
+    Raises:
+        UserError: an option is wrong.
+    """
+    if any(word in ("-h", "--help") for word in argv):
+        print((CONF / f"{config_name}.yaml").read_text(encoding="utf-8"), end="")
+        raise SystemExit(0)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [parse(quote_path(word)) for word in argv]
+        groups = config_groups([])
+        for override in overrides:
+            check_choice(override, {}, multirun=False)
+        config = checked_cell(config_name, [o.input_line for o in overrides], groups)
+    return {key: value for key, value in config.items() if key != "hydra"}
+
+
+def quote_path(word: str) -> str:
+    """Quote the value of an option that is a path, so that Hydra takes it as it was typed."""
+    key, equals, value = word.partition("=")
+    literal = key.lstrip("+") in PATHS or (key == "model.weights" and os.path.exists(os.path.expanduser(value)))
+    return f"{key}={quote(value)}" if equals and value and literal else word
+
+
+def quote(text: str) -> str:
+    """A text as Hydra's grammar takes it whole: in quotes, with backslashes, quotes and interpolations escaped."""
+    parts = []
+    for run, is_backslash in ((list(g), k) for k, g in itertools.groupby(text, key="\\".__eq__)):
+        parts.append(("\\" if is_backslash else "").join(["", *run]) if is_backslash else "".join(run))
+    return "'" + "".join(parts).replace("'", "\\'").replace("${", "\\${") + "'"
+
+
+def parse(text: str) -> Override:
+    """One override, as Hydra reads it."""
+    try:
+        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
+    except HydraException as error:
+        raise UserError(f"{text}: not of the form option=value, or a value with characters that need quotes") from error
+
+
+def config_groups(search: Sequence[str]) -> Groups:
+    """What can be chosen: the folders of conf and of a --config-dir, and the names in them."""
+    loader = GlobalHydra.instance().config_loader()
+    names = loader.list_groups("")
+    return {
+        name: sorted(loader.get_group_options(name, ObjectType.CONFIG, config_name="config", overrides=list(search)))
+        for name in names
+        if name != "hydra"
+    }
+
+
+def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
+    """Raise UserError for a choice that a group does not have, or several values without -m."""
+    key = override.key_or_group
+    if override.is_sweep_override() and not multirun:
+        raise UserError(f"{override.input_line}: several values need -m: python -m cxr.train -m {override.input_line}")
+    if override.is_delete():
+        raise UserError(f"{override.input_line}: nothing can be taken out; set another value instead")
+    if key not in groups:
+        return
+    typed = override.input_line.partition("=")[2]
+    for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
+        if value not in groups[key] and not (value == "null" and key == "experiment"):
+            raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
+
+
+def expand(overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of each cell, as Hydra's basic sweeper will deal them out.
+
+    Of a search over a range, which has no list of values, only the rest is checked.
+    """
+    lists = {}
+    for o in overrides:
+        if o.is_discrete_sweep():
+            lists[o.get_key_element()] = [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        elif not o.is_sweep_override():
+            lists[o.get_key_element()] = [o.input_line]
+    return [list(cell) for cell in itertools.product(*lists.values())]
+
+
+def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> dict[str, Any]:
+    """The options of one cell, Hydra's own included, as plain data.
+
+    Raises:
+        UserError: an option is misspelt or its value is not allowed.
+    """
+    overrides = [parse(text) for text in texts]
+    chosen = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group == "hydra.searchpath"]
+    try:
+        base = OmegaConf.to_container(compose(config_name, chosen, return_hydra_config=True), resolve=False)
+        known = {*groups, *option_names(base)}
+        for o in overrides:
+            check_name(o.key_or_group, o.input_line.partition("=")[2], o.is_add() or o.is_force_add(), known, owners(o, groups))
+        composed = compose(config_name, list(texts), return_hydra_config=True)
+        config = OmegaConf.to_container(without_hydra(composed), resolve=True)
+        check_values(config)
+        folders = {kind: {"dir": composed.hydra[kind].dir} for kind in ("run", "sweep")}
+        folders["sweep"]["subdir"] = composed.hydra.sweep.subdir
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    return {**config, "hydra": folders}
+
+
+def owners(override: Override, groups: Groups) -> list[str]:
+    """The choices that have an option, such as data=folder for data.root."""
+    group, _, name = override.key_or_group.partition(".")
+    files = {choice: CONF / group / f"{choice}.yaml" for choice in groups.get(group, ())}
+    return [f"{group}={choice}" for choice, file in files.items() if file.exists() and name in OmegaConf.load(file).keys()]
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A cell's own options, which may still point to Hydra's."""
+    own = config.copy()
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    return own
+
+
+def option_names(config: Mapping[str, Any]) -> set[str]:
+    """Every option of a config and every part that holds some: optim.lr, optim."""
+    names = {name for name, _ in flatten(config)}
+    return names | {".".join(parts[:n]) for name in names if (parts := name.split(".")) for n in range(1, len(parts))}
+
+
+def check_distinct(folders: Sequence[str]) -> None:
+    """Raise UserError where two cells of a sweep would share a run folder."""
+    if twice := [folder for i, folder in enumerate(folders) if folder in folders[:i]]:
+        raise UserError(f"two cells of this sweep would share the folder {twice[0]}: name each value once")
+
+
+def reserve(folder: Path) -> None:
+    """Make the output folder; one that holds anything is never used again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        used = any(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another name=NAME or folder") from error
+    if used:
+        raise UserError(f"{folder}: this folder is already used; choose another name=NAME, or move it away")

@@ -1,0 +1,140 @@
+"""The drawn films: the same from the same seed, laid out like the reference set, and without give-aways."""
+
+import csv
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr.data.phantom import Film, _chest, _plan, _write, draw_phantom
+
+LABELS = {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
+FILMS = 80
+
+
+def _read(root: Path) -> list[dict[str, str]]:
+    with (root / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _bytes(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawn")
+    draw_phantom(root, FILMS, seed=3)
+    return root
+
+
+def test_same_seed_same_bytes(drawn: Path, tmp_path: Path) -> None:
+    draw_phantom(tmp_path, FILMS, seed=3)
+    assert _bytes(tmp_path) == _bytes(drawn)
+
+
+def test_other_seed_other_films(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        draw_phantom(tmp_path / str(seed), 40, seed)
+    first, second = ({*_bytes(tmp_path / seed).values()} for seed in "01")
+    assert not first & second
+
+
+def test_manifest_lists_the_tree(drawn: Path) -> None:
+    rows = _read(drawn)
+    assert len(rows) == FILMS
+    assert {row["file"] for row in rows} == _bytes(drawn).keys() - {"manifest.csv"}
+    for row in rows:
+        split, label, name = row["file"].split("/")
+        assert (split, label) == (row["split"], row["label"])
+        assert name.startswith(row["patient"].replace("-", "") + "-")
+    folders = Counter((row["split"], row["label"]) for row in rows)
+    assert folders.keys() == {(split, label) for split in ("train", "val", "test") for label in LABELS}
+    assert min(folders.values()) >= 2
+
+
+def test_every_film_is_another(drawn: Path) -> None:
+    assert len(set(_bytes(drawn).values())) == FILMS + 1  # and the manifest
+
+
+def test_proportions_and_patients_of_the_default_set() -> None:
+    plan = list(_plan(600, seed=0))
+    assert len(plan) == len({film.file for film in plan}) == 600
+    shares = {label: count / 600 for label, count in Counter(film.label for film in plan).items()}
+    counts = {"COVID19": 576, "NORMAL": 1579, "PNEUMONIA": 4245, "TURBERCULOSIS": 703}
+    reference = {label: count / 7103 for label, count in counts.items()}
+    assert shares == pytest.approx(reference, abs=0.02)
+    splits, labels = defaultdict(set), defaultdict(set)
+    for film in plan:
+        splits[film.patient].add(film.split)
+        labels[film.patient].add(film.label)
+    assert all(len(found) == 1 for found in labels.values())
+    straddling = [found for found in splits.values() if len(found) > 1]
+    assert straddling and all(found == {"train", "test"} for found in straddling)
+    assert len(straddling) < 0.05 * len(splits)
+    assert max(Counter(film.patient for film in plan).values()) > 1
+
+
+def test_formats_modes_and_sizes_are_mixed_in_every_class(drawn: Path) -> None:
+    seen, shorter = defaultdict(set), defaultdict(list)
+    for row in _read(drawn):
+        with Image.open(drawn / row["file"]) as film:
+            seen[row["label"]] |= {film.format, film.mode}
+            shorter[row["label"]].append(min(film.size))
+            assert film.format == ("PNG" if row["file"].endswith("png") else "JPEG")
+    for label in LABELS:
+        assert seen[label] == {"JPEG", "PNG", "L", "RGB"}
+        assert 160 <= min(shorter[label]) < 220 < max(shorter[label]) <= 300
+
+
+def test_file_names_do_not_depend_on_the_label() -> None:
+    png = defaultdict(list)
+    for film in _plan(7000, seed=0):
+        png[film.label].append(film.file.endswith("png"))
+    assert all(abs(np.mean(found) - 1 / 3) < 0.07 for found in png.values())
+
+
+def test_modes_and_sizes_do_not_depend_on_the_label(tmp_path: Path) -> None:
+    """The same patients' films with other findings have the same mode and size, and another picture."""
+    films = [Film("train", label, 7, 2, f"{label}.png") for label in sorted(LABELS)]
+    for film in films:
+        _write(tmp_path, 0, film)
+    images = [Image.open(tmp_path / film.file) for film in films]
+    assert len({(image.mode, image.size) for image in images}) == 1
+    assert len({image.tobytes() for image in images}) == len(LABELS)
+
+
+@pytest.mark.parametrize("label", sorted(LABELS - {"NORMAL"}))
+@pytest.mark.parametrize("patient", range(4))
+def test_a_finding_shows_in_the_lungs_and_nowhere_else(label: str, patient: int) -> None:
+    y, x = np.mgrid[-1:1:128j, -1:1:128j].astype(np.float32)
+    with_finding, without = (
+        _chest(name, x, y, np.random.default_rng([0, patient]), np.random.default_rng(1))
+        for name in (label, "NORMAL")
+    )
+    finding = with_finding - without
+    assert finding.max() > 0.1
+    assert np.abs(finding[(np.abs(x) > 0.9) | (np.abs(y) > 0.95) | (np.abs(x) < 0.03)]).max() < 0.02
+    if label == "TURBERCULOSIS":
+        assert np.abs(finding[y > 0.2]).max() < 0.02  # the apices
+    if label == "COVID19":
+        assert finding[x < 0].max() > 0.05 and finding[x > 0].max() > 0.05  # both sides
+    if label == "PNEUMONIA":
+        assert (finding[x < 0].max() > 0.05) != (finding[x > 0].max() > 0.05)  # one side
+
+
+def test_films_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -> None:
+    """Thumbnails of one patient are closer than those of two, and never equal."""
+    rows = _read(drawn)
+    thumbs = []
+    for row in rows:
+        thumb = np.asarray(Image.open(drawn / row["file"]).convert("L").resize((32, 32)), np.float32).ravel()
+        thumbs.append((thumb - thumb.mean()) / thumb.std())
+    stack = np.stack(thumbs)
+    far = np.sqrt(((stack[:, None] - stack) ** 2).mean(-1))
+    patient = np.array([row["patient"] for row in rows])
+    same = (patient[:, None] == patient) & ~np.eye(len(rows), dtype=bool)
+    assert 0 < far[same].min() and far[same].mean() < 0.9 * far[patient[:, None] != patient].mean()
