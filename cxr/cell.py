@@ -23,7 +23,7 @@ import cxr
 from cxr import dashboard
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.models.classifier import Classifier
+from cxr.models.classifier import Classifier, load_classifier
 from cxr.results.metrics import as_plain, per_class_table
 from cxr.results.run_folder import METRICS, write_json, write_predictions
 
@@ -50,9 +50,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     data = CXRDataModule(config["data"], config["aug"], config["seed"], Path(config["cache_dir"]).expanduser())
     data.setup()
     data.write_tables(folder)
-    model = Classifier(
-        config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note
-    )
+    model = Classifier(config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note)
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     dashboard.show_films(logger, data)
 
@@ -64,7 +62,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
 
     # Without validation films there is nothing to choose an epoch by: the last one counts.
     chosen = checkpoint.best_model_path if has_val else checkpoint.last_model_path
-    best = Classifier.load_from_checkpoint(chosen, map_location="cpu", weights_only=True)
+    best = load_classifier(Path(chosen))
     step = torch.load(chosen, map_location="cpu", weights_only=True)["global_step"]
     scores: dict[str, Any] = {"val": None}
     for side in ("val", "test") if has_val else ("test",):
@@ -115,7 +113,10 @@ def best_precision(accelerator: str) -> str:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
         # torch has no public question for it; where this one is missing, fp32 is right if slow.
-        fast = getattr(torch.cpu, "_is_amx_tile_supported", bool)() or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        fast = (
+            getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+            or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        )
     else:
         fast = False
     return "bf16-mixed" if fast else "32-true"
@@ -123,8 +124,12 @@ def best_precision(accelerator: str) -> str:
 
 def checkpoints(folder: Path, has_val: bool) -> ModelCheckpoint:
     """best.ckpt (highest validation macro F1) and last.ckpt."""
-    choice: dict[str, Any] = {"monitor": "val/f1_macro", "mode": "max", "filename": "best"} if has_val else {"save_top_k": 0}
-    return ModelCheckpoint(folder, save_last=True, auto_insert_metric_name=False, enable_version_counter=False, **choice)
+    choice: dict[str, Any] = (
+        {"monitor": "val/f1_macro", "mode": "max", "filename": "best"} if has_val else {"save_top_k": 0}
+    )
+    return ModelCheckpoint(
+        folder, save_last=True, auto_insert_metric_name=False, enable_version_counter=False, **choice
+    )
 
 
 def evaluate(
@@ -149,7 +154,9 @@ class EpochTimer(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.films, self.epoch_begin = 0, time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.films += len(batch.labels)
         if trainer.is_last_batch:
             if trainer.strategy.root_device.type == "cuda":
@@ -186,7 +193,13 @@ def device_name(trainer: pl.Trainer) -> str:
 
 def versions() -> dict[str, str]:
     """Of what the figures depend on."""
-    modules = {"torch": torch, "torchvision": torchvision, "pytorch_lightning": pl, "torchmetrics": torchmetrics, "cxr": cxr}
+    modules = {
+        "torch": torch,
+        "torchvision": torchvision,
+        "pytorch_lightning": pl,
+        "torchmetrics": torchmetrics,
+        "cxr": cxr,
+    }
     return {"python": platform.python_version()} | {name: module.__version__ for name, module in modules.items()}
 
 

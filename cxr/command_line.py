@@ -3,7 +3,7 @@
 import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -175,7 +175,9 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> dict
         base = OmegaConf.to_container(compose(config_name, chosen, return_hydra_config=True), resolve=False)
         known = {*groups, *option_names(base)}
         for o in overrides:
-            check_name(o.key_or_group, o.input_line.partition("=")[2], o.is_add() or o.is_force_add(), known, owners(o, groups))
+            check_name(
+                o.key_or_group, o.input_line.partition("=")[2], o.is_add() or o.is_force_add(), known, owners(o, groups)
+            )
         composed = compose(config_name, list(texts), return_hydra_config=True)
         config = OmegaConf.to_container(without_hydra(composed), resolve=True)
         check_values(config)
@@ -190,7 +192,9 @@ def owners(override: Override, groups: Groups) -> list[str]:
     """The choices that have an option, such as data=folder for data.root."""
     group, _, name = override.key_or_group.partition(".")
     files = {choice: CONF / group / f"{choice}.yaml" for choice in groups.get(group, ())}
-    return [f"{group}={choice}" for choice, file in files.items() if file.exists() and name in OmegaConf.load(file).keys()]
+    return [
+        f"{group}={choice}" for choice, file in files.items() if file.exists() and name in OmegaConf.load(file)
+    ]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

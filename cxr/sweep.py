@@ -76,7 +76,11 @@ class KeepLeaderboard(Callback):
             self.rewrite(config)
             return
         error = job_return._return_value  # the property would raise it
-        line = " ".join(f"{error}".split()) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".split("\n")[0]
+        line = (
+            " ".join(f"{error}".split())
+            if isinstance(error, UserError)
+            else f"{type(error).__name__}: {error}".split("\n")[0]
+        )
         log = folder / f"{config.hydra.job.name}.log"
         keep_traceback(log, error)
         write_status(folder, "failed", line, seconds=seconds)

@@ -167,7 +167,11 @@ class CXRDataModule(pl.LightningDataModule):
         """Write split.csv, every film of the set in the table's order, and rejected.csv."""
         films = self.films
         labels = [films.classes[i] for i in films.label]
-        write_csv(folder / "split.csv", ("file", "label", "patient", "split"), zip(films.file, labels, films.patient, self.split))
+        write_csv(
+            folder / "split.csv",
+            ("file", "label", "patient", "split"),
+            zip(films.file, labels, films.patient, self.split, strict=False),
+        )
         write_csv(folder / "rejected.csv", ("file", "reason"), films.rejected)
 
 

@@ -125,7 +125,9 @@ def read_folder(root: Path) -> Films:
 
     manifest = read_manifest(root / "manifest.csv")
     rows: list[tuple[str, str, str, str]] = []
-    rejected = [(p.relative_to(root).as_posix(), "lies beside train, val and test") for d in outside for p in list_files(d)]
+    rejected = [
+        (p.relative_to(root).as_posix(), "lies beside train, val and test") for d in outside for p in list_files(d)
+    ]
     for folder, split in folders:
         for path in list_files(folder):
             file = path.relative_to(root).as_posix()
@@ -169,7 +171,9 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
             reader = csv.DictReader(lines)
             if "file" not in (reader.fieldnames or ()):
                 raise UserError(f"{path}: no column 'file'; the columns are file,label,patient and, if known, split")
-            return {row["file"].replace("\\", "/"): {k: (v or "").strip() for k, v in row.items() if k} for row in reader}
+            return {
+                row["file"].replace("\\", "/"): {k: (v or "").strip() for k, v in row.items() if k} for row in reader
+            }
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
 
@@ -195,10 +199,9 @@ def dataset_root(folder: Path) -> Path:
 
 def read_phantom(films: int, seed: int, cache: Path) -> Films:
     """Draw `films` phantom films into the cache (once for each number and seed) and read them as a folder."""
+    import cxr.data.phantom as drawing
     from cxr.data.phantom import draw_phantom
     from cxr.data.store import build_once, fingerprint
-
-    import cxr.data.phantom as drawing
 
     # The drawing code is part of the key: films drawn by an older version must not pass for this one's.
     key = fingerprint(films, seed, Path(drawing.__file__).read_bytes())

@@ -81,7 +81,9 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise UserError(f"cache_dir: cannot write to {target.parent} ({error.strerror}); choose another cache_dir=DIR") from error
+        raise UserError(
+            f"cache_dir: cannot write to {target.parent} ({error.strerror}); choose another cache_dir=DIR"
+        ) from error
     try:
         build(work)
         with contextlib.suppress(OSError):  # another process was first
@@ -99,7 +101,12 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[np.ndarray, Films]
         read; the others stand in its `rejected`.
     """
     stats = [(films.root / str(file)).stat() for file in films.file]
-    key = fingerprint(FORMAT, size, str(films.root), [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(films.file, stats, strict=True)])
+    key = fingerprint(
+        FORMAT,
+        size,
+        str(films.root),
+        [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(films.file, stats, strict=True)],
+    )
     store = build_once(cache / f"store-{size}px-{key}", lambda folder: fill_store(folder, films, size))
     rejected = {int(row): why for row, why in json.loads((store / "rejected.json").read_text()).items()}
     return np.load(store / "films.npy", mmap_mode="r"), films.without(rejected)

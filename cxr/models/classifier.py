@@ -1,6 +1,8 @@
 """The LightningModule around a network: loss, optimizer, schedule and torchmetrics."""
 
+import pickle
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxr.data.datamodule import Batch
+from cxr.errors import UserError
 from cxr.results.metrics import evaluation_metrics, training_metrics
 
 
@@ -30,7 +33,12 @@ class Classifier(pl.LightningModule):
     """
 
     def __init__(
-        self, model: Mapping[str, Any], optim: Mapping[str, Any], classes: Sequence[str], image_size: int, note: str = ""
+        self,
+        model: Mapping[str, Any],
+        optim: Mapping[str, Any],
+        classes: Sequence[str],
+        image_size: int,
+        note: str = "",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -104,3 +112,28 @@ class Classifier(pl.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=options["lr"], total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
+    """Read a checkpoint as data (no code in it is run) and return its network, ready to predict.
+
+    Args:
+        accelerator: cpu, gpu (or cuda), mps, or auto for the best that is there.
+
+    Raises:
+        UserError: the file is no checkpoint of cxr, or the device is not there.
+    """
+    device = {"auto": best_device(), "gpu": "cuda"}.get(accelerator, accelerator)
+    try:
+        model = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"ckpt={path}: not a checkpoint that cxr wrote, or a damaged one") from error
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing
+        raise UserError(f"trainer.accelerator={accelerator}: there is none here; use auto or cpu") from error
+
+
+def best_device() -> str:
+    """cuda, mps or cpu."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -20,7 +20,7 @@ class CNN(nn.Module):
     def __init__(self, n_classes: int, image_size: int, widths: Sequence[int], hidden: int) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
-        for before, width in zip([1, *widths], widths):
+        for before, width in zip([1, *widths], widths, strict=False):
             blocks += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         side = image_size // 2 ** len(widths)
         self.features = nn.Sequential(*blocks)

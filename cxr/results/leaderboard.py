@@ -1,7 +1,7 @@
 """The table of a sweep, made from its run folders alone, so that any process can make it at any time."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,9 @@ def grid(rows: Sequence[Row]) -> str:
     """
     lines = list(dict.fromkeys(line_of(row) for row in rows))
     augs = list(dict.fromkeys(row["aug"] for row in rows))
-    table = [[line, *(cell([r for r in rows if (line_of(r), r["aug"]) == (line, aug)]) for aug in augs)] for line in lines]
+    table = [
+        [line, *(cell([r for r in rows if (line_of(r), r["aug"]) == (line, aug)]) for aug in augs)] for line in lines
+    ]
     return f"{markdown_table(['macro F1', *(f'aug={aug}' for aug in augs)], table)}\n\n{sentence(rows)}"
 
 
@@ -105,7 +107,9 @@ def sentence(rows: Sequence[Row]) -> str:
     seeds = len({row.get("seed") for row in rows})
     parts = [
         "Macro F1 is the plain mean of the classes' F1 on the test films, which were opened once, after training.",
-        "One seed a cell: a difference between cells may be chance." if seeds == 1 else "± is the standard deviation over seeds.",
+        "One seed a cell: a difference between cells may be chance."
+        if seeds == 1
+        else "± is the standard deviation over seeds.",
     ]
     if failed := sum(row["status"] in ("failed", "lost") for row in rows):
         parts.append(f"{failed} of {len(rows)} runs did not finish.")
@@ -115,7 +119,13 @@ def sentence(rows: Sequence[Row]) -> str:
 
 def shown(value: Any) -> str:
     """A value as a person reads it in a table."""
-    text = f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:.0f}" if isinstance(value, float) else str(value)
+    text = (
+        f"{value:.4g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
     return " ".join(text.replace("|", "\\|").split())
 
 

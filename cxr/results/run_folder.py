@@ -33,11 +33,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_predictions(
-    path: Path, files: Sequence[str], classes: Sequence[str], labels: Sequence[int], probabilities: Sequence[Sequence[float]]
+    path: Path,
+    files: Sequence[str],
+    classes: Sequence[str],
+    labels: Sequence[int],
+    probabilities: Sequence[Sequence[float]],
 ) -> None:
     """Write predictions.csv: file,label,prediction,prob_<class>,… one row a film, probabilities (N, C) that sum to 1."""
     rows = (
-        (file, classes[label], *prediction(p, classes)) for file, label, p in zip(files, labels, probabilities, strict=True)
+        (file, classes[label], *prediction(p, classes))
+        for file, label, p in zip(files, labels, probabilities, strict=True)
     )
     write_table(path, ("file", "label", "prediction", *probability_columns(classes)), rows)
 
@@ -55,7 +60,10 @@ def prediction(probabilities: Sequence[float], classes: Sequence[str]) -> tuple[
 def write_status(folder: Path, status: str, error: str = "", **more: Any) -> None:
     """Say in status.json where a run stands: running, done or failed. Later calls keep what earlier ones said."""
     told = read_json(folder / STATUS)
-    write_json(folder / STATUS, {**told, "status": status, "error": error, "pid": os.getpid(), "host": socket.gethostname(), **more})
+    write_json(
+        folder / STATUS,
+        {**told, "status": status, "error": error, "pid": os.getpid(), "host": socket.gethostname(), **more},
+    )
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -112,8 +112,7 @@ def test_modes_and_sizes_do_not_depend_on_the_label(tmp_path: Path) -> None:
 def test_a_finding_shows_in_the_lungs_and_nowhere_else(label: str, patient: int) -> None:
     y, x = np.mgrid[-1:1:128j, -1:1:128j].astype(np.float32)
     with_finding, without = (
-        _chest(name, x, y, np.random.default_rng([0, patient]), np.random.default_rng(1))
-        for name in (label, "NORMAL")
+        _chest(name, x, y, np.random.default_rng([0, patient]), np.random.default_rng(1)) for name in (label, "NORMAL")
     )
     finding = with_finding - without
     assert finding.max() > 0.1
@@ -137,4 +136,4 @@ def test_films_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -
     far = np.sqrt(((stack[:, None] - stack) ** 2).mean(-1))
     patient = np.array([row["patient"] for row in rows])
     same = (patient[:, None] == patient) & ~np.eye(len(rows), dtype=bool)
-    assert 0 < far[same].min() and far[same].mean() < 0.9 * far[patient[:, None] != patient].mean()
+    assert far[same].min() > 0 and far[same].mean() < 0.9 * far[patient[:, None] != patient].mean()

@@ -1,6 +1,7 @@
 """Figures say what the arrays say, take any name, and leave nothing behind."""
 
 import io
+import itertools
 import unicodedata
 
 import numpy as np
@@ -29,9 +30,7 @@ def all_figures(names: list[str], note: str = "") -> dict[str, Figure]:
         "before_after": figures.before_after(films, films[::-1], names, names[0], note),
         "worst_mistakes": figures.worst_mistakes(films, names, names[0], note),
         "no_mistakes": figures.worst_mistakes(films[:0], [], names[0], note),
-        "precision_recall": figures.precision_recall(
-            np.arange(40) % n, rng.random((40, n)), names, names[0], note
-        ),
+        "precision_recall": figures.precision_recall(np.arange(40) % n, rng.random((40, n)), names, names[0], note),
     }
 
 
@@ -76,7 +75,7 @@ def test_class_counts_bars_and_numbers():
     assert [t.get_text() for t in axes.get_xticklabels()] == CLASSES
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["train: 4,684", "test: 397"]
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bars in axes.containers for bar in bars)
-    assert all(right <= left for (_, right), (left, _) in zip(edges, edges[1:], strict=False))
+    assert all(right <= left for (_, right), (left, _) in itertools.pairwise(edges))
 
 
 @pytest.mark.parametrize("n_classes", [2, 4, 15])
@@ -86,7 +85,7 @@ def test_numbers_on_equal_bars_do_not_run_into_each_other(n_classes):
     draw(fig)
     boxes = sorted((t.get_window_extent() for t in fig.axes[0].texts), key=lambda box: box.x0)
     assert len(boxes) == 3 * n_classes
-    assert all(a.x1 <= b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize("n", [1, 2, 8])
@@ -151,9 +150,7 @@ def test_precision_recall_agrees_with_scikit_learn(decimals):
 
 def test_curves_of_many_classes_differ_in_colour_or_line():
     names = [f"class{i}" for i in range(20)]
-    fig = figures.precision_recall(
-        np.arange(40) % 20, np.random.default_rng(0).random((40, 20)), names, "Test"
-    )
+    fig = figures.precision_recall(np.arange(40) % 20, np.random.default_rng(0).random((40, 20)), names, "Test")
     draw(fig)
     axes = fig.axes[0]
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20

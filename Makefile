@@ -1,0 +1,37 @@
+PYTHON ?= python3
+RUN = .venv/bin/python -m
+# A folder of films: make sweep DATA=DIR; without it, drawn films.
+films = $(if $(DATA),data=folder 'data.root=$(DATA)')
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed ## make .venv and install cxr with its test tools
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q -e '.[dev]'
+	@touch $@
+
+sweep: .venv/installed ## the model × augmentation grid on drawn films, or on DATA=DIR
+	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off $(films)
+
+capstone: .venv/installed ## the grid by the 2022 capstone's protocol, DATA=DIR
+	$(RUN) cxr.train -m experiment=capstone2022 model=cnn,resnet18 aug=on,off $(films)
+
+seeds: .venv/installed ## the grid with three seeds
+	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off seed=0,1,2 $(films)
+
+board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far
+	$(RUN) tensorboard.main --logdir runs --host 127.0.0.1
+
+test: .venv/installed ## all tests
+	$(RUN) pytest
+
+lint: .venv/installed ## ruff
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+clean: ## remove what make and Python left behind; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info && find cxr tests -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help install sweep capstone seeds board test lint clean

@@ -1,0 +1,25 @@
+"""python -m cxr.leaderboard DIR: make a sweep's leaderboard anew from its run folders."""
+
+import sys
+from pathlib import Path
+
+from cxr.command_line import fail
+from cxr.errors import UserError
+from cxr.results import leaderboard
+
+
+def main() -> None:
+    """Exit codes: 0 written, 2 the folder is no sweep."""
+    try:
+        if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+            raise UserError("usage: python -m cxr.leaderboard DIR, the folder of a sweep")
+        sweep = Path(sys.argv[1])
+        if not leaderboard.collect(sweep):
+            raise UserError(f"{sweep}: no run folders directly in it")
+    except UserError as error:
+        fail(error)
+    print(leaderboard.grid(leaderboard.write(sweep)))
+
+
+if __name__ == "__main__":
+    main()

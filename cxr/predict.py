@@ -1,0 +1,90 @@
+"""python -m cxr.predict: what a trained network says of films that nobody labelled."""
+
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr.command_line import fail, read_options
+from cxr.data.sources import list_files, not_a_film
+from cxr.data.store import UNREADABLE, decode, why_unreadable
+from cxr.errors import UserError
+from cxr.results.run_folder import prediction, probability_columns
+
+if TYPE_CHECKING:
+    from cxr.models.classifier import Classifier
+
+
+def main() -> None:
+    """Exit codes: 0 every file was read, 1 some could not be (their rows say why), 2 wrong options."""
+    try:
+        options = read_options(sys.argv[1:], "predict")
+        raise SystemExit(predict(options))
+    except UserError as error:
+        fail(error)
+
+
+def predict(options: dict) -> int:
+    """Write one row a file: file, prediction, prob_<class>, …, error. Returns the exit code."""
+    from cxr.models.classifier import load_classifier
+
+    source = Path(options["source"]).expanduser()
+    files = list_files(source) if source.is_dir() else [source]
+    if not files:
+        raise UserError(f"source={source}: this folder holds no files")
+    model = load_classifier(Path(options["ckpt"]).expanduser(), options["trainer"]["accelerator"])
+    if model.note:
+        print(f"cxr: this network was trained on {model.note}", file=sys.stderr)
+
+    unreadable = 0
+    out = Path(options["out"]).expanduser().open("x", newline="", encoding="utf-8") if options["out"] else sys.stdout
+    with out:
+        writer = csv.writer(out)
+        writer.writerow(("file", "prediction", *probability_columns(model.classes), "error"))
+        for start in range(0, len(files), options["data"]["batch_size"]):
+            for row in predict_batch(model, files[start : start + options["data"]["batch_size"]]):
+                unreadable += row[-1] != ""
+                writer.writerow(row)
+    where = f", in {options['out']}" if options["out"] else ""
+    print(
+        f"cxr: {len(files) - unreadable} films predicted, {unreadable} files could not be read{where}", file=sys.stderr
+    )
+    return 1 if unreadable else 0
+
+
+def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+    """The rows of some files, in their order."""
+    import torch
+
+    from cxr.data.datamodule import to_unit
+
+    def read(file: Path) -> np.ndarray | str:
+        if why := not_a_film(file):
+            return why
+        try:
+            return decode(file, model.hparams.image_size)
+        except UNREADABLE as error:
+            return why_unreadable(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        films = list(pool.map(read, files))
+    images = [film for film in films if isinstance(film, np.ndarray)]
+    probabilities = iter(())
+    if images:
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.stack(images))[:, None].to(model.device)
+            probabilities = iter(model(to_unit(batch)).softmax(1).tolist())
+    for file, film in zip(files, films, strict=True):
+        if isinstance(film, str):
+            yield (str(file), "", *("" for _ in model.classes), film)
+        else:
+            yield (str(file), *prediction(next(probabilities), model.classes), "")
+
+
+if __name__ == "__main__":
+    main()
