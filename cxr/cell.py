@@ -29,6 +29,10 @@ from cxr.results.run_folder import METRICS, write_json, write_predictions
 
 log = logging.getLogger(__name__)
 
+# Lightning's own lines on devices and products are for its developers; its warnings stay.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+# Of Lightning's own code, against a newer torch.
+warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
 # Lightning's advice to add workers is wrong for films that lie decoded in memory.
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
@@ -68,11 +72,13 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     for side in ("val", "test") if has_val else ("test",):
         scores[side], predicted = evaluate(best, data, side, config["trainer"])
         dashboard.show_evaluation(logger, data, side, scores[side], predicted, step)
+
     index, labels, probabilities = predicted
     files = data.films.file[index].tolist()
     write_predictions(folder / "predictions.csv", files, data.films.classes, labels.tolist(), probabilities.tolist())
     dashboard.show_choices(logger, {**choices, **config}, scores["test"], step)
     logger.finalize("success")
+
     metrics = {
         "classes": list(data.films.classes),
         "n_test": len(labels),
@@ -186,9 +192,12 @@ class EpochLine(Callback):
 
 def device_name(trainer: pl.Trainer) -> str:
     """The name of what trained, as a person knows it."""
-    if trainer.strategy.root_device.type == "cuda":
+    device = trainer.strategy.root_device.type
+    if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{trainer.strategy.root_device.type} ({platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores)"
+    if device != "cpu":
+        return device
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores)"
 
 
 def versions() -> dict[str, str]:

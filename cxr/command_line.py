@@ -192,9 +192,7 @@ def owners(override: Override, groups: Groups) -> list[str]:
     """The choices that have an option, such as data=folder for data.root."""
     group, _, name = override.key_or_group.partition(".")
     files = {choice: CONF / group / f"{choice}.yaml" for choice in groups.get(group, ())}
-    return [
-        f"{group}={choice}" for choice, file in files.items() if file.exists() and name in OmegaConf.load(file)
-    ]
+    return [f"{group}={choice}" for choice, file in files.items() if file.exists() and name in OmegaConf.load(file)]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

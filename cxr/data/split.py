@@ -35,9 +35,10 @@ def split_films(
         split[np.isin(group, group[test])] = "unused"
         split[test] = "test"
     else:
-        split[draw(films, group, split == "train", test_fraction, rng)] = "test"
+        left = 2 if val_fraction else 1
+        split[draw(films, group, split == "train", test_fraction, left, rng)] = "test"
     if val_fraction:
-        split[draw(films, group, split == "train", val_fraction, rng)] = "val"
+        split[draw(films, group, split == "train", val_fraction, 1, rng)] = "val"
     check_sides(films, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
     return split
 
@@ -50,29 +51,34 @@ def patient_groups(patient: np.ndarray) -> np.ndarray:
     return group
 
 
-def draw(films: Films, group: np.ndarray, pool: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+def draw(
+    films: Films, group: np.ndarray, pool: np.ndarray, fraction: float, leave: int, rng: np.random.Generator
+) -> np.ndarray:
     """Draw whole patients from `pool` until each class has given `fraction` of its films there.
 
     Patients come in random order, each counts for the class of most of its films, and one that would overshoot its
     class's number is passed over: so the numbers are met to the film wherever patients with one film are left.
+    `leave` patients of each class stay in the pool, one for each side that is still to be served.
 
     Returns:
         bool array of length N.
     """
     chosen = np.zeros(len(films), dtype=bool)
     rows_of = rows_by_group(group, pool)
-    groups = rng.permutation(sorted(rows_of))
-    labels = {g: int(np.bincount(films.label[rows_of[g]]).argmax()) for g in groups.tolist()}
+    label_of = {g: int(np.bincount(films.label[rows]).argmax()) for g, rows in rows_of.items()}
+    order = rng.permutation(list(rows_of)).tolist()
     for label in range(len(films.classes)):
+        own = [g for g in order if label_of[g] == label]
         wanted = max(1, round(fraction * int((pool & (films.label == label)).sum())))
-        own = [g for g in groups.tolist() if labels[g] == label]
-        taken = 0
+        drawn: list[int] = []
         for g in own:
-            if taken + len(rows_of[g]) <= wanted:
-                chosen[rows_of[g]] = True
-                taken += len(rows_of[g])
-        if own and not taken:  # every patient has more films than wanted: the smallest one goes
-            chosen[rows_of[min(own, key=lambda g: len(rows_of[g]))]] = True
+            if len(own) - len(drawn) > leave and len(rows_of[g]) <= wanted:
+                drawn.append(g)
+                wanted -= len(rows_of[g])
+        if not drawn and len(own) > leave:  # every patient has more films than wanted: the smallest one goes
+            drawn = [min(own, key=lambda g: len(rows_of[g]))]
+        for g in drawn:
+            chosen[rows_of[g]] = True
     return chosen
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from cxr.errors import UserError
+
 
 class CNN(nn.Module):
     """Three blocks of convolution 3x3, ReLU and max-pool, then two fully connected layers.
@@ -15,6 +17,9 @@ class CNN(nn.Module):
         hidden: width of the layer between the two fully connected ones.
 
     Films (B, 1, S, S), float from 0 to 1, become logits (B, n_classes).
+
+    Raises:
+        UserError: nothing is left of a film after the poolings.
     """
 
     def __init__(self, n_classes: int, image_size: int, widths: Sequence[int], hidden: int) -> None:
@@ -23,6 +28,8 @@ class CNN(nn.Module):
         for before, width in zip([1, *widths], widths, strict=False):
             blocks += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         side = image_size // 2 ** len(widths)
+        if side < 1:
+            raise UserError(f"data.image_size={image_size}: too small for {len(widths)} poolings (model.widths)")
         self.features = nn.Sequential(*blocks)
         self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, n_classes)

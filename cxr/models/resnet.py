@@ -55,6 +55,8 @@ def read_weights(weights: str) -> dict[str, Tensor]:
         raise UserError(f"model.weights={weights}: not a file of weights that torch can read safely") from error
     if isinstance(state, dict) and "state_dict" in state:  # one of our own checkpoints
         state = {k.removeprefix("net."): v for k, v in state["state_dict"].items() if k.startswith("net.")}
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"model.weights={weights}: not a state dict of ResNet-18")
     return state
 
 

@@ -77,7 +77,7 @@ def class_counts(counts: dict[str, dict[str, int]], note: str = "") -> Figure:
         x = np.arange(len(classes)) + (i - (len(counts) - 1) / 2) * width
         colour = SPLIT_COLOURS.get(split, COLOURS[(i + 3) % len(COLOURS)])
         bars = axes.bar(x, row, width * 0.94, color=colour, label=f"{_fit(split, 80, 9)}: {row.sum():,}")
-        size = np.clip(group * width / 1.4, 4, 8)  # a line is 1.2 sizes high
+        size = np.clip(group * width / 1.25, 4, 8)  # a line is 1.2 sizes high
         axes.bar_label(bars, [f"{n:,}" for n in row], padding=2, fontsize=size, rotation=90 * upright)
     axes.margins(x=0.02, y=0.14 if upright else 0.08)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
@@ -87,7 +87,9 @@ def class_counts(counts: dict[str, dict[str, int]], note: str = "") -> Figure:
     return _finish(fig)
 
 
-def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str], title: str, note: str = "") -> Figure:
+def before_after(
+    before: np.ndarray, after: np.ndarray, captions: Sequence[str], title: str, note: str = ""
+) -> Figure:
     """Films before (top row) and after (bottom row) augmentation, on one gray scale to compare brightness.
 
     Args:

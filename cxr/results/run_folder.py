@@ -39,7 +39,7 @@ def write_predictions(
     labels: Sequence[int],
     probabilities: Sequence[Sequence[float]],
 ) -> None:
-    """Write predictions.csv: file,label,prediction,prob_<class>,… one row a film, probabilities (N, C) that sum to 1."""
+    """Write predictions.csv: file,label,prediction,prob_<class>,… one row a film. Probabilities are (N, C)."""
     rows = (
         (file, classes[label], *prediction(p, classes))
         for file, label, p in zip(files, labels, probabilities, strict=True)

@@ -30,7 +30,9 @@ def all_figures(names: list[str], note: str = "") -> dict[str, Figure]:
         "before_after": figures.before_after(films, films[::-1], names, names[0], note),
         "worst_mistakes": figures.worst_mistakes(films, names, names[0], note),
         "no_mistakes": figures.worst_mistakes(films[:0], [], names[0], note),
-        "precision_recall": figures.precision_recall(np.arange(40) % n, rng.random((40, n)), names, names[0], note),
+        "precision_recall": figures.precision_recall(
+            np.arange(40) % n, rng.random((40, n)), names, names[0], note
+        ),
     }
 
 
@@ -150,7 +152,9 @@ def test_precision_recall_agrees_with_scikit_learn(decimals):
 
 def test_curves_of_many_classes_differ_in_colour_or_line():
     names = [f"class{i}" for i in range(20)]
-    fig = figures.precision_recall(np.arange(40) % 20, np.random.default_rng(0).random((40, 20)), names, "Test")
+    fig = figures.precision_recall(
+        np.arange(40) % 20, np.random.default_rng(0).random((40, 20)), names, "Test"
+    )
     draw(fig)
     axes = fig.axes[0]
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20
@@ -162,16 +166,14 @@ def test_curves_of_many_classes_differ_in_colour_or_line():
 @pytest.mark.parametrize("names", [CLASSES, NASTY, ["x" * 300, "y" * 300]], ids=["plain", "nasty", "long"])
 def test_any_names_are_drawn_as_they_are_inside_the_figure(names):
     for kind, fig in all_figures(names, NOTE).items():
-        assert NOTE in texts(fig), kind  # drawing raises where a name is taken for a formula
+        shown = texts(fig)  # drawing raises where a name is taken for a formula
+        assert NOTE in shown, kind
+        first = names[0] if len(names[0]) < 300 else "xx…xx"
+        assert any(first in text for text in shown), kind
         assert not any(text.get_parse_math() for text in fig.findobj(Text)), kind
         drawn = fig.get_tightbbox()
         assert drawn.x0 >= 0 and drawn.x1 <= fig.get_figwidth(), kind
         assert drawn.y0 >= 0 and drawn.y1 <= fig.get_figheight(), kind
-
-
-def test_short_names_are_kept_to_the_letter():
-    for kind, fig in all_figures(["a$\\frac{$_b_.png", "b"]).items():
-        assert any("a$\\frac{$_b_.png" in text for text in texts(fig)), kind
 
 
 def test_names_from_macos_are_put_together_again():

@@ -1,0 +1,96 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from cxr.data.datamodule import CXRDataModule, SeededOrder
+from cxr.errors import UserError
+
+AUG = {"flip": 0.5, "degrees": 10, "crop": 0.1}
+
+
+@pytest.fixture
+def build(cache):
+    def make(root, **options):
+        data = {
+            "source": "folder",
+            "root": str(root),
+            "image_size": 32,
+            "split": "pooled",
+            "split_seed": 0,
+            "test_fraction": 0.2,
+            "val_fraction": 0.1,
+            "batch_size": 16,
+            "num_workers": 0,
+        }
+        module = CXRDataModule(data | options, AUG, seed=0, cache=cache)
+        module.setup()
+        return module
+
+    return make
+
+
+def test_batches_hold_each_film_of_a_split_once(build, drawn):
+    module = build(drawn)
+    for split in ("train", "val", "test"):
+        batches = list(module.loader(split))
+        index = torch.cat([b.index for b in batches])
+        assert sorted(index.tolist()) == module.rows(split).tolist()
+        for b in batches:
+            assert b.films.dtype == torch.uint8 and b.films.shape[1:] == (1, 32, 32)
+            assert np.array_equal(b.films[:, 0].numpy(), module.store[b.index])
+            assert np.array_equal(b.labels.numpy(), module.films.label[b.index])
+
+
+def test_workers_change_nothing(build, drawn):
+    alone, helped = (list(build(drawn, num_workers=n).loader("train")) for n in (0, 2))
+    for a, b in zip(alone, helped, strict=True):
+        assert torch.equal(a.films, b.films) and torch.equal(a.index, b.index)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = SeededOrder(50, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(1, 2) == order(1, 2)
+    assert sorted(order(1, 2)) == list(range(50))
+    assert order(1, 2) != order(1, 3) and order(1, 2) != order(2, 2)
+
+
+def test_no_batch_of_one_film_in_training(build, drawn):
+    n = len(build(drawn).rows("train"))
+    batches = [len(b.labels) for b in build(drawn, batch_size=n - 1).loader("train")]
+    assert batches == [n - 1]
+
+
+def test_tables(build, drawn, tmp_path):
+    module = build(drawn, split="given")
+    module.write_tables(tmp_path)
+    with (tmp_path / "split.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["file"] for r in rows] == module.films.file.tolist()
+    assert {r["split"] for r in rows} == {"train", "val", "test", "unused"}
+    sides = {}
+    for r in rows:
+        if r["split"] != "unused":
+            sides.setdefault(r["patient"], set()).add(r["split"])
+    assert all(len(s) == 1 for s in sides.values())
+    assert (tmp_path / "rejected.csv").read_text() == "file,reason\n"
+
+
+def test_examples_show_the_same_films_before_and_after(build, drawn):
+    before, after, rows = build(drawn).examples(8)
+    assert before.shape == after.shape == (8, 32, 32)
+    assert len(set(rows.tolist())) == 8
+    assert before.dtype == np.uint8 and 0 <= after.min() and after.max() <= 1
+    assert not np.allclose(before / 255, after)
+
+
+def test_one_class_is_no_task(build, tmp_path, film):
+    for i in range(9):
+        film(tmp_path / "NORMAL" / f"{i}.png", seed=i)
+    with pytest.raises(UserError, match="one class only"):
+        build(tmp_path)

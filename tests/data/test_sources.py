@@ -1,0 +1,148 @@
+import csv
+
+import pytest
+
+from cxr.data import sources
+from cxr.data.sources import class_name, patient_of, read_films, read_folder
+from cxr.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("spelt", "standard"),
+    [
+        ("TURBERCULOSIS", "TUBERCULOSIS"),
+        ("tb", "TUBERCULOSIS"),
+        ("Tuberculosis", "TUBERCULOSIS"),
+        ("COVID-19", "COVID19"),
+        ("covid_19", "COVID19"),
+        ("Covid", "COVID19"),
+        ("normal", "NORMAL"),
+        ("Pneumonia", "PNEUMONIA"),
+        ("Lung Opacity", "LUNG OPACITY"),
+    ],
+)
+def test_class_names(spelt, standard):
+    assert class_name(spelt) == standard
+
+
+@pytest.mark.parametrize(
+    ("file", "patient"),
+    [
+        ("train/PNEUMONIA/person1004_virus_1686.jpeg", "person1004"),
+        ("IM-0115-0001.jpeg", "IM-0115"),
+        ("a/NORMAL2-IM-1427-0001.jpeg", "NORMAL2-IM-1427"),
+        ("Tuberculosis-12.png", ""),
+        ("myperson3_x.png", ""),
+    ],
+)
+def test_patient_from_file_name(file, patient):
+    assert patient_of(file) == patient
+
+
+def test_class_folders_directly_in_the_root(tmp_path, film):
+    film(tmp_path / "tb" / "a.PNG")
+    film(tmp_path / "Normal" / "deep" / "IM-0001-0001.jpeg")
+    film(tmp_path / "Edema" / "c.jpg")
+    films = read_folder(tmp_path)
+    assert films.classes == ("NORMAL", "TUBERCULOSIS", "EDEMA")
+    assert films.file.tolist() == ["Edema/c.jpg", "Normal/deep/IM-0001-0001.jpeg", "tb/a.PNG"]
+    assert films.label.tolist() == [2, 0, 1]
+    assert films.patient.tolist() == ["", "IM-0001", ""]
+    assert films.split.tolist() == ["", "", ""]
+
+
+def test_given_folders_any_case_and_what_lies_beside_them(tmp_path, film):
+    film(tmp_path / "Train" / "NORMAL" / "a.jpg")
+    film(tmp_path / "Validation" / "NORMAL" / "b.jpg")
+    film(tmp_path / "TEST" / "COVID-19" / "c.jpg")
+    film(tmp_path / "extra" / "NORMAL" / "d.jpg")
+    (tmp_path / "Train" / "NORMAL" / "notes.txt").write_text("x")
+    (tmp_path / "Train" / "NORMAL" / ".DS_Store").write_text("x")
+    films = read_folder(tmp_path)
+    assert dict(zip(films.file.tolist(), films.split.tolist(), strict=True)) == {
+        "Train/NORMAL/a.jpg": "train",
+        "Validation/NORMAL/b.jpg": "val",
+        "TEST/COVID-19/c.jpg": "test",
+    }
+    assert dict(films.rejected).keys() == {"extra/NORMAL/d.jpg", "Train/NORMAL/notes.txt"}
+
+
+def test_manifest_gives_patients_and_splits(tmp_path, film):
+    for name in ("person1_a.jpg", "b.jpg", "c.jpg"):
+        film(tmp_path / "train" / "NORMAL" / name)
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                ("file", "label", "patient", "split"),
+                ("train/NORMAL/person1_a.jpg", "TB", "p-7", "test"),
+                ("train/NORMAL/b.jpg", "NORMAL", "", "extra"),
+                ("train/NORMAL/gone.jpg", "NORMAL", "p-9", "train"),
+            ]
+        )
+    films = read_folder(tmp_path)
+    rows = {
+        f: (films.classes[lab], p, s)
+        for f, lab, p, s in zip(films.file, films.label, films.patient, films.split, strict=True)
+    }
+    assert rows["train/NORMAL/person1_a.jpg"] == ("TUBERCULOSIS", "p-7", "test")
+    assert rows["train/NORMAL/b.jpg"] == ("NORMAL", "", "train"), "another split value: the folder decides"
+    assert rows["train/NORMAL/c.jpg"] == ("NORMAL", "", "train")
+    assert dict(films.rejected) == {"train/NORMAL/gone.jpg": "in manifest.csv, but not in a class folder"}
+
+
+@pytest.mark.parametrize("content", [b"name,label\nx,y\n", b"\xff\xfe\x00f"])
+def test_a_manifest_that_cannot_be_used(tmp_path, film, content):
+    film(tmp_path / "NORMAL" / "a.jpg")
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(UserError, match="manifest.csv"):
+        read_folder(tmp_path)
+
+
+def test_missing_and_empty_folder(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        read_folder(tmp_path / "nope")
+    with pytest.raises(UserError, match="no films found"):
+        read_folder(tmp_path)
+
+
+def test_phantom_is_drawn_once_and_says_so(tmp_path):
+    options = {"source": "phantom", "films": 100, "seed": 1}
+    films = read_films(options, tmp_path)
+    assert len(films) == 100
+    assert films.note == "drawn films (phantom): says nothing about patients"
+    made = films.root.stat().st_mtime_ns
+    assert read_films(options, tmp_path).root.stat().st_mtime_ns == made
+
+
+def test_reference_set(cxr4):
+    films = read_folder(cxr4)
+    assert films.counts() == {"NORMAL": 1579, "PNEUMONIA": 4245, "COVID19": 576, "TUBERCULOSIS": 703}
+    assert {s: int((films.split == s).sum()) for s in ("train", "val", "test")} == {
+        "train": 6325,
+        "val": 38,
+        "test": 740,
+    }
+    assert films.rejected == ()
+
+
+def test_kaggle_reads_what_kagglehub_downloads(monkeypatch, tmp_path, film):
+    """kagglehub itself needs the network: a stand-in with its one function that we call."""
+    film(tmp_path / "wrapped" / "train" / "NORMAL" / "a.jpg")
+    film(tmp_path / "wrapped" / "test" / "TB" / "b.jpg")
+    asked = []
+    module = type(sources)("kagglehub")
+    module.dataset_download = lambda name: asked.append(name) or str(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "kagglehub", module)
+    films = read_films({"source": "kaggle"}, tmp_path)
+    assert asked == ["jtiptj/chest-xray-pneumoniacovid19tuberculosis"]
+    assert films.file.tolist() == ["test/TB/b.jpg", "train/NORMAL/a.jpg"]
+
+    def offline(name):
+        raise ConnectionError("no network")
+
+    module.dataset_download = offline
+    with pytest.raises(UserError, match="by hand.*data=folder"):
+        read_films({"source": "kaggle"}, tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
+    with pytest.raises(UserError, match="pip install"):
+        read_films({"source": "kaggle"}, tmp_path)

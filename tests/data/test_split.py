@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from cxr.data.sources import Films, read_folder
+from cxr.data.split import split_films
+from cxr.errors import UserError
+
+
+def table(label, patient, split=None):
+    n = len(label)
+    names = np.array([f"{i}.jpg" for i in range(n)])
+    classes = tuple("ABCD"[: max(label) + 1])
+    split = np.array(split if split is not None else [""] * n)
+    return Films(None, names, np.array(label), np.array(patient), split, classes)
+
+
+@pytest.fixture
+def many():
+    """400 films of two classes, 3 to 1; patients with one to eight films, some unknown."""
+    rng = np.random.default_rng(0)
+    label = (np.arange(400) % 4 == 0).astype(int)
+    patient = np.array([f"{c}{rng.integers(60)}" if rng.random() < 0.8 else "" for c in label])
+    return table(label, patient)
+
+
+def sides_of(films, split):
+    return {p: set(split[films.patient == p]) for p in set(films.patient.tolist()) - {""}}
+
+
+def test_pooled_is_eight_to_two_stratified_and_by_patient(many):
+    split = split_films(many, "pooled", seed=0)
+    for label in (0, 1):
+        own = many.label == label
+        assert abs((split[own] == "test").sum() - 0.2 * own.sum()) <= 1
+        assert abs((split[own] == "val").sum() - 0.1 * 0.8 * own.sum()) <= 1
+    assert all(len(sides) == 1 for sides in sides_of(many, split).values())
+    assert set(split) == {"train", "val", "test"}
+
+
+def test_split_depends_on_its_seed_alone(many):
+    first = split_films(many, "pooled", seed=0)
+    np.random.seed(5)
+    assert np.array_equal(first, split_films(many, "pooled", seed=0))
+    assert not np.array_equal(first, split_films(many, "pooled", seed=1))
+
+
+def test_given_keeps_the_test_folder_and_drops_its_patients_from_training(many):
+    given = np.array(["test"] * 60 + ["val"] * 10 + ["train"] * 330)
+    films = Films(None, many.file, many.label, many.patient, given, many.classes)
+    split = split_films(films, "given", seed=0)
+    assert np.array_equal(split == "test", given == "test")
+    shared = np.isin(films.patient, films.patient[:60]) & (films.patient != "") & (given != "test")
+    assert shared.any() and np.array_equal(split == "unused", shared)
+    assert all(len(sides - {"unused"}) == 1 for sides in sides_of(films, split).values())
+    assert 0 < (split == "val").sum() <= 0.11 * np.isin(split, ["train", "val"]).sum() + 1
+
+
+def test_no_validation(many):
+    assert set(split_films(many, "pooled", seed=0, val_fraction=0)) == {"train", "test"}
+
+
+def test_reference_set_given(cxr4):
+    films = read_folder(cxr4)
+    split = split_films(films, "given", seed=0)
+    assert (split == "unused").sum() == 475
+    assert (split == "test").sum() == 740
+    assert all(len(sides - {"unused"}) == 1 for sides in sides_of(films, split).values())
+    assert not set(split[films.split == "val"]) <= {"val"}, "validation is not the 38-film folder"
+
+
+def test_one_patient_with_most_films_of_a_class():
+    films = table([0] * 40 + [1] * 33, [""] * 40 + ["big"] * 31 + ["b", "c"])
+    split = split_films(films, "pooled", seed=0)
+    assert all(len(sides) == 1 for sides in sides_of(films, split).values())
+    assert all(((films.label == 1) & (split == side)).any() for side in ("train", "val", "test"))
+
+
+def test_class_too_small_is_named_with_its_count():
+    with pytest.raises(UserError, match="class B has 5 films of 1 patients.*none left for"):
+        split_films(table([0] * 40 + [1] * 5, [""] * 40 + ["one"] * 5), "pooled", seed=0)
+
+
+def test_given_without_a_test_folder():
+    with pytest.raises(UserError, match="no test folder"):
+        split_films(table([0] * 10 + [1] * 10, [""] * 20), "given", seed=0)

@@ -1,0 +1,69 @@
+import pickle
+
+import pytest
+import torch
+
+from cxr.cell import best_precision
+from cxr.errors import UserError
+from cxr.models.classifier import Classifier, load_classifier
+
+MODEL = {"_target_": "cxr.models.cnn.CNN", "widths": [4, 8, 8], "hidden": 16}
+OPTIM = {"_target_": "torch.optim.Adam", "lr": 0.001, "schedule": "constant"}
+
+
+def classifier(**optim):
+    return Classifier(MODEL, OPTIM | optim, ("A", "B", "C"), image_size=16, note="drawn")
+
+
+def test_optimizer_has_the_options_and_all_parameters():
+    model = classifier(_target_="torch.optim.SGD", lr=0.3, momentum=0.5)
+    optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.3, 0.5)
+    assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def test_one_cycle_rises_to_lr_and_falls_to_nothing():
+    model = classifier(schedule="onecycle", lr=0.1)
+    model._trainer = type("Trainer", (), {"estimated_stepping_batches": 100, "logger": None})()
+    made = model.configure_optimizers()
+    rates = []
+    for _ in range(100):
+        rates.append(made["lr_scheduler"]["scheduler"].get_last_lr()[0])
+        made["optimizer"].step()
+        if len(rates) < 100:
+            made["lr_scheduler"]["scheduler"].step()
+    assert max(rates) == pytest.approx(0.1)
+    assert 25 <= rates.index(max(rates)) <= 35
+    assert rates[-1] < 1e-4 and made["lr_scheduler"]["interval"] == "step"
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_the_code_not_run(tmp_path):
+    canary = tmp_path / "canary"
+
+    class Malicious:
+        def __reduce__(self):
+            return (open, (str(canary), "w"))
+
+    with (tmp_path / "evil.ckpt").open("wb") as file:
+        pickle.dump({"state_dict": Malicious()}, file)
+    torch.save({"state_dict": Malicious()}, tmp_path / "evil2.ckpt")
+    (tmp_path / "text.ckpt").write_text("nothing")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    for name in ("evil.ckpt", "evil2.ckpt", "text.ckpt", "other.ckpt"):
+        with pytest.raises(UserError, match="not a checkpoint that cxr wrote"):
+            load_classifier(tmp_path / name)
+    assert not canary.exists()
+
+
+def test_precision_is_bf16_only_where_there_are_units_for_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has: has, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+        assert best_precision("auto") == best_precision("cpu") == ("bf16-mixed" if has else "32-true")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert best_precision("auto") == "32-true"

@@ -1,0 +1,84 @@
+import csv
+import os
+import socket
+
+import pytest
+
+from cxr.leaderboard import main
+from cxr.results import leaderboard
+from cxr.results.run_folder import METRICS, read_status, write_json, write_status
+
+
+def add(sweep, model, aug, seed, f1=None, status="done", error="", note=""):
+    folder = sweep / f"{model}_aug-{aug}_seed-{seed}"
+    folder.mkdir(parents=True)
+    choices = {"model": model, "aug": aug, "seed": seed}
+    write_status(folder, status, error, choices=choices, started=len(list(sweep.iterdir())), seconds=3.5)
+    if f1 is not None:
+        test = {"f1_macro": f1, "accuracy": 0.9, "precision_macro": 0.8, "recall_macro": 0.7}
+        write_json(folder / METRICS, {"test": test, "train": {"epochs": 2, "images_per_s": 50.0}, "note": note})
+    return folder
+
+
+def test_rows_and_grid(tmp_path):
+    for model, aug, seed, f1 in [
+        ("cnn", "on", 0, 0.5),
+        ("cnn", "off", 0, 0.6),
+        ("net", "on", 0, 0.7),
+        ("net", "on", 1, 0.8),
+    ]:
+        add(tmp_path, model, aug, seed, f1)
+    add(tmp_path, "net", "off", 0, status="failed", error="ValueError: a|b")
+    leaderboard.write(tmp_path)
+    with (tmp_path / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows][:2] == ["cnn_aug-on_seed-0", "cnn_aug-off_seed-0"]
+    assert list(rows[0]) == [
+        *("model", "aug", "seed", "status", "error", "f1_macro", "accuracy", "precision_macro", "recall_macro"),
+        *("epochs", "seconds", "images_per_s", "run", "note"),
+    ]
+    assert (rows[0]["f1_macro"], rows[0]["seconds"], rows[0]["epochs"]) == ("0.5", "3.5", "2")
+    assert (rows[4]["status"], rows[4]["error"], rows[4]["f1_macro"]) == ("failed", "ValueError: a|b", "")
+    text = (tmp_path / "leaderboard.md").read_text()
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert lines[0] == ["macro F1", "aug=on", "aug=off"]
+    assert lines[2] == ["cnn", "0.5000", "0.6000"]
+    assert lines[3] == ["net", "0.7500 ± 0.0707 (2 seeds)", "failed"]
+    assert "1 of 5 runs did not finish" in text and "a\\|b" in text
+
+
+def test_notes_and_single_seed_are_said(tmp_path):
+    add(tmp_path, "cnn", "on", 0, 0.5, note="drawn films (phantom): says nothing about patients")
+    text = leaderboard.grid(leaderboard.collect(tmp_path))
+    assert "Drawn films (phantom): says nothing about patients" in text
+    assert "One seed a cell" in text
+
+
+def test_a_run_whose_process_has_gone_is_lost(tmp_path):
+    folder = add(tmp_path, "cnn", "on", 0, status="running")
+    assert read_status(folder)["status"] == "running", "this process is there"
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    told = read_status(folder) | {"pid": pid, "host": socket.gethostname()}
+    write_json(folder / "status.json", told)
+    assert read_status(folder)["status"] == "lost"
+    write_json(folder / "status.json", told | {"host": "another machine"})
+    assert read_status(folder)["status"] == "running", "nobody here can know"
+
+
+def test_by_hand(tmp_path, run):
+    add(tmp_path / "sweep", "cnn", "on", 0, 0.5)
+    code, out, _ = run(main, tmp_path / "sweep")
+    assert code == 0 and "0.5000" in out and (tmp_path / "sweep" / "leaderboard.csv").exists()
+    for words in ([tmp_path / "nope"], [], [tmp_path]):
+        code, _, err = run(main, *words)
+        assert code == 2 and err.startswith("cxr: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.123456, "0.1235"), (1234.5, "1234"), ("", ""), (3, "3"), ("a\nb", "a b")]
+)
+def test_shown(value, text):
+    assert leaderboard.shown(value) == text
