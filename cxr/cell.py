@@ -61,7 +61,8 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     has_val = bool((data.split == "val").any())
     checkpoint = checkpoints(folder / "checkpoints", has_val)
     timer = EpochTimer()
-    trainer = build_trainer(config["trainer"], folder, logger, [checkpoint, timer, LearningRateMonitor("epoch")])
+    options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
+    trainer = build_trainer(options, folder, logger, [checkpoint, timer, LearningRateMonitor("epoch")])
     trainer.fit(model, data)
 
     # Without validation films there is nothing to choose an epoch by: the last one counts.

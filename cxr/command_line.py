@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,15 +68,14 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
             fixed.append(f'hydra.sweep.subdir="{cell_folder(swept(overrides), list(groups))}"')
         name = args.config_name or config_name
         cells = [checked_cell(name, cell + fixed, groups) for cell in expand(overrides)]
-    for root in {cell["data"]["root"] for cell in cells if cell["data"]["source"] == "folder"}:
+    for root in {cell.data.root for cell in cells if cell.data.source == "folder"}:
         read_folder(Path(root))
     if args.info or args.cfg:
         return CommandLine(words, args.multirun, None)
-    hydra = cells[0]["hydra"]
     kind = "sweep" if args.multirun else "run"
-    folder = Path(hydra[kind]["dir"])
+    folder = Path(cells[0].hydra[kind].dir)
     if args.multirun:
-        check_distinct([cell["hydra"]["sweep"]["subdir"] for cell in cells])
+        check_distinct([cell.hydra.sweep.subdir for cell in cells])
     reserve(folder)
     # The folder holds the time of day: Hydra is told ours, so that both mean the same.
     words = [word for word in words if not word.startswith(f"hydra.{kind}.dir=")]
@@ -93,11 +93,9 @@ def read_options(argv: Sequence[str], config_name: str) -> dict[str, Any]:
         raise SystemExit(0)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [parse(quote_path(word)) for word in argv]
-        groups = config_groups([])
         for override in overrides:
             check_choice(override, {}, multirun=False)
-        config = checked_cell(config_name, [o.input_line for o in overrides], groups)
-    return {key: value for key, value in config.items() if key != "hydra"}
+        return plain(checked_cell(config_name, [o.input_line for o in overrides], {}))
 
 
 def quote_path(word: str) -> str:
@@ -108,11 +106,9 @@ def quote_path(word: str) -> str:
 
 
 def quote(text: str) -> str:
-    """A text as Hydra's grammar takes it whole: in quotes, with backslashes, quotes and interpolations escaped."""
-    parts = []
-    for run, is_backslash in ((list(g), k) for k, g in itertools.groupby(text, key="\\".__eq__)):
-        parts.append(("\\" if is_backslash else "").join(["", *run]) if is_backslash else "".join(run))
-    return "'" + "".join(parts).replace("'", "\\'").replace("${", "\\${") + "'"
+    """A text in quotes, so that Hydra's grammar takes it whole and ${ refers nowhere."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def parse(text: str) -> Override:
@@ -163,8 +159,8 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
     return [list(cell) for cell in itertools.product(*lists.values())]
 
 
-def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> dict[str, Any]:
-    """The options of one cell, Hydra's own included, as plain data.
+def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
+    """The options of one cell, Hydra's own included.
 
     Raises:
         UserError: an option is misspelt or its value is not allowed.
@@ -175,17 +171,21 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> dict
         base = OmegaConf.to_container(compose(config_name, chosen, return_hydra_config=True), resolve=False)
         known = {*groups, *option_names(base)}
         for o in overrides:
-            check_name(
-                o.key_or_group, o.input_line.partition("=")[2], o.is_add() or o.is_force_add(), known, owners(o, groups)
-            )
-        composed = compose(config_name, list(texts), return_hydra_config=True)
-        config = OmegaConf.to_container(without_hydra(composed), resolve=True)
-        check_values(config)
-        folders = {kind: {"dir": composed.hydra[kind].dir} for kind in ("run", "sweep")}
-        folders["sweep"]["subdir"] = composed.hydra.sweep.subdir
+            typed = o.value() if isinstance(o.value(), str) else o.input_line.partition("=")[2]
+            check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), known, owners(o, groups))
+        config = compose(config_name, list(texts), return_hydra_config=True)
+        check_values(plain(config))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(" ".join(str(error).split())) from error
-    return {**config, "hydra": folders}
+    return config
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A cell's own options, without Hydra's, to which they may still point."""
+    own = config.copy()
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    return OmegaConf.to_container(own, resolve=True)
 
 
 def owners(override: Override, groups: Groups) -> list[str]:
@@ -193,14 +193,6 @@ def owners(override: Override, groups: Groups) -> list[str]:
     group, _, name = override.key_or_group.partition(".")
     files = {choice: CONF / group / f"{choice}.yaml" for choice in groups.get(group, ())}
     return [f"{group}={choice}" for choice, file in files.items() if file.exists() and name in OmegaConf.load(file)]
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """A cell's own options, which may still point to Hydra's."""
-    own = config.copy()
-    OmegaConf.set_struct(own, False)
-    own.pop("hydra")
-    return own
 
 
 def option_names(config: Mapping[str, Any]) -> set[str]:

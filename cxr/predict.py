@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def main() -> None:
         fail(error)
 
 
-def predict(options: dict) -> int:
+def predict(options: dict[str, Any]) -> int:
     """Write one row a file: file, prediction, prob_<class>, …, error. Returns the exit code."""
     from cxr.models.classifier import load_classifier
 
@@ -42,8 +43,7 @@ def predict(options: dict) -> int:
         print(f"cxr: this network was trained on {model.note}", file=sys.stderr)
 
     unreadable = 0
-    out = Path(options["out"]).expanduser().open("x", newline="", encoding="utf-8") if options["out"] else sys.stdout
-    with out:
+    with open_out(options["out"]) as out:
         writer = csv.writer(out)
         writer.writerow(("file", "prediction", *probability_columns(model.classes), "error"))
         for start in range(0, len(files), options["data"]["batch_size"]):
@@ -55,6 +55,16 @@ def predict(options: dict) -> int:
         f"cxr: {len(files) - unreadable} films predicted, {unreadable} files could not be read{where}", file=sys.stderr
     )
     return 1 if unreadable else 0
+
+
+def open_out(path: str | None) -> AbstractContextManager[TextIO]:
+    """The file to write, or the console."""
+    if path is None:
+        return nullcontext(sys.stdout)
+    try:
+        return Path(path).expanduser().open("x", newline="", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written ({error.strerror})") from error
 
 
 def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[str, ...]]:

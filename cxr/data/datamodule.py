@@ -138,8 +138,8 @@ class CXRDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         return self.loader("train")
 
-    def val_dataloader(self) -> DataLoader | list:
-        return self.loader("val") if (self.split == "val").any() else []
+    def val_dataloader(self) -> DataLoader:
+        return self.loader("val")
 
     def test_dataloader(self) -> DataLoader:
         return self.loader("test")

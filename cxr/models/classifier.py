@@ -45,7 +45,7 @@ class Classifier(pl.LightningModule):
         self.classes, self.note = tuple(classes), note
         self.net = hydra.utils.instantiate(model, n_classes=len(classes), image_size=image_size, _convert_="all")
         self.net.to(memory_format=torch.channels_last)
-        self.train_metrics = training_metrics(len(classes))
+        self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
         self.val_metrics = evaluation_metrics(len(classes))
         self.test_metrics = evaluation_metrics(len(classes))
         self.scores: dict[str, Tensor] = {}
@@ -59,12 +59,10 @@ class Classifier(pl.LightningModule):
         logits = self(batch.films)
         loss = F.cross_entropy(logits, batch.labels)
         self.train_metrics.update(logits.detach(), batch.labels)
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(logits))
+        options = {"on_step": False, "on_epoch": True, "batch_size": len(logits)}
+        self.log("train/loss", loss.detach(), prog_bar=True, **options)
+        self.log_dict(self.train_metrics, **options)  # computed and reset by Lightning when the epoch ends
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        self.log_dict({f"train/{key}": value for key, value in self.train_metrics.compute().items()})
-        self.train_metrics.reset()
 
     def on_validation_epoch_start(self) -> None:
         self.predictions = []

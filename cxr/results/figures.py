@@ -87,9 +87,7 @@ def class_counts(counts: dict[str, dict[str, int]], note: str = "") -> Figure:
     return _finish(fig)
 
 
-def before_after(
-    before: np.ndarray, after: np.ndarray, captions: Sequence[str], title: str, note: str = ""
-) -> Figure:
+def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str], title: str, note: str = "") -> Figure:
     """Films before (top row) and after (bottom row) augmentation, on one gray scale to compare brightness.
 
     Args:

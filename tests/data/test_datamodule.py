@@ -85,7 +85,7 @@ def test_examples_show_the_same_films_before_and_after(build, drawn):
     before, after, rows = build(drawn).examples(8)
     assert before.shape == after.shape == (8, 32, 32)
     assert len(set(rows.tolist())) == 8
-    assert before.dtype == np.uint8 and 0 <= after.min() and after.max() <= 1
+    assert before.dtype == np.uint8 and after.min() >= 0 and after.max() <= 1
     assert not np.allclose(before / 255, after)
 
 

@@ -30,9 +30,7 @@ def all_figures(names: list[str], note: str = "") -> dict[str, Figure]:
         "before_after": figures.before_after(films, films[::-1], names, names[0], note),
         "worst_mistakes": figures.worst_mistakes(films, names, names[0], note),
         "no_mistakes": figures.worst_mistakes(films[:0], [], names[0], note),
-        "precision_recall": figures.precision_recall(
-            np.arange(40) % n, rng.random((40, n)), names, names[0], note
-        ),
+        "precision_recall": figures.precision_recall(np.arange(40) % n, rng.random((40, n)), names, names[0], note),
     }
 
 
@@ -152,9 +150,7 @@ def test_precision_recall_agrees_with_scikit_learn(decimals):
 
 def test_curves_of_many_classes_differ_in_colour_or_line():
     names = [f"class{i}" for i in range(20)]
-    fig = figures.precision_recall(
-        np.arange(40) % 20, np.random.default_rng(0).random((40, 20)), names, "Test"
-    )
+    fig = figures.precision_recall(np.arange(40) % 20, np.random.default_rng(0).random((40, 20)), names, "Test")
     draw(fig)
     axes = fig.axes[0]
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20

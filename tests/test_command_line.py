@@ -1,0 +1,154 @@
+"""Wrong options get one line, before torch is imported; paths are taken as they are typed."""
+
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cxr.command_line import CONF, config_groups, prepare, quote
+from cxr.errors import UserError
+from cxr.options import RULES, flatten
+from cxr.train import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Commands write to runs/ below the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("model=vgg", "model=vgg: unknown; choose cnn or resnet18"),
+        ("model=null", "model=null: unknown"),
+        ("experiment=best", "experiment=best: unknown; choose capstone2022 or quick or tuned"),
+        ("aug=true", "aug=true: unknown; choose off or on"),
+        ("-m aug=on,of", "aug=of: unknown; choose off or on"),
+        ("aug=on,off", "several values need -m"),
+        ("optim.lr=abc", "optim.lr=abc: must be a number above 0"),
+        ("optim.lr=-1", "optim.lr=-1: must be a number above 0"),
+        ("optim.lr=nan", "optim.lr=nan: must be a number above 0"),
+        ("-m optim.lr=0.1,abc", "optim.lr=abc: must be a number above 0"),
+        ("seed=1.5", "seed=1.5: must be a whole number from 0"),
+        ("seed=", "seed=: must be"),
+        ("data.split=random", "data.split=random: must be pooled or given"),
+        ("data.val_fraction=1", "data.val_fraction=1: must be"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0: must be a whole number from 1"),
+        ("trainer.precision=8", "trainer.precision=8: must be auto"),
+        ("model.widths=[8,x]", "model.widths=[8, 'x']: must be a list"),
+        ("model=resnet18 model.weights=/no/such", "model.weights=/no/such: must be null, imagenet or the path"),
+        ("model.weights=imagenet", "only with model=resnet18"),
+        ("data=folder", "data.root is missing"),
+        ("data=folder data.root=/no/such", "data.root=/no/such: no such folder"),
+        ("data=folder data.root=.", "no films found"),
+        ("data.root=.", "data.root=.: only with data=folder"),
+        ("optm.lr=1", "did you mean optim.lr?"),
+        ("lr=1", "did you mean optim.lr?"),
+        ("epochs=3", "did you mean trainer.max_epochs?"),
+        ("optimizer=adam", "did you mean optim?"),
+        ("+sead=1", "sead=1: no such option"),
+        ("trainer.limit_val_batches=2", "write +trainer.limit_val_batches=2"),
+        ("+trainer.limit_va_batches=2", "did you mean +trainer.limit_val_batches?"),
+        ("~trainer", "nothing can be taken out"),
+        ("data.batch_size=[1", "not of the form option=value"),
+        ("word", "not of the form option=value"),
+        ("name=../elsewhere", "name=../elsewhere: must be the name of a folder"),
+        ("name=..", "name=..: must be the name of a folder"),
+        ("hydra.run.dir=/proc/none", "/proc/none: cannot be made"),
+        ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
+    ],
+)
+def test_wrong_options_get_one_line(run, words, says):
+    code, out, err = run(main, *words.split())
+    assert code == 2 and out == ""
+    assert err.startswith("cxr: ") and err.count("\n") == 1
+    assert says in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["optim.lr=abc"], ["-m", "model=cnn,vgg"]])
+def test_answers_without_importing_torch(words):
+    code = (
+        "import sys; from cxr.train import main; sys.argv[1:] = sys.argv[2:]\n"
+        "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "-", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "optim" in done.stdout + done.stderr or "model" in done.stderr
+
+
+def test_any_trainer_argument_can_be_passed_on():
+    command = prepare(["+trainer.limit_val_batches=2", "name=x"], "config")
+    assert "+trainer.limit_val_batches=2" in command.argv
+
+
+def test_every_choice_in_conf_composes_to_allowed_values():
+    """Each YAML file, alone and with each experiment, passes the rules; and each rule is somebody's option."""
+    seen = set()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        groups = config_groups([])
+        choices = [f"{group}={choice}" for group, names in groups.items() for choice in names]
+    assert len(choices) == len(list(CONF.glob("*/*.yaml")))
+    for number, choice in enumerate(choices):
+        more = [] if choice.startswith("experiment") else ["experiment=tuned"]
+        root = ["data.root=x"] if choice == "data=folder" else []
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", [choice, *more, *root, f"name=n{number}"])
+        for key, value in flatten(config):
+            if key in RULES:
+                seen.add(key)
+                value = list(value) if hasattr(value, "_content") else value
+                assert RULES[key].holds(value), (choice, key, value)
+    assert seen | {"ckpt", "source", "out"} == set(RULES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a=b",
+        "x/COVID19(277).jpg",
+        "c[1],{2}",
+        "한글 이름",
+        'it\'s "quoted"',
+        "a\\b\\",
+        "\\'",
+        "${x} ${oc.env:HOME}",
+        " lead",
+        "#$%&@!~:;|<>?*",
+    ],
+)
+def test_paths_are_taken_as_typed(text, tmp_path):
+    command = prepare([f"hydra.run.dir={tmp_path}/{text}", "cache_dir=" + text], "config")
+    assert str(command.folder) == f"{tmp_path}/{text}"
+    assert command.folder.is_dir()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("config", [f"cache_dir={quote(text)}"]).cache_dir == text
+
+
+def test_a_used_folder_is_refused(tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    prepare(["name=mine"], "config")
+    (tmp_path / "runs" / "mine" / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match="already used"):
+        prepare(["name=mine"], "config")
+    with pytest.raises(UserError, match="already used"):
+        prepare(["-m", "aug=on,off", "name=mine"], "config")
+    assert (tmp_path / "runs" / "mine" / "metrics.json").read_text() == "{}"
+
+
+def test_cells_are_named_by_all_that_is_swept(tmp_path):
+    command = prepare(["-m", "model=cnn,resnet18", "optim.lr=0.1,0.01", "data.split=pooled", "name=n"], "config")
+    subdir = next(word for word in command.argv if word.startswith("hydra.sweep.subdir="))
+    assert "optim.lr-" in subdir and "data.split" not in subdir
+
+
+def test_own_yaml_in_a_config_dir(tmp_path):
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(
+        "_target_: cxr.models.cnn.CNN\nwidths: [4]\nhidden: 8\nown: 1\n"
+    )
+    words = ["--config-dir", str(tmp_path / "conf"), "model=mine", "model.own=2"]
+    assert "model.own=2" in prepare(words, "config").argv
+    with pytest.raises(UserError, match="choose cnn or mine or resnet18"):
+        prepare([*words[:2], "model=other"], "config")
