@@ -154,14 +154,14 @@ class CXRDataModule(pl.LightningDataModule):
         """Training films before and after augmentation, as the first epoch sees them, the classes taking turns.
 
         Returns:
-            uint8 (n, S, S), float32 from 0 to 1 (n, S, S), and the rows of the table (n,), n ≤ number.
+            float32 (n, S, S) from 0 to 1, the same after augmentation, and the rows of the table (n,); n ≤ number.
         """
         train = self.rows("train")
         turns = [train[self.films.label[train] == i] for i in range(len(self.films.classes))]
         rows = np.array([t[k] for k in range(number) for t in turns if k < len(t)][:number])
-        before = self.store[rows]
-        after = self.augment(to_unit(torch.from_numpy(before)[:, None]), torch.from_numpy(rows), self.seed, 0)
-        return before, after[:, 0].numpy(), rows
+        before = to_unit(torch.from_numpy(self.store[rows])[:, None])
+        after = self.augment(before, torch.from_numpy(rows), self.seed, 0)
+        return before[:, 0].numpy(), after[:, 0].numpy(), rows
 
     def write_tables(self, folder: Path) -> None:
         """Write split.csv, every film of the set in the table's order, and rejected.csv."""
