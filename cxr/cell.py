@@ -77,7 +77,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     index, labels, probabilities = predicted
     files = data.films.file[index].tolist()
     write_predictions(folder / "predictions.csv", files, data.films.classes, labels.tolist(), probabilities.tolist())
-    dashboard.show_choices(logger, {**choices, **config}, scores["test"], step)
+    dashboard.show_choices(logger, choices, config, scores["test"], step)
     logger.finalize("success")
 
     metrics = {

@@ -1,6 +1,6 @@
 """What TensorBoard shows of a run besides Lightning's own scalars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,22 +58,26 @@ def show_evaluation(
     board.add_figure(f"{side}/worst_mistakes", figures.worst_mistakes(films, captions, title, note=note), step)
 
 
-def show_choices(logger: TensorBoardLogger, config: Mapping[str, Any], test: Mapping[str, Any], step: int) -> None:
-    """The run's options beside its final figures, for the HParams tab.
+def show_choices(
+    logger: TensorBoardLogger,
+    choices: Mapping[str, Any],
+    config: Mapping[str, Any],
+    test: Mapping[str, Any],
+    step: int,
+) -> None:
+    """The run's choices beside its final figures, for the HParams tab.
 
-    Called once, with the finals: Lightning's own early call would leave a score of -1 there.
+    Called once, with the finals: Lightning's own early call would leave a score of -1 there. Of the many other options,
+    which config.yaml has, those go along that people ask for: the tab shows five columns, and cannot be scrolled well.
     """
+    asked_for = {
+        "data.batch_size": config["data"]["batch_size"],
+        "data.image_size": config["data"]["image_size"],
+        "data.split": config["data"]["split"],
+        "optim.lr": config["optim"]["lr"],
+        "trainer.max_epochs": config["trainer"]["max_epochs"],
+    }
     finals = {f"test/{key}": test[key] for key in (*HEADLINES, "auroc_macro")}
     finals |= {f"test_f1/{name}": s["f1"] for name, s in test["per_class"].items()}
-    logger.log_hyperparams(dict(flatten(config)), finals, step)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:
-    """(optim.lr, 0.001), … for every option; lists and null become text, which the HParams tab can show."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            pairs += flatten(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else str(value)))
-    return pairs
+    shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in {**asked_for, **choices}.items()}
+    logger.log_hyperparams(shown, finals, step)

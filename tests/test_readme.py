@@ -1,0 +1,77 @@
+"""Every command that the README shows runs, and every option that there is stands in it."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cxr import leaderboard, predict
+from cxr.options import RULES
+from cxr.train import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(
+    r"(?:^    |`)((?:python -m|make) [^`#\n]+?)(?:`|  +#.*)?$|`((?:python -m|make) [^`]+)`", README, re.M
+)
+COMMANDS = sorted({(a or b).strip() for a, b in COMMANDS})
+# The same commands, on few small films.
+FEWER = ("data.image_size=32", "trainer.max_epochs=1")
+
+
+def made(target):
+    """The Python command that a make target would run after the installation."""
+    words = shlex.split(target)
+    done = subprocess.run(["make", "-n", "-o", ".venv/installed", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1].replace(".venv/bin/", "")
+
+
+def test_the_readme_shows_commands():
+    assert {"make sweep", "make test", "make board", "make seeds", "make lint"} <= set(COMMANDS)
+    assert sum(c.startswith("python -m cxr.") for c in COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make")])
+def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "cxr.predict" in command or "cxr.leaderboard" in command:
+        words = ("-m", "aug=on", "data=folder", f"data.root={drawn}", "name=NAME", "model.widths=[4,4]", *FEWER)
+        assert run(main, *words, f"cache_dir={cache}")[0] == 0
+        command = command.replace("runs/NAME/checkpoints", "runs/NAME/cnn_aug-on_seed-0/checkpoints")
+        command = command.replace("FILM_OR_FOLDER", str(drawn / "val"))
+    words = shlex.split(command.replace("FILMS", str(drawn)))[3:]
+    module = {"cxr.train": main, "cxr.predict": predict.main, "cxr.leaderboard": leaderboard.main}[command.split()[2]]
+    if module is main and "--help" not in words:
+        small = [] if "data=folder" in command else ["data.films=120"]
+        words += [*FEWER, *small, f"cache_dir={cache}"]
+    assert run(module, *words)[0] == 0
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make") and "sweep" not in c])
+def test_make_target(command, drawn, tmp_path, monkeypatch):
+    """Each is one command that a person could have typed, and its options are allowed."""
+    from cxr.command_line import prepare
+
+    monkeypatch.chdir(tmp_path)
+    line = made(command.replace("DIR", str(drawn)))
+    if "cxr.train" in line:
+        prepare(shlex.split(line.partition("cxr.train ")[2]), "config")
+    else:
+        assert line.split()[0] in ("python", "ruff")
+
+
+def test_make_sweep_with_and_without_a_folder():
+    assert made("make sweep") == "python -m cxr.train -m model=cnn,resnet18 aug=on,off"
+    assert shlex.split(made("make sweep DATA='/a b'"))[-1] == "data.root=/a b"
+    help_text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert {line.split()[0] for line in help_text.splitlines()} == {
+        *("help", "install", "sweep", "capstone", "seeds", "board", "test", "lint", "clean")
+    }
+
+
+def test_every_option_stands_in_the_readme():
+    table = README[README.index("| option |") : README.index("Your own YAML")] + "ckpt source out data.root"
+    assert [key for key in RULES if not re.search(rf"\b{re.escape(key)}\b", table)] == []
