@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from cxr.data.phantom import Film, _chest, _plan, _write, draw_phantom
+from cxr.data.sources import read_folder
+from cxr.data.store import decode
 
 LABELS = {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
 FILMS = 80
@@ -137,3 +139,16 @@ def test_films_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -
     patient = np.array([row["patient"] for row in rows])
     same = (patient[:, None] == patient) & ~np.eye(len(rows), dtype=bool)
     assert far[same].min() > 0 and far[same].mean() < 0.9 * far[patient[:, None] != patient].mean()
+
+
+def test_whole_pictures_give_nothing_away(drawn):
+    """The nearest other patient's film, as a thumbnail, knows the class hardly better than always saying PNEUMONIA."""
+    films = read_folder(drawn)
+    thumbnails = np.stack([decode(films.root / file, 32).ravel() for file in films.file]).astype(np.float32)
+    thumbnails -= thumbnails.mean(1, keepdims=True)
+    thumbnails /= thumbnails.std(1, keepdims=True)
+    likeness = thumbnails @ thumbnails.T
+    likeness[films.patient[:, None] == films.patient] = -np.inf
+    right = films.label[likeness.argmax(1)] == films.label
+    majority = np.bincount(films.label).max() / len(films)
+    assert right.mean() < majority + 0.05
