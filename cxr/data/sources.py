@@ -184,7 +184,7 @@ def read_kaggle() -> Films:
     try:
         import kagglehub
     except ImportError as error:
-        raise UserError(f"data=kaggle needs kagglehub: pip install 'cxr[kaggle]', or {by_hand}") from error
+        raise UserError(f"data=kaggle needs kagglehub: pip install kagglehub, or {by_hand}") from error
     try:
         root = Path(kagglehub.dataset_download(KAGGLE_SET))
     except (OSError, urllib.error.URLError, ValueError) as error:  # requests' errors are OSErrors
