@@ -67,29 +67,29 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
 
     # Without validation films there is nothing to choose an epoch by: the last one counts.
     chosen = checkpoint.best_model_path if has_val else checkpoint.last_model_path
+    if not chosen:
+        raise UserError("trainer.*: with these options no epoch was validated, so there is no best one to test")
     best = load_classifier(Path(chosen))
     step = torch.load(chosen, map_location="cpu", weights_only=True)["global_step"]
-    scores: dict[str, Any] = {"val": None}
-    for side in ("val", "test") if has_val else ("test",):
-        scores[side], predicted = evaluate(best, data, side, config["trainer"])
-        dashboard.show_evaluation(logger, data, side, scores[side], predicted, step)
-
-    index, labels, probabilities = predicted
+    sides = ("val", "test") if has_val else ("test",)
+    results = {side: evaluate(best, data, side, config["trainer"]) for side in sides}
+    scores, (index, labels, probabilities) = results["test"]
     files = data.films.file[index].tolist()
     write_predictions(folder / "predictions.csv", files, data.films.classes, labels.tolist(), probabilities.tolist())
-    dashboard.show_choices(logger, choices, config, scores["test"], step)
-    logger.finalize("success")
-
     metrics = {
         "classes": list(data.films.classes),
         "n_test": len(labels),
         "note": data.note,
-        "test": scores["test"],
-        "val": scores["val"],
+        "test": scores,
+        "val": results["val"][0] if has_val else None,
         "train": timer.report() | {"device": device_name(trainer), "precision": str(trainer.precision)},
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
+    for side, (figures, predicted) in results.items():
+        dashboard.show_evaluation(logger, data, side, figures, predicted, step)
+    dashboard.show_choices(logger, choices, config, scores, step)
+    logger.finalize("success")
     print(report(folder, metrics), flush=True)
 
 

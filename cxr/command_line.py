@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxr.data.sources import read_folder
+from cxr.data.split import split_films
 from cxr.errors import UserError
 from cxr.options import check_name, check_values, flatten
 from cxr.sweep import cell_folder, swept
@@ -27,7 +28,7 @@ from cxr.sweep import cell_folder, swept
 CONF = Path(__file__).parents[1] / "conf"
 
 # Their values are taken as they are typed: Hydra's grammar refuses many characters that file names have.
-PATHS = ("ckpt", "source", "out", "data.root", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
+PATHS = ("ckpt", "source", "out", "name", "data.root", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 
 Groups = Mapping[str, Sequence[str]]
 
@@ -68,8 +69,7 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
             fixed.append(f'hydra.sweep.subdir="{cell_folder(swept(overrides), list(groups))}"')
         name = args.config_name or config_name
         cells = [checked_cell(name, cell + fixed, groups) for cell in expand(overrides)]
-    for root in {cell.data.root for cell in cells if cell.data.source == "folder"}:
-        read_folder(Path(root))
+    check_films([cell.data for cell in cells if cell.data.source == "folder"])
     if args.info or args.cfg:
         return CommandLine(words, args.multirun, None)
     kind = "sweep" if args.multirun else "run"
@@ -141,7 +141,7 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
         return
     typed = override.input_line.partition("=")[2]
     for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
-        if value not in groups[key] and not (value == "null" and key == "experiment"):
+        if value not in groups[key] and (key, typed) != ("experiment", "null"):
             raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
 
 
@@ -192,13 +192,21 @@ def owners(override: Override, groups: Groups) -> list[str]:
     """The choices that have an option, such as data=folder for data.root."""
     group, _, name = override.key_or_group.partition(".")
     files = {choice: CONF / group / f"{choice}.yaml" for choice in groups.get(group, ())}
-    return [f"{group}={choice}" for choice, file in files.items() if file.exists() and name in OmegaConf.load(file)]
+    # A list: a DictConfig denies that it contains what is ??? still.
+    return [f"{group}={choice}" for choice, file in files.items() if file.exists() and name in [*OmegaConf.load(file)]]
 
 
 def option_names(config: Mapping[str, Any]) -> set[str]:
     """Every option of a config and every part that holds some: optim.lr, optim."""
     names = {name for name, _ in flatten(config)}
     return names | {".".join(parts[:n]) for name in names if (parts := name.split(".")) for n in range(1, len(parts))}
+
+
+def check_films(choices: Sequence[DictConfig]) -> None:
+    """Raise UserError for a folder of films that cannot be read or split as the cells ask."""
+    tables = {root: read_folder(Path(root)) for root in {data.root for data in choices}}
+    for root, *how in {(d.root, d.split, d.split_seed, d.test_fraction, d.val_fraction) for d in choices}:
+        split_films(tables[root], *how)
 
 
 def check_distinct(folders: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.results import figures
-from cxr.results.metrics import HEADLINES
+from cxr.results.run_folder import HEADLINES
 
 
 def show_films(logger: TensorBoardLogger, data: CXRDataModule) -> None:
@@ -74,7 +74,7 @@ def show_choices(
         "data.batch_size": config["data"]["batch_size"],
         "data.image_size": config["data"]["image_size"],
         "data.split": config["data"]["split"],
-        "optim.lr": config["optim"]["lr"],
+        "optim.lr": config["optim"].get("lr", ""),
         "trainer.max_epochs": config["trainer"]["max_epochs"],
     }
     finals = {f"test/{key}": test[key] for key in (*HEADLINES, "auroc_macro")}

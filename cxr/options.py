@@ -13,6 +13,8 @@ from cxr.errors import UserError
 
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
+# Arguments of the Trainer that a cell sets itself.
+OURS = {"logger", "callbacks", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,15 @@ def one_of(*choices: Any) -> Rule:
 
 TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
 FOLDER_NAME = r"[^/\\\0]*[^/\\\0.][^/\\\0]*"  # no slash, and more than dots
-PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", 64)
+PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed")  # films become fp32 on the device
 
 # An option that is missing here is checked by nobody but its reader, as those of a user's own YAML are.
 RULES = {
     "name": Rule("the name of a folder, without slashes", lambda v: bool(re.fullmatch(FOLDER_NAME, str(v)))),
-    "seed": whole(0),
+    "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "cache_dir": TEXT,
-    "data.root": Rule("a folder of films", lambda v: isinstance(v, str)),
+    "data.source": one_of("phantom", "folder", "kaggle"),
+    "data.root": Rule("a folder of films", lambda v: isinstance(v, str) and v != ""),
     "data.image_size": whole(16),
     "data.split": one_of("pooled", "given"),
     "data.split_seed": whole(0),
@@ -81,10 +84,15 @@ RULES = {
     "optim.schedule": one_of("constant", "onecycle"),
     "trainer.max_epochs": whole(1),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "trainer.devices": Rule("auto or a whole number from 1", lambda v: v == "auto" or is_whole(v, 1)),
+    "trainer.devices": Rule(
+        "1, or [N] for the GPU of that number",
+        lambda v: (is_whole(v, 1) and v == 1) or (isinstance(v, list) and len(v) == 1),
+    ),
     "trainer.precision": one_of(*PRECISIONS),
-    "ckpt": Rule("a checkpoint, such as RUN/checkpoints/best.ckpt", lambda v: Path(v).expanduser().is_file()),
-    "source": Rule("a film or a folder of films", lambda v: Path(v).expanduser().exists()),
+    "ckpt": Rule(
+        "a checkpoint, such as RUN/checkpoints/best.ckpt", lambda v: v != "" and Path(v).expanduser().is_file()
+    ),
+    "source": Rule("a film or a folder of films", lambda v: v != "" and Path(v).expanduser().exists()),
     "out": Rule(
         "a CSV file that does not exist yet, in a folder that does",
         lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),
@@ -123,6 +131,8 @@ def check_name(key: str, value: str, added: bool, known: Collection[str], owners
     part, _, name = key.partition(".")
     if key in known or (added and part in OPEN and part != "trainer"):
         return
+    if part == "trainer" and name in OURS:
+        raise UserError(f"{key}={value}: cxr sets this argument of Lightning's Trainer itself")
     if part == "trainer" and name.split(".")[0] in trainer_arguments():
         if added:
             return

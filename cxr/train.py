@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from cxr.command_line import CONF, CommandLine, fail, prepare
 from cxr.errors import UserError
 from cxr.results import leaderboard
-from cxr.results.run_folder import STATUS, read_json
+from cxr.results.run_folder import STATUS, read_json, write_status
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -23,21 +23,31 @@ def cell(config: DictConfig) -> None:
     choices = read_json(folder / STATUS)["choices"]
     options = OmegaConf.to_container(config, resolve=True)
     OmegaConf.save({"choices": choices, **options}, folder / "config.yaml")
-    train_cell(options, choices, folder)
+    try:
+        train_cell(options, choices, folder)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns a Ctrl-C during training into SystemExit
+        write_status(folder, "failed", "interrupted")
+        raise KeyboardInterrupt from None
 
 
 def main() -> None:
-    """Exit codes: 0 all well, 1 a run failed, 2 wrong options."""
+    """Exit codes: 0 all well, 1 a run failed, 2 wrong options, 130 interrupted."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own many lines
     try:
         command = prepare(sys.argv[1:], "config")
     except UserError as error:
         fail(error)
     sys.argv[1:] = command.argv
-    if command.multirun and command.folder:
-        sweep(command)
-    else:
-        cell()
+    try:
+        if command.multirun and command.folder:
+            sweep(command)
+        else:
+            cell()
+    except KeyboardInterrupt:
+        if command.multirun and command.folder:
+            leaderboard.write(command.folder)
+        print(f"cxr: interrupted; what is done is in {command.folder}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def sweep(command: CommandLine) -> None:

@@ -57,6 +57,12 @@ def elsewhere(tmp_path, monkeypatch):
         ("name=../elsewhere", "name=../elsewhere: must be the name of a folder"),
         ("name=..", "name=..: must be the name of a folder"),
         ("hydra.run.dir=/proc/none", "/proc/none: cannot be made"),
+        ("data=folder data.root=", "data.root=: must be a folder"),
+        ("trainer.devices=2", "trainer.devices=2: must be 1"),
+        ("+trainer.logger=false", "cxr sets this argument"),
+        ("-m experiment=quick,null", "experiment=null: unknown"),
+        ("seed=4294967296", "must be a whole number from 0 to 4294967295"),
+        ("data.source=x", "data.source=x: must be"),
         ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
     ],
 )

@@ -40,7 +40,7 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if "cxr.predict" in command or "cxr.leaderboard" in command:
         words = ("-m", "aug=on", "data=folder", f"data.root={drawn}", "name=NAME", "model.widths=[4,4]", *FEWER)
         assert run(main, *words, f"cache_dir={cache}")[0] == 0
-        command = command.replace("runs/NAME/checkpoints", "runs/NAME/cnn_aug-on_seed-0/checkpoints")
+        command = command.replace("RUN/", "runs/NAME/cnn_aug-on_seed-0/")
         command = command.replace("FILM_OR_FOLDER", str(drawn / "val"))
     words = shlex.split(command.replace("FILMS", str(drawn)))[3:]
     module = {"cxr.train": main, "cxr.predict": predict.main, "cxr.leaderboard": leaderboard.main}[command.split()[2]]

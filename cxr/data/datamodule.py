@@ -1,6 +1,5 @@
 """From the options `data.*` and `aug.*` to batches: the only thing of this folder that training sees."""
 
-import csv
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from cxr.data.augment import Augment
 from cxr.data.sources import Films, read_films
 from cxr.data.split import split_films
 from cxr.data.store import open_store
-from cxr.errors import UserError
+from cxr.results.run_folder import write_table
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +84,6 @@ class CXRDataModule(pl.LightningDataModule):
             return
         films = read_films(self.data, self.cache)
         self.store, films = open_store(films, self.data["image_size"], self.cache)
-        if len(films.classes) < 2:
-            raise UserError(f"{films.root}: films of one class only ({films.classes[0]}); a classifier needs two")
         d = self.data
         self.split = split_films(films, d["split"], d["split_seed"], d["test_fraction"], d["val_fraction"])
         self.films, self.note = films, films.note
@@ -167,12 +164,12 @@ class CXRDataModule(pl.LightningDataModule):
         """Write split.csv, every film of the set in the table's order, and rejected.csv."""
         films = self.films
         labels = [films.classes[i] for i in films.label]
-        write_csv(
+        write_table(
             folder / "split.csv",
             ("file", "label", "patient", "split"),
             zip(films.file, labels, films.patient, self.split, strict=False),
         )
-        write_csv(folder / "rejected.csv", ("file", "reason"), films.rejected)
+        write_table(folder / "rejected.csv", ("file", "reason"), films.rejected)
 
 
 def as_it_is(batch: Batch) -> Batch:
@@ -183,10 +180,3 @@ def as_it_is(batch: Batch) -> Batch:
 def to_unit(films: Tensor) -> Tensor:
     """Bytes to float32 from 0 to 1."""
     return films.float() / 255
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Any) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)

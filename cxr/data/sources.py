@@ -95,12 +95,16 @@ def patient_of(file: str) -> str:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Every file below `folder`, in name order. Hidden files (.DS_Store, ._film.jpg) are the system's, not films."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._film.jpg, .ipynb_checkpoints)
+    are the system's, not films."""
+    paths = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    return sorted(p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def not_a_film(path: Path) -> str:
-    """Why the name of a file says that it is no film, or ""."""
+    """Why a path cannot be a film, or ""."""
+    if not path.is_file():
+        return "a link to nothing" if path.is_symlink() else "not a file"
     return "" if path.suffix.lower() in SUFFIXES else f"not one of {', '.join(SUFFIXES)}"
 
 
@@ -116,18 +120,17 @@ def read_folder(root: Path) -> Films:
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(f"data.root={root}: no such folder")
-    parts = [(p, split_name(p.name)) for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    parts = [(p, split_name(p.name)) for p in subfolders(root)]
     if any(split for _, split in parts):
-        folders = [(c, split) for p, split in parts if split for c in sorted(p.iterdir()) if c.is_dir()]
-        outside = [p for p, split in parts if not split]
+        folders = [(c, split) for p, split in parts if split for c in subfolders(p)]
+        beside = [f for p, split in parts for f in (loose_films(p) if split else list_files(p))]
     else:
-        folders, outside = [(p, "") for p, _ in parts], []
+        folders, beside = [(p, "") for p, _ in parts], []
 
     manifest = read_manifest(root / "manifest.csv")
     rows: list[tuple[str, str, str, str]] = []
-    rejected = [
-        (p.relative_to(root).as_posix(), "lies beside train, val and test") for d in outside for p in list_files(d)
-    ]
+    beside += loose_films(root)
+    rejected = [(path.relative_to(root).as_posix(), "not in a class folder") for path in beside]
     for folder, split in folders:
         for path in list_files(folder):
             file = path.relative_to(root).as_posix()
@@ -156,6 +159,16 @@ def read_folder(root: Path) -> Films:
     return Films(root.resolve(), file, index, patient, split, classes, tuple(rejected))
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly in a folder, hidden ones left out."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def loose_films(folder: Path) -> list[Path]:
+    """The films directly in a folder."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
 def split_name(name: str) -> str:
     """train, val or test as somebody spelt it, or "" for anything else."""
     name = SPLIT_ALIASES.get(name.lower(), name.lower())
@@ -169,13 +182,16 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
-            if "file" not in (reader.fieldnames or ()):
-                raise UserError(f"{path}: no column 'file'; the columns are file,label,patient and, if known, split")
-            return {
-                row["file"].replace("\\", "/"): {k: (v or "").strip() for k, v in row.items() if k} for row in reader
-            }
-    except (UnicodeDecodeError, csv.Error, AttributeError) as error:
+            columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            if lacking := [name for name in ("file", "patient") if name not in columns]:
+                raise UserError(f"{path}: no column {lacking[0]}; columns are file,label,patient and, if known, split")
+            rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    by_file = {row["file"].replace("\\", "/"): row for row in rows}
+    if len(by_file) < len(rows):
+        raise UserError(f"{path}: {len(rows) - len(by_file)} rows name a file that another row names too")
+    return by_file
 
 
 def read_kaggle() -> Films:

@@ -23,8 +23,10 @@ def split_films(
         string array of length N.
 
     Raises:
-        UserError: a class is too small to stand on every side, or there is no test folder to be given.
+        UserError: there is one class only, a class cannot stand on every side, or no test folder is given.
     """
+    if len(films.classes) < 2:
+        raise UserError(f"{films.root}: films of one class only ({films.classes[0]}); a classifier needs two")
     rng = np.random.default_rng(seed)
     group = patient_groups(films.patient)
     split = np.full(len(films), "train", dtype="<U6")
@@ -96,6 +98,6 @@ def check_sides(films: Films, split: np.ndarray, group: np.ndarray, sides: tuple
         own = films.label == label
         if lacking := [side for side in sides if not (own & (split == side)).any()]:
             raise UserError(
-                f"class {name} has {own.sum()} films of {len(np.unique(group[own]))} patients: too few to stand in "
-                f"{', '.join(sides)} (none left for {', '.join(lacking)}); add films or leave the class out"
+                f"class {name} has {own.sum()} films of {len(np.unique(group[own]))} patients, but none left for "
+                f"{', '.join(lacking)}: each class must stand in {', '.join(sides)}; add films or leave the class out"
             )

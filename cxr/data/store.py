@@ -105,7 +105,7 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[np.ndarray, Films]
         FORMAT,
         size,
         str(films.root),
-        [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(films.file, stats, strict=True)],
+        [(str(f), s.st_size, s.st_mtime_ns, s.st_mode) for f, s in zip(films.file, stats, strict=True)],
     )
     store = build_once(cache / f"store-{size}px-{key}", lambda folder: fill_store(folder, films, size))
     rejected = {int(row): why for row, why in json.loads((store / "rejected.json").read_text()).items()}

@@ -8,6 +8,7 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,7 +44,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.classes, self.note = tuple(classes), note
-        self.net = hydra.utils.instantiate(model, n_classes=len(classes), image_size=image_size, _convert_="all")
+        self.net = build("model", model, n_classes=len(classes), image_size=image_size)
         self.net.to(memory_format=torch.channels_last)
         self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
         self.val_metrics = evaluation_metrics(len(classes))
@@ -103,8 +104,8 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options = dict(self.hparams.optim)
-        schedule = options.pop("schedule")
-        optimizer = hydra.utils.instantiate(options, params=list(self.parameters()), _convert_="all")
+        schedule = options.pop("schedule", "constant")
+        optimizer = build("optim", options, params=list(self.parameters()))
         if schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -112,8 +113,24 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+def build(part: str, options: Mapping[str, Any], **arguments: Any) -> Any:
+    """Make what the options of a part of conf describe.
+
+    Raises:
+        UserError: there is no such class or function, or it does not take these options.
+    """
+    try:
+        return hydra.utils.instantiate(options, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        if error.__cause__ is None or isinstance(error.__cause__, TypeError | ImportError):
+            raise UserError(f"{part}.*: {' '.join(str(error).split())}") from error
+        raise
+
+
 def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
-    """Read a checkpoint as data (no code in it is run) and return its network, ready to predict.
+    """Return the network of a checkpoint, ready to predict. Its file is read as data: torch runs no code from it.
 
     Args:
         accelerator: cpu, gpu (or cuda), mps, or auto for the best that is there.

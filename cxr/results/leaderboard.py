@@ -1,14 +1,13 @@
 """The table of a sweep, made from its run folders alone, so that any process can make it at any time."""
 
-import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr.results.run_folder import METRICS, STATUS, read_json, read_status, write_table
+from cxr.results.run_folder import HEADLINES, METRICS, STATUS, read_json, read_status, write_table
 
-FIGURES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
-COLUMNS = ("status", "error", *FIGURES, "epochs", "seconds", "images_per_s", "run")
+COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
 
 Row = dict[str, Any]
 
@@ -29,7 +28,7 @@ def collect(sweep: Path) -> list[Row]:
                 **status.get("choices", {}),
                 "status": status.get("status", ""),
                 "error": status.get("error", ""),
-                **{key: metrics.get("test", {}).get(key, "") for key in FIGURES},
+                **{key: metrics.get("test", {}).get(key, "") for key in HEADLINES},
                 "epochs": train.get("epochs", ""),
                 "seconds": status.get("seconds", ""),
                 "images_per_s": train.get("images_per_s", ""),
@@ -44,18 +43,12 @@ def write(sweep: Path) -> list[Row]:
     """Rewrite leaderboard.csv and leaderboard.md of a sweep, and return their rows."""
     rows = collect(sweep)
     header = [*choices(rows), *COLUMNS]
-    part = sweep / ".leaderboard.part"
+    part = sweep / f".leaderboard.{os.getpid()}"
     write_table(part, [*header, "note"], [[row.get(key, "") for key in (*header, "note")] for row in rows])
     part.replace(sweep / "leaderboard.csv")
     part.write_text(as_markdown(rows), encoding="utf-8")
     part.replace(sweep / "leaderboard.md")
     return rows
-
-
-def read(sweep: Path) -> list[Row]:
-    """The rows of leaderboard.csv, all values as text."""
-    with (sweep / "leaderboard.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def choices(rows: Sequence[Row]) -> list[str]:
@@ -77,17 +70,18 @@ def grid(rows: Sequence[Row]) -> str:
     share a cell: its mean, ± the standard deviation, and how many seeds.
     """
     lines = list(dict.fromkeys(line_of(row) for row in rows))
-    augs = list(dict.fromkeys(row["aug"] for row in rows))
-    table = [
-        [line, *(cell([r for r in rows if (line_of(r), r["aug"]) == (line, aug)]) for aug in augs)] for line in lines
-    ]
+    augs = list(dict.fromkeys(row.get("aug", "") for row in rows))
+    table = []
+    for line in lines:
+        own = [row for row in rows if line_of(row) == line]
+        table.append([line, *(cell([row for row in own if row.get("aug", "") == aug]) for aug in augs)])
     return f"{markdown_table(['macro F1', *(f'aug={aug}' for aug in augs)], table)}\n\n{sentence(rows)}"
 
 
 def line_of(row: Row) -> str:
     """What a run's line of the grid is called: its model and every other choice but augmentation and seed."""
     more = [f"{key}={row[key]}" for key in choices([row]) if key not in ("model", "aug", "seed")]
-    return ", ".join([str(row["model"]), *more])
+    return ", ".join([str(row.get("model", "")), *more])
 
 
 def cell(rows: Sequence[Row]) -> str:
@@ -95,6 +89,8 @@ def cell(rows: Sequence[Row]) -> str:
     scores = [float(row["f1_macro"]) for row in rows if row["f1_macro"] != ""]
     if not scores:
         return ", ".join(dict.fromkeys(str(row["status"]) for row in rows)) or "–"
+    if len({row.get("seed") for row in rows}) < len(rows):  # not one question asked with several seeds
+        return ", ".join(f"{score:.4f}" for score in scores)
     mean = sum(scores) / len(scores)
     if len(scores) == 1:
         return f"{mean:.4f}"

@@ -14,7 +14,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-HEADLINES = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
+from cxr.results.run_folder import HEADLINES
 
 
 def training_metrics(n_classes: int) -> MetricCollection:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 STATUS, METRICS = "status.json", "metrics.json"
+# The figures that stand on the leaderboard and in the HParams tab.
+HEADLINES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write a CSV file in UTF-8; bytes in a file's name that are none are written as \\xNN."""
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -58,13 +58,21 @@ def test_given_folders_any_case_and_what_lies_beside_them(tmp_path, film):
     film(tmp_path / "extra" / "NORMAL" / "d.jpg")
     (tmp_path / "Train" / "NORMAL" / "notes.txt").write_text("x")
     (tmp_path / "Train" / "NORMAL" / ".DS_Store").write_text("x")
+    film(tmp_path / "Train" / ".ipynb_checkpoints" / "x.jpg")
+    film(tmp_path / "Train" / "NORMAL" / ".thumbs" / "x.jpg")
+    film(tmp_path / "loose.jpg")
+    film(tmp_path / "Train" / "loose.jpg")
+    (tmp_path / "Train" / "NORMAL" / "link.jpg").symlink_to(tmp_path / "gone")
     films = read_folder(tmp_path)
     assert dict(zip(films.file.tolist(), films.split.tolist(), strict=True)) == {
         "Train/NORMAL/a.jpg": "train",
         "Validation/NORMAL/b.jpg": "val",
         "TEST/COVID-19/c.jpg": "test",
     }
-    assert dict(films.rejected).keys() == {"extra/NORMAL/d.jpg", "Train/NORMAL/notes.txt"}
+    assert dict(films.rejected).keys() == {
+        *("extra/NORMAL/d.jpg", "Train/NORMAL/notes.txt", "loose.jpg", "Train/loose.jpg", "Train/NORMAL/link.jpg")
+    }
+    assert films.classes == ("NORMAL", "COVID19")
 
 
 def test_manifest_gives_patients_and_splits(tmp_path, film):
@@ -90,7 +98,10 @@ def test_manifest_gives_patients_and_splits(tmp_path, film):
     assert dict(films.rejected) == {"train/NORMAL/gone.jpg": "in manifest.csv, but not in a class folder"}
 
 
-@pytest.mark.parametrize("content", [b"name,label\nx,y\n", b"\xff\xfe\x00f"])
+@pytest.mark.parametrize(
+    "content",
+    [b"name,label\nx,y\n", b"file,label,patient_id\nx,y,z\n", b"file,patient\nx,1\nx,2\n", b"\xff\xfe\x00f"],
+)
 def test_a_manifest_that_cannot_be_used(tmp_path, film, content):
     film(tmp_path / "NORMAL" / "a.jpg")
     (tmp_path / "manifest.csv").write_bytes(content)
