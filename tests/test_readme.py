@@ -74,5 +74,5 @@ def test_make_sweep_with_and_without_a_folder():
 
 def test_every_option_stands_in_the_readme():
     table = README[README.index("| option |") : README.index("Your own YAML")] + "ckpt source out"  # predict's own
-    table += "data.root data.source"  # what data=folder asks for, and what data=… sets
+    table += " data.root data.source"  # what data=folder asks for, and what data=… sets
     assert [key for key in RULES if not re.search(rf"\b{re.escape(key)}\b", table)] == []
