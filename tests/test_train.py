@@ -275,3 +275,29 @@ def test_checkpoints_are_plain_data(folder):
     for path in (folder / "checkpoints").iterdir():
         assert isinstance(Classifier.load_from_checkpoint(path, weights_only=True), Classifier)
     logging.getLogger().handlers.clear()  # Hydra's, which write to this test's folder
+
+
+def test_an_interrupted_sweep_says_what_is_done(run, drawn, cache, tmp_path, monkeypatch):
+    def stop(*args):
+        raise SystemExit(1)  # what Lightning makes of a Ctrl-C during training
+
+    monkeypatch.setattr(cell_module, "train_cell", stop)
+    words = ("-m", "aug=on,off", "data=folder", f"data.root={drawn}", f"cache_dir={cache}", *SMALL)
+    code, _, err = run(main, *words, f"hydra.sweep.dir={tmp_path}/s")
+    assert code == 130 and err.splitlines()[-1].startswith("cxr: interrupted")
+    assert [(r["status"], r["error"]) for r in read(tmp_path / "s" / "leaderboard.csv")] == [("failed", "interrupted")]
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("+model.depth=3", "unexpected keyword argument 'depth'"),
+        ("optim._target_=no.such.Optimizer", "no.such.Optimizer"),
+        ("+trainer.limit_val_batches=0", "no epoch was validated"),
+        ("data.image_size=16 model.widths=[4,4,4,4,4]", "too small for 5 poolings"),
+    ],
+)
+def test_options_that_only_the_cell_can_judge_are_one_line(run, drawn, cache, tmp_path, word, says):
+    words = ("data=folder", f"data.root={drawn}", "trainer.max_epochs=1", *SMALL, *word.split())
+    code, _, err = run(main, *words, f"cache_dir={cache}", f"hydra.run.dir={tmp_path}/r")
+    assert code == 1 and err.splitlines()[-1].startswith("cxr: ") and says in err.splitlines()[-1]
