@@ -1,5 +1,6 @@
 """Every command that the README shows runs, and every option that there is stands in it."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -17,16 +18,23 @@ COMMANDS = re.findall(
     r"(?:^    |`)((?:python -m|make) [^`#\n]+?)(?:`|  +#.*)?$|`((?:python -m|make) [^`]+)`", README, re.M
 )
 COMMANDS = sorted({(a or b).strip() for a, b in COMMANDS})
-# The same commands, on few small films.
-FEWER = ("data.image_size=32", "trainer.max_epochs=1")
+# The same commands, on few small films and for one step.
+FEWER = ("data.image_size=32", "trainer.max_epochs=1", "+trainer.limit_train_batches=1")
+
+
+def make(*words):
+    """What make prints, also where the tests themselves were started by make, which would make it talk of levels."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", *words], cwd=ROOT, env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def made(target):
     """The Python command that a make target would run after the installation."""
-    words = shlex.split(target)
-    done = subprocess.run(["make", "-n", "-o", ".venv/installed", *words[1:]], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1].replace(".venv/bin/", "")
+    return (
+        make("-n", "-o", ".venv/installed", *shlex.split(target)[1:]).strip().splitlines()[-1].replace(".venv/bin/", "")
+    )
 
 
 def test_the_readme_shows_commands():
@@ -66,8 +74,7 @@ def test_make_target(command, drawn, tmp_path, monkeypatch):
 def test_make_sweep_with_and_without_a_folder():
     assert made("make sweep") == "python -m cxr.train -m model=cnn,resnet18 aug=on,off"
     assert shlex.split(made("make sweep DATA='/a b'"))[-1] == "data.root=/a b"
-    help_text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert {line.split()[0] for line in help_text.splitlines()} == {
+    assert {line.split()[0] for line in make().splitlines()} == {
         *("help", "install", "sweep", "capstone", "seeds", "board", "test", "lint", "clean")
     }
 
