@@ -4,11 +4,10 @@ import logging
 import os
 import platform
 import sys
-import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -21,6 +20,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import cxr
 from cxr import dashboard
+from cxr.allocator import keep_freed_memory
+from cxr.callbacks import BEST, LAST, EpochLine, EpochTimer, LastCheckpoint, best_checkpoint
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
@@ -39,40 +40,42 @@ warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
 
 
-def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path) -> None:
+class Cell(NamedTuple):
+    """A cell of the grid, ready to be trained with `trainer.fit(model, data)`."""
+
+    data: CXRDataModule
+    model: Classifier
+    trainer: pl.Trainer
+    timer: EpochTimer
+    has_val: bool
+
+
+def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared_console: bool) -> None:
     """Do what one cell of the grid asks for.
 
     Args:
         config: the resolved options, plain data.
         choices: what tells this run from its neighbours: model, aug, seed, every other swept option.
         folder: the run folder, which gets all that the README lists.
+        shared_console: other cells write to the console at the same time.
 
     Raises:
         UserError: the films, the weights or the hardware are not what the options say.
     """
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data = CXRDataModule(config["data"], config["aug"], config["seed"], Path(config["cache_dir"]).expanduser())
-    data.setup()
+    cell = build_cell(config, folder, shared_console)
+    data, timer, logger = cell.data, cell.timer, cell.trainer.logger
     data.write_tables(folder)
-    model = Classifier(config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note)
-    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     dashboard.show_films(logger, data)
-
-    has_val = bool((data.split == "val").any())
-    checkpoint = checkpoints(folder / "checkpoints", has_val)
-    timer = EpochTimer()
-    options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
-    trainer = build_trainer(options, folder, logger, [checkpoint, timer, LearningRateMonitor("epoch")])
-    trainer.fit(model, data)
+    cell.trainer.fit(cell.model, data)
 
     # Without validation films there is nothing to choose an epoch by: the last one counts.
-    chosen = checkpoint.best_model_path if has_val else checkpoint.last_model_path
-    if not chosen:
+    chosen = folder / "checkpoints" / (BEST if cell.has_val else LAST)
+    if not chosen.exists():
         raise UserError("trainer.*: with these options no epoch was validated, so there is no best one to test")
-    best = load_classifier(Path(chosen))
-    step = torch.load(chosen, map_location="cpu", weights_only=True)["global_step"]
-    sides = ("val", "test") if has_val else ("test",)
-    results = {side: evaluate(best, data, side, config["trainer"]) for side in sides}
+    best = load_classifier(chosen)
+    step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    sides = ("val", "test") if cell.has_val else ("test",)
+    results = {side: evaluate(best, data, side, config["trainer"], timer) for side in sides}
     scores, (index, labels, probabilities) = results["test"]
     files = data.films.file[index].tolist()
     write_predictions(folder / "predictions.csv", files, data.films.classes, labels.tolist(), probabilities.tolist())
@@ -81,8 +84,8 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         "n_test": len(labels),
         "note": data.note,
         "test": scores,
-        "val": results["val"][0] if has_val else None,
-        "train": timer.report() | {"device": device_name(trainer), "precision": str(trainer.precision)},
+        "val": results["val"][0] if cell.has_val else None,
+        "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
@@ -93,20 +96,42 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     print(report(folder, metrics), flush=True)
 
 
+def build_cell(config: Mapping[str, Any], folder: Path, shared_console: bool = False) -> Cell:
+    """Films, network and Trainer of a cell, as the options ask for them. Raises UserError as train_cell does."""
+    keep_freed_memory()
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = CXRDataModule(config["data"], config["aug"], config["seed"], Path(config["cache_dir"]).expanduser())
+    data.setup()
+    model = Classifier(config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note)
+    if config["compile"]:
+        model.net.compile()  # in place: the names of the weights stay
+    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    has_val, timer = bool((data.split == "val").any()), EpochTimer()
+    options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
+    console = (
+        EpochLine(f"{folder.name}: " if shared_console else "")
+        if shared_console or not sys.stderr.isatty()
+        else TQDMProgressBar()
+    )
+    callbacks = [timer, LearningRateMonitor("epoch"), LastCheckpoint(folder / "checkpoints"), console]
+    if has_val:
+        callbacks.append(best_checkpoint(folder / "checkpoints"))
+    return Cell(data, model, build_trainer(options, folder, logger, callbacks), timer, has_val)
+
+
 def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning's Trainer with the options `trainer.*`."""
+    """Lightning's Trainer with the options `trainer.*`, silent but for what the callbacks say."""
     options = dict(options)
     if options["precision"] == "auto":
         options["precision"] = best_precision(options["accelerator"])
-    console = TQDMProgressBar() if sys.stderr.isatty() else EpochLine()
     try:
         return pl.Trainer(
             **options,
             default_root_dir=folder,
             logger=logger,
-            callbacks=[*callbacks, console] if logger else [],
-            enable_progress_bar=isinstance(console, TQDMProgressBar) and bool(logger),
-            enable_checkpointing=bool(logger),
+            callbacks=callbacks,
+            enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
@@ -129,66 +154,17 @@ def best_precision(accelerator: str) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
-def checkpoints(folder: Path, has_val: bool) -> ModelCheckpoint:
-    """best.ckpt (highest validation macro F1) and last.ckpt."""
-    choice: dict[str, Any] = (
-        {"monitor": "val/f1_macro", "mode": "max", "filename": "best"} if has_val else {"save_top_k": 0}
-    )
-    return ModelCheckpoint(
-        folder, save_last=True, auto_insert_metric_name=False, enable_version_counter=False, **choice
-    )
-
-
 def evaluate(
-    model: Classifier, data: CXRDataModule, side: str, options: Mapping[str, Any]
+    model: Classifier, data: CXRDataModule, side: str, options: Mapping[str, Any], timer: EpochTimer
 ) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Figures as in metrics.json, and rows (N,), labels (N,) and probabilities (N, C), of the val or test films."""
     kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
-    trainer = build_trainer(kept, data.cache, None, [])
+    trainer = build_trainer(kept, data.cache, None, [timer])
     evaluation = trainer.validate if side == "val" else trainer.test
     evaluation(model, datamodule=data, verbose=False)
-    index, labels, probabilities = (t.numpy() for t in model.predicted())
-    return as_plain({k: v.cpu() for k, v in model.scores.items()}, data.films.classes), (index, labels, probabilities)
-
-
-class EpochTimer(Callback):
-    """How fast training went: films over time spent in training steps, validation left out."""
-
-    def __init__(self) -> None:
-        self.begin = time.perf_counter()
-        self.epochs: list[tuple[int, float]] = []  # films and seconds of each epoch
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.films, self.epoch_begin = 0, time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.films += len(batch.labels)
-        if trainer.is_last_batch:
-            if trainer.strategy.root_device.type == "cuda":
-                torch.cuda.synchronize()  # the last steps are queued, not done
-            self.epochs.append((self.films, time.perf_counter() - self.epoch_begin))
-
-    def report(self) -> dict[str, Any]:
-        """The part "train" of metrics.json: epochs, images_per_s (the first epoch, which warms up, left out where there
-        are more) and seconds since the callback was made."""
-        films, seconds = zip(*(self.epochs[1:] or self.epochs), strict=True)
-        return {
-            "epochs": len(self.epochs),
-            "images_per_s": round(sum(films) / sum(seconds), 1),
-            "seconds": round(time.perf_counter() - self.begin, 2),
-        }
-
-
-class EpochLine(Callback):
-    """One line an epoch, where the console is a file or a pipe and a bar would be noise."""
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        shown = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
-        figures = {key: trainer.callback_metrics[key].item() for key in shown if key in trainer.callback_metrics}
-        line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {line}", flush=True)
+    index, labels, logits = (t.cpu() for t in model.evaluation())
+    scores = as_plain({k: v.cpu() for k, v in model.scores.items()}, data.films.classes)
+    return scores, (index.numpy(), labels.numpy(), logits.softmax(1).numpy())
 
 
 def device_name(trainer: pl.Trainer) -> str:

@@ -1,5 +1,6 @@
 """From what a person typed to options: checked for every cell before any starts, without importing torch."""
 
+import importlib.util
 import itertools
 import os
 import re
@@ -82,6 +83,23 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     return CommandLine([*words, *fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"], args.multirun, folder)
 
 
+def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]]]:
+    """The cells that a command line of cxr.train asks for, each as its choices (such as model: cnn) and its options.
+
+    Raises:
+        UserError: an option is wrong in one of the cells.
+    """
+    words = [quote_path(word) for word in argv]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        groups = config_groups([])
+        overrides = [parse(word) for word in words]
+        for override in overrides:
+            check_choice(override, groups, multirun=True)
+        cells = [checked_cell("config", texts, groups) for texts in expand(overrides)]
+    check_films([cell.data for cell in cells if cell.data.source == "folder"])
+    return [(dict(cell.hydra.runtime.choices), plain(cell)) for cell in cells]
+
+
 def read_options(argv: Sequence[str], config_name: str) -> dict[str, Any]:
     """The checked options of a command that has no sweeps and no run folder; prints its help and ends for --help.
 
@@ -140,6 +158,11 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     if key not in groups:
         return
     typed = override.input_line.partition("=")[2]
+    if (key, typed) == ("launcher", "parallel"):
+        if not multirun:
+            raise UserError("launcher=parallel: trains several cells, and needs -m: python -m cxr.train -m …")
+        if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+            raise UserError("launcher=parallel needs hydra-joblib-launcher: pip install hydra-joblib-launcher")
     for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
         if value not in groups[key] and (key, typed) != ("experiment", "null"):
             raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
@@ -189,11 +212,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def owners(override: Override, groups: Groups) -> list[str]:
-    """The choices that have an option, such as data=folder for data.root."""
-    group, _, name = override.key_or_group.partition(".")
-    files = {choice: CONF / group / f"{choice}.yaml" for choice in groups.get(group, ())}
-    # A list: a DictConfig denies that it contains what is ??? still.
-    return [f"{group}={choice}" for choice, file in files.items() if file.exists() and name in [*OmegaConf.load(file)]]
+    """The choices that have an option, such as data=folder for data.root, or launcher=parallel for n."""
+    found = []
+    for group, choices in groups.items():
+        for choice in choices:
+            file = CONF / group / f"{choice}.yaml"
+            if not file.exists():
+                continue
+            part = "" if file.read_text(encoding="utf-8").startswith("# @package _global_") else f"{group}."
+            if override.key_or_group in (f"{part}{name}" for name in OmegaConf.load(file)):
+                found.append(f"{group}={choice}")
+    return found
 
 
 def option_names(config: Mapping[str, Any]) -> set[str]:

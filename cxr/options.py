@@ -46,6 +46,7 @@ def one_of(*choices: Any) -> Rule:
     return Rule(words, lambda v: v in choices and not isinstance(v, bool))
 
 
+BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
 FOLDER_NAME = r"[^/\\\0]*[^/\\\0.][^/\\\0]*"  # no slash, and more than dots
 PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed")  # films become fp32 on the device
@@ -55,6 +56,8 @@ RULES = {
     "name": Rule("the name of a folder, without slashes", lambda v: bool(re.fullmatch(FOLDER_NAME, str(v)))),
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "cache_dir": TEXT,
+    "compile": BOOLEAN,
+    "n": whole(1),
     "data.source": one_of("phantom", "folder", "kaggle"),
     "data.root": Rule("a folder of films", lambda v: isinstance(v, str) and v != ""),
     "data.image_size": whole(16),
@@ -63,7 +66,8 @@ RULES = {
     "data.test_fraction": number("between 0 and 1", lambda v: 0 < v < 1),
     "data.val_fraction": number("from 0 to less than 1", lambda v: 0 <= v < 1),
     "data.batch_size": whole(1),
-    "data.num_workers": whole(0),
+    "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),
+    "data.resident": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
     "data.films": whole(100),
     "data.seed": whole(0),
     "model.widths": Rule(
@@ -80,7 +84,7 @@ RULES = {
     "optim.lr": number("above 0", lambda v: v > 0),
     "optim.momentum": number("from 0 to less than 1", lambda v: 0 <= v < 1),
     "optim.weight_decay": number("from 0", lambda v: v >= 0),
-    "optim.fused": Rule("true or false", lambda v: isinstance(v, bool)),
+    "optim.fused": BOOLEAN,
     "optim.schedule": one_of("constant", "onecycle"),
     "trainer.max_epochs": whole(1),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),

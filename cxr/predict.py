@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from cxr.command_line import fail, read_options
+from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.sources import list_files, not_a_film
-from cxr.data.store import UNREADABLE, decode, why_unreadable
 from cxr.errors import UserError
 from cxr.results.run_folder import prediction, probability_columns
 
@@ -77,7 +77,7 @@ def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[
         if why := not_a_film(file):
             return why
         try:
-            return decode(file, model.hparams.image_size)
+            return decode(file, model.hparams.image_size).pixels
         except UNREADABLE as error:
             return why_unreadable(error)
 

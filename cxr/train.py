@@ -19,12 +19,13 @@ def cell(config: DictConfig) -> None:
     """One cell: its options go to the run folder, then torch is imported and training begins."""
     from cxr.cell import train_cell
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    hydra_options = HydraConfig.get()
+    folder = Path(hydra_options.runtime.output_dir)
     choices = read_json(folder / STATUS)["choices"]
     options = OmegaConf.to_container(config, resolve=True)
     OmegaConf.save({"choices": choices, **options}, folder / "config.yaml")
     try:
-        train_cell(options, choices, folder)
+        train_cell(options, choices, folder, shared_console=hydra_options.runtime.choices.launcher != "basic")
     except (KeyboardInterrupt, SystemExit):  # Lightning turns a Ctrl-C during training into SystemExit
         write_status(folder, "failed", "interrupted")
         raise KeyboardInterrupt from None
@@ -56,10 +57,10 @@ def sweep(command: CommandLine) -> None:
     try:
         cell()
     except Exception:
-        failed = [row for row in leaderboard.collect(command.folder) if row["status"] == "failed"]
+        failed = [row for row in leaderboard.collect(command.folder) if row["status"] in ("failed", "lost")]
         if not failed:  # not a cell's error, which its log and the leaderboard hold
             raise
-    rows = leaderboard.collect(command.folder)
+    rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
     print(f"\n{leaderboard.grid(rows)}\n\nall runs: {command.folder / 'leaderboard.md'}")
     if failed:
         raise SystemExit(1)

@@ -24,26 +24,21 @@ class Augment:
     def __init__(self, flip: float, degrees: float, crop: float) -> None:
         self.flip, self.degrees, self.crop = flip, degrees, crop
 
-    def __call__(self, films: Tensor, index: Tensor, seed: int, epoch: int) -> Tensor:
-        """Warp a batch.
+    def __bool__(self) -> bool:
+        """Whether anything is done to a film at all."""
+        return bool(self.flip or self.degrees or self.crop)
+
+    def draw(self, index: Tensor, size: int, seed: int, epoch: int) -> Tensor:
+        """Draw what happens to each film of an epoch.
 
         Args:
-            films: float tensor of shape (B, 1, S, S).
-            index: int64 tensor of shape (B,), each film's row in the table: with seed and epoch it is all that the
+            index: int64 tensor of shape (N,), each film's row in the table: with seed and epoch it is all that the
                 draws depend on, so neither worker count, batch order nor a restart changes them.
+            size: side of the films in pixels.
 
         Returns:
-            float tensor of shape (B, 1, S, S); what comes from outside of a film is black.
-        """
-        if not (self.flip or self.degrees or self.crop):
-            return films
-        grid = F.affine_grid(self.matrices(index, films.shape[-1], seed, epoch), list(films.shape), align_corners=False)
-        return F.grid_sample(films, grid.to(films.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-
-    def matrices(self, index: Tensor, size: int, seed: int, epoch: int) -> Tensor:
-        """The maps from output to input positions, in affine_grid's units (-1 to 1): float32, shape (B, 2, 3).
-
-        Output → input undoes the operations from last to first: crop (a shift by whole pixels), rotation, flip.
+            The maps from output to input positions, in grid_sample's units (-1 to 1): float32, shape (N, 2, 3). Output
+            → input undoes the operations from last to first: crop (a shift by whole pixels), rotation, flip.
         """
         u = uniform(index, seed, epoch)
         mirror = torch.where(u[:, 0] < self.flip, -1.0, 1.0)
@@ -56,6 +51,26 @@ class Augment:
         offset = rotation @ shift[:, :, None]
         matrix = torch.cat([rotation, offset], 2)
         return torch.cat([matrix[:, :1] * mirror[:, None, None], matrix[:, 1:]], 1)
+
+
+def warp(films: Tensor, matrices: Tensor) -> Tensor:
+    """Warp each film by its map from output to input positions.
+
+    Args:
+        films: float tensor of shape (B, C, S, S).
+        matrices: what Augment.draw() returned for them, shape (B, 2, 3).
+
+    Returns:
+        float tensor of shape (B, C, S, S), bilinear; what comes from outside of a film is black.
+    """
+    # The same grid as torch's affine_grid with align_corners=False, which on a CPU takes longer than the sampling: of
+    # x and y each only the own column of the matrix matters, so two small products are added up for all pixels at once.
+    size = films.shape[-1]
+    centres = torch.linspace(1 / size - 1, 1 - 1 / size, size, device=films.device)
+    along_x = centres[:, None] * matrices[:, None, :, 0] + matrices[:, None, :, 2]
+    along_y = centres[:, None] * matrices[:, None, :, 1]
+    grid = along_x[:, None] + along_y[:, :, None]
+    return F.grid_sample(films, grid.to(films.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def uniform(index: Tensor, seed: int, epoch: int, draws: int = DRAWS) -> Tensor:

@@ -1,6 +1,7 @@
 """From the options `data.*` and `aug.*` to batches: the only thing of this folder that training sees."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +12,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cxr.data.augment import Augment
+from cxr.data.augment import Augment, warp
 from cxr.data.sources import Films, read_films
 from cxr.data.split import split_films
-from cxr.data.store import open_store
+from cxr.data.store import Store, open_store
+from cxr.errors import UserError
 from cxr.results.run_folder import write_table
 
 log = logging.getLogger(__name__)
+
+# Films may take this share of a GPU's free memory; the rest is for the network, and for the cells beside this one.
+RESIDENT_SHARE = 0.25
 
 
 class Batch(NamedTuple):
@@ -30,18 +35,26 @@ class Batch(NamedTuple):
 
 
 class StoredFilms(Dataset):
-    """Rows of the store. A whole batch is one index into the array: no Python per film."""
+    """Rows of the table of films. A whole batch is one index into an array: no Python per film.
 
-    def __init__(self, store: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
-        self.store, self.labels, self.rows = store, labels, rows
+    Args:
+        films: the store, or a copy of all its films on a device: uint8 (N, 1, S, S).
+        labels: int64 (N,), where the films are.
+        rows: int64 (n,), the rows that this set consists of.
+    """
+
+    def __init__(self, films: Store | Tensor, labels: Tensor, rows: np.ndarray) -> None:
+        self.films, self.labels, self.rows = films, labels, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         rows = self.rows[np.asarray(positions)]
-        films = torch.from_numpy(self.store[rows])[:, None]
-        return Batch(films, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows))
+        # Not blocking: else the host would wait for the device to finish all earlier steps.
+        index = torch.from_numpy(rows).to(self.labels.device, non_blocking=True)
+        films = torch.from_numpy(self.films[rows])[:, None] if isinstance(self.films, Store) else self.films[index]
+        return Batch(films, self.labels[index], index)
 
 
 class SeededOrder(Sampler[int]):
@@ -78,6 +91,8 @@ class CXRDataModule(pl.LightningDataModule):
         self.data, self.seed, self.cache = data, seed, cache
         self.augment = Augment(**aug)
         self.films: Films | None = None
+        self.resident: Tensor | None = None  # all films on a GPU, where they fit
+        self.drawn: tuple[int, torch.device, Tensor] | None = None  # what augmentation does in an epoch
 
     def setup(self, stage: str | None = None) -> None:
         if self.films is not None:  # Lightning asks again before the test
@@ -118,10 +133,18 @@ class CXRDataModule(pl.LightningDataModule):
         return np.flatnonzero(self.split == split)
 
     def loader(self, split: str) -> DataLoader:
-        rows, batch_size, workers = self.rows(split), self.data["batch_size"], self.data["num_workers"]
+        rows, batch_size = self.rows(split), self.data["batch_size"]
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        films = self.place_films(device)
+        labels = torch.from_numpy(self.films.label)
+        # A mapped store is faster than any worker, unless its films have to travel: then workers fetch them ahead.
+        travel = isinstance(films, Store) and device.type != "cpu"
+        workers = self.data["num_workers"]
+        if workers == "auto":
+            workers = min(4, os.cpu_count() or 1) if travel else 0
         training = split == "train"
         return DataLoader(
-            StoredFilms(self.store, self.films.label, rows),
+            StoredFilms(films, labels if isinstance(films, Store) else labels.to(films.device), rows),
             batch_size=batch_size,
             sampler=SeededOrder(len(rows), self.seed) if training else None,
             # Batch normalisation cannot train on a batch of one film.
@@ -129,8 +152,31 @@ class CXRDataModule(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=as_it_is,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=travel and device.type == "cuda",
         )
+
+    def place_films(self, device: torch.device) -> Store | Tensor:
+        """Where batches are cut from: all films on the GPU where they fit, or as `data.resident` says; else the store.
+
+        Raises:
+            UserError: `data.resident` is true without a GPU, or with workers, which cannot reach into its memory.
+        """
+        wanted, workers = self.data["resident"], self.data["num_workers"]
+        if wanted == "auto":
+            wanted = (
+                device.type == "cuda"
+                and workers in ("auto", 0)
+                and self.store.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+            )
+        elif wanted and device.type == "cpu":
+            raise UserError("data.resident=true: there is no GPU here to keep the films on; use auto")
+        elif wanted and workers not in ("auto", 0):
+            raise UserError(f"data.resident=true: workers cannot read from a GPU; use data.num_workers=0, not {workers}")
+        if not wanted:
+            return self.store
+        if self.resident is None or self.resident.device != device:
+            self.resident = copy_films(self.store, device)
+        return self.resident
 
     def train_dataloader(self) -> DataLoader:
         return self.loader("train")
@@ -143,9 +189,17 @@ class CXRDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         films = to_unit(batch.films)
-        if self.trainer.training:
-            films = self.augment(films, batch.index, self.seed, self.trainer.current_epoch)
+        if self.trainer.training and self.augment:
+            films = warp(films, self.draws(self.trainer.current_epoch, films.device)[batch.index])
         return batch._replace(films=films)
+
+    def draws(self, epoch: int, device: torch.device) -> Tensor:
+        """What augmentation does to every film of the table in an epoch, float32 (N, 2, 3): drawn once an epoch, since
+        on a GPU the many small steps of drawing would take as long for a batch as for all films."""
+        if self.drawn is None or self.drawn[:2] != (epoch, device):
+            index = torch.arange(len(self.films), device=device)
+            self.drawn = epoch, device, self.augment.draw(index, self.store.size, self.seed, epoch)
+        return self.drawn[2]
 
     def examples(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Training films before and after augmentation, as the first epoch sees them, the classes taking turns.
@@ -157,7 +211,7 @@ class CXRDataModule(pl.LightningDataModule):
         turns = [train[self.films.label[train] == i] for i in range(len(self.films.classes))]
         rows = np.array([t[k] for k in range(number) for t in turns if k < len(t)][:number])
         before = to_unit(torch.from_numpy(self.store[rows])[:, None])
-        after = self.augment(before, torch.from_numpy(rows), self.seed, 0)
+        after = warp(before, self.draws(0, before.device)[rows])
         return before[:, 0].numpy(), after[:, 0].numpy(), rows
 
     def write_tables(self, folder: Path) -> None:
@@ -175,6 +229,14 @@ class CXRDataModule(pl.LightningDataModule):
 def as_it_is(batch: Batch) -> Batch:
     """Instead of a collate function: __getitems__ returns whole batches. (A lambda could not travel to workers.)"""
     return batch
+
+
+def copy_films(store: Store, device: torch.device) -> Tensor:
+    """All films of the table on a device: uint8 (N, 1, S, S)."""
+    films = torch.empty((len(store), 1, store.size, store.size), dtype=torch.uint8, device=device)
+    for part in torch.arange(len(store)).split(1024):  # the host never holds a second copy of the whole
+        films[part[0] : part[-1] + 1, 0] = torch.from_numpy(store[part.numpy()]).to(device)
+    return films
 
 
 def to_unit(films: Tensor) -> Tensor:

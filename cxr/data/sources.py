@@ -1,6 +1,7 @@
 """Where films come from: a folder, Kaggle or our own drawings, all as one table of films."""
 
 import csv
+import os
 import re
 import urllib.error
 from collections.abc import Iterable, Mapping
@@ -96,9 +97,13 @@ def patient_of(file: str) -> str:
 
 def list_files(folder: Path) -> list[Path]:
     """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._film.jpg, .ipynb_checkpoints)
-    are the system's, not films."""
-    paths = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-    return sorted(p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    are the system's, not films. A link to a folder is a file here: it is not followed."""
+    found = []
+    for where, folders, files in os.walk(folder):  # which, unlike rglob, asks the file system once a folder
+        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
+        found += [Path(where, name) for name in (*files, *links) if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(found)
 
 
 def not_a_film(path: Path) -> str:
@@ -217,12 +222,12 @@ def read_phantom(films: int, seed: int, cache: Path) -> Films:
     """Draw `films` phantom films into the cache (once for each number and seed) and read them as a folder."""
     import cxr.data.phantom as drawing
     from cxr.data.phantom import draw_phantom
-    from cxr.data.store import build_once, fingerprint
+    from cxr.data.cache import built, fingerprint
 
     # The drawing code is part of the key: films drawn by an older version must not pass for this one's.
     key = fingerprint(films, seed, Path(drawing.__file__).read_bytes())
-    root = build_once(cache / f"phantom-{films}-{seed}-{key}", lambda folder: draw_phantom(folder, films, seed))
-    return replace(read_folder(root), note="drawn films (phantom): says nothing about patients")
+    with built(cache / f"phantom-{films}-{seed}-{key}", lambda folder: draw_phantom(folder, films, seed)) as root:
+        return replace(read_folder(root), note="drawn films (phantom): says nothing about patients")
 
 
 def read_films(data: Mapping[str, Any], cache: Path) -> Films:

@@ -47,10 +47,11 @@ class Classifier(pl.LightningModule):
         self.net = build("model", model, n_classes=len(classes), image_size=image_size)
         self.net.to(memory_format=torch.channels_last)
         self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
-        self.val_metrics = evaluation_metrics(len(classes))
-        self.test_metrics = evaluation_metrics(len(classes))
+        self.metrics = evaluation_metrics(len(classes))
         self.scores: dict[str, Tensor] = {}
-        self.predictions: list[tuple[Tensor, Tensor, Tensor]] = []
+        # What the steps of an epoch left: tensors on the device, so that no step waits for it or spends time on metrics.
+        self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, said classes (B,), labels (B,)
+        self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
 
     def forward(self, films: Tensor) -> Tensor:
         """Logits (B, C), float32, of films (B, 1, S, S) from 0 to 1."""
@@ -59,34 +60,40 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.films)
         loss = F.cross_entropy(logits, batch.labels)
-        self.train_metrics.update(logits.detach(), batch.labels)
-        options = {"on_step": False, "on_epoch": True, "batch_size": len(logits)}
-        self.log("train/loss", loss.detach(), prog_bar=True, **options)
-        self.log_dict(self.train_metrics, **options)  # computed and reset by Lightning when the epoch ends
+        self.trained.append((loss.detach(), logits.detach().argmax(1), batch.labels))
+        if self.trainer.is_last_batch:  # here, where Lightning's bar and every callback see it in time
+            self.log_training()
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        if self.trained:  # the epoch was cut short, by max_steps or a callback
+            self.log_training()
+
+    def log_training(self) -> None:
+        """Loss and metrics over the films of an epoch."""
+        losses, said, labels = zip(*self.trained, strict=True)
+        self.trained = []
+        films = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
+        self.train_metrics.update(torch.cat(said), torch.cat(labels))
+        options = {"on_step": False, "on_epoch": True, "batch_size": 1}
+        self.log("train/loss", (torch.stack(losses) * films).sum() / films.sum(), prog_bar=True, **options)
+        self.log_dict(self.train_metrics.compute(), **options)
+        self.train_metrics.reset()
+
     def on_validation_epoch_start(self) -> None:
-        self.predictions = []
+        self.evaluated = []
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, self.val_metrics, "val")
+        self.evaluated.append((batch.index, batch.labels, self(batch.films)))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, self.test_metrics, "test")
-
-    def evaluate(self, batch: Batch, metrics: Any, side: str) -> None:
-        logits = self(batch.films)
-        probabilities = logits.softmax(1)
-        metrics.update(probabilities, batch.labels)
-        self.predictions.append((batch.index, batch.labels, probabilities))
-        if side == "val":
-            self.log("val/loss", F.cross_entropy(logits, batch.labels), prog_bar=True, batch_size=len(logits))
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        self.scores = self.val_metrics.compute()
-        self.val_metrics.reset()
+        self.scores = self.evaluate()
+        _, labels, logits = self.evaluation()
+        self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True)
         for key, value in self.scores.items():
             if value.ndim == 0:
                 self.log(f"val/{key}", value, prog_bar=key == "f1_macro")
@@ -94,22 +101,32 @@ class Classifier(pl.LightningModule):
             self.log(f"val_f1/{name}", value)
 
     def on_test_epoch_end(self) -> None:
-        self.scores = self.test_metrics.compute()
-        self.test_metrics.reset()
+        self.scores = self.evaluate()
 
-    def predicted(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of the table (N,), labels (N,) and probabilities (N, C) of the last evaluation, on the CPU."""
-        index, labels, probabilities = zip(*self.predictions, strict=True)
-        return torch.cat(index).cpu(), torch.cat(labels).cpu(), torch.cat(probabilities).cpu()
+    def evaluation(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the table (N,), labels (N,) and logits (N, C) of the last evaluation."""
+        index, labels, logits = (torch.cat(column) for column in zip(*self.evaluated, strict=True))
+        return index, labels, logits
+
+    def evaluate(self) -> dict[str, Tensor]:
+        """All metrics of the last evaluation."""
+        _, labels, logits = self.evaluation()
+        self.metrics.update(logits.softmax(1), labels)
+        scores = self.metrics.compute()
+        self.metrics.reset()
+        return scores
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """What the options `optim.*` describe, over all parameters."""
+        options = {key: value for key, value in self.hparams.optim.items() if key != "schedule"}
+        return build("optim", options, params=list(self.parameters()))
 
     def configure_optimizers(self) -> Any:
-        options = dict(self.hparams.optim)
-        schedule = options.pop("schedule", "constant")
-        optimizer = build("optim", options, params=list(self.parameters()))
-        if schedule == "constant":
+        optimizer = self.build_optimizer()
+        if self.hparams.optim.get("schedule", "constant") == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=options["lr"], total_steps=steps)
+        steps, lr = int(self.trainer.estimated_stepping_batches), self.hparams.optim["lr"]
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

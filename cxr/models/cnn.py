@@ -8,7 +8,7 @@ from cxr.errors import UserError
 
 
 class CNN(nn.Module):
-    """Three blocks of convolution 3x3, ReLU and max-pool, then two fully connected layers.
+    """Three blocks of convolution 3x3, max-pool and ReLU, then two fully connected layers.
 
     Args:
         n_classes: number of logits.
@@ -26,7 +26,9 @@ class CNN(nn.Module):
         super().__init__()
         blocks: list[nn.Module] = []
         for before, width in zip([1, *widths], widths, strict=False):
-            blocks += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+            # ReLU after the pooling, not before it: both orders give the same figures and gradients to the bit, and
+            # ReLU then has a quarter of the work.
+            blocks += [nn.Conv2d(before, width, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
         side = image_size // 2 ** len(widths)
         if side < 1:
             raise UserError(f"data.image_size={image_size}: too small for {len(widths)} poolings (model.widths)")

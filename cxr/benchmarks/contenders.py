@@ -1,0 +1,216 @@
+"""What bench compares, each in a process of its own: the network alone, cxr's loop, a student's loop.
+
+python -m cxr.benchmarks.contenders SPEC, a JSON object: `run` (a name in RUNS), `config` (a cell's options), `warm_up`
+(steps), `seconds` (to measure for), `folder` (a folder to write to). The last line printed is the result, as JSON.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torchvision
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from cxr.allocator import keep_freed_memory
+from cxr.benchmarks.repeated import repeat_films
+from cxr.cell import best_precision, build_cell, device_name
+from cxr.models.classifier import Classifier, best_device
+
+Spec = dict[str, Any]
+
+
+class Stopwatch:
+    """Times training steps: from the end of the warm-up on, whole steps and the beginnings of epochs, without what
+    stands between two epochs.
+
+    Args:
+        warm_up: steps that do not count.
+        seconds: how long to measure, at least; and at least three steps.
+    """
+
+    def __init__(self, warm_up: int, seconds: float) -> None:
+        self.warm_up, self.seconds = warm_up, seconds
+        self.steps, self.films, self.spent = 0, 0, 0.0
+
+    def now(self) -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def begin_epoch(self) -> None:
+        self.mark = self.now()
+
+    def end_epoch(self) -> None:
+        if self.steps > self.warm_up:
+            self.spent += self.now() - self.mark
+
+    def step(self, films: int) -> bool:
+        """Count a step; True where it was the last one wanted."""
+        self.steps += 1
+        if self.steps <= self.warm_up:
+            if self.steps == self.warm_up:
+                self.mark = self.now()
+            return False
+        self.films += films
+        waited = self.spent + time.perf_counter() - self.mark  # of steps that are perhaps only queued on a GPU
+        return waited >= self.seconds and self.steps >= self.warm_up + 3
+
+    def result(self) -> dict[str, Any]:
+        return {"images_per_s": self.films / self.spent, "steps": self.steps - self.warm_up}
+
+
+def alone(spec: Spec) -> dict[str, Any]:
+    """The network with its loss and optimizer, fed a batch that never changes."""
+    keep_freed_memory()
+    config = spec["config"]
+    precision, size, batch = config["trainer"]["precision"], config["data"]["image_size"], config["data"]["batch_size"]
+    if precision == "auto":
+        precision = best_precision(config["trainer"]["accelerator"])
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    device = torch.device(best_device() if config["trainer"]["accelerator"] != "cpu" else "cpu")
+    model = Classifier(config["model"], config["optim"], [str(i) for i in range(4)], size).to(device).train()
+    if config["compile"]:
+        model.net.compile()
+    optimizer = model.build_optimizer()
+    films = torch.rand(batch, 1, size, size, device=device)
+    labels = torch.randint(0, 4, (batch,), device=device)
+    watch = Stopwatch(spec["warm_up"], spec["seconds"])
+    watch.begin_epoch()
+    while True:
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            loss = F.cross_entropy(model(films), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if watch.step(batch):
+            break
+    watch.end_epoch()
+    return watch.result() | gpu_memory()
+
+
+def cxr(spec: Spec) -> dict[str, Any]:
+    """cxr's training loop as cxr.train runs it, without validation and test."""
+    return train(spec, build_cell(without_validation(spec["config"]), Path(spec["folder"])))
+
+
+def scale(spec: Spec) -> dict[str, Any]:
+    """cxr's training loop on `films` films, the store's repeated; and its loader alone."""
+    cell = build_cell(without_validation(spec["config"]), Path(spec["folder"]))
+    repeat_films(cell.data, spec["films"], Path(spec["folder"]))
+    result = train(spec, cell)
+    loader = cell.data.train_dataloader()
+    begin, films = time.perf_counter(), 0
+    batches = iter(loader)
+    next(batches)
+    first = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for batch in batches:
+        films += len(batch.labels)
+        if time.perf_counter() - begin > spec["seconds"] / 4:
+            break
+    return result | {
+        "loader_images_per_s": films / (time.perf_counter() - begin),
+        "first_batch_s": first,
+    }
+
+
+def without_validation(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "trainer": {**config["trainer"], "limit_val_batches": 0, "max_epochs": 10**6}}
+
+
+def train(spec: Spec, cell: Any) -> dict[str, Any]:
+    """Run a cell's Trainer until the watch has seen enough."""
+    watch = Stopwatch(spec["warm_up"], spec["seconds"])
+    cell.trainer.callbacks.insert(0, Watching(watch))
+    cell.trainer.fit(cell.model, cell.data)
+    return watch.result() | gpu_memory() | {"device": device_name(cell.trainer), "precision": cell.trainer.precision}
+
+
+class Watching(Callback):
+    """Lets a stopwatch see the steps of Lightning's loop, and end it."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self.watch = watch
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.watch.begin_epoch()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        trainer.should_stop = self.watch.step(len(batch.labels))
+        if trainer.should_stop or trainer.is_last_batch:
+            self.watch.end_epoch()
+
+
+def student(spec: Spec) -> dict[str, Any]:
+    """What a student would write: ImageFolder, torchvision's transforms film by film, a DataLoader with as many workers
+    as there are cores, three channels, fp32, Adam, and the loss read in every step."""
+    config = spec["config"]
+    size, aug = config["data"]["image_size"], config["aug"]
+    steps: list[Any] = [transforms.Resize((size, size))]
+    if aug["flip"] or aug["degrees"] or aug["crop"]:
+        steps += [
+            transforms.RandomHorizontalFlip(aug["flip"]),
+            transforms.RandomRotation(aug["degrees"]),
+            transforms.RandomCrop(size, padding=round(aug["crop"] * size)),
+        ]
+    folder = Path(spec["films_root"])
+    folder = folder / "train" if (folder / "train").is_dir() else folder
+    films = ImageFolder(str(folder), transforms.Compose([*steps, transforms.ToTensor()]))
+    loader = DataLoader(films, batch_size=config["data"]["batch_size"], shuffle=True, num_workers=os.cpu_count() or 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = STUDENTS_NETWORKS[spec["model"]](len(films.classes), size).to(device)
+    criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters(), lr=0.001)
+    watch = Stopwatch(spec["warm_up"], spec["seconds"])
+    net.train()
+    while True:
+        running_loss = 0.0
+        watch.begin_epoch()
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = criterion(net(images), labels)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+            if watch.step(len(labels)):
+                watch.end_epoch()
+                return watch.result() | gpu_memory()
+        watch.end_epoch()
+
+
+def students_cnn(n_classes: int, size: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(128 * (size // 8) ** 2, 128), nn.ReLU(), nn.Linear(128, n_classes),
+    )  # fmt: skip
+
+
+STUDENTS_NETWORKS = {
+    "cnn": students_cnn,
+    "resnet18": lambda n_classes, size: torchvision.models.resnet18(num_classes=n_classes),
+}
+RUNS = {"alone": alone, "cxr": cxr, "student": student, "scale": scale}
+
+
+def gpu_memory() -> dict[str, float]:
+    """Peak of what torch held on the GPU, where there is one."""
+    return {"gpu_MB": torch.cuda.max_memory_allocated() / 1e6} if torch.cuda.is_available() else {}
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    print(json.dumps(RUNS[told["run"]](told)))

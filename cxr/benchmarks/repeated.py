@@ -1,0 +1,33 @@
+"""A larger set than there is: the films of a store, again and again."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cxr.data.datamodule import CXRDataModule
+from cxr.data.store import Store
+from cxr.errors import UserError
+
+
+def repeat_films(data: CXRDataModule, number: int, folder: Path) -> None:
+    """Let a data module have `number` films, its own in turn, in a store of that many films in `folder`.
+
+    Raises:
+        UserError: the disk has too little room.
+    """
+    needed, free = number * data.store.size**2, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder}: {number} films need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
+    rows = np.arange(number) % len(data.films)
+    with (folder / "films.u8").open("wb") as file:
+        for part in np.array_split(rows, number // 1000 + 1):
+            file.write(data.store[part].tobytes())
+    images = np.memmap(folder / "films.u8", dtype=np.uint8, mode="c", shape=(number, data.store.size, data.store.size))
+    data.store = Store(images, np.arange(number))
+    films = data.films
+    data.films = replace(
+        films, file=films.file[rows], label=films.label[rows], patient=films.patient[rows], split=films.split[rows]
+    )
+    data.split = np.full(number, "train")

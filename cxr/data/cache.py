@@ -1,0 +1,61 @@
+"""The folder of what was made once and is used by every run: built whole or not at all, by one process at a time."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cxr.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(*parts: object) -> str:
+    """16 hexadecimal digits that stand for `parts`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def built(target: Path, build: Callable[[Path], None]) -> Iterator[Path]:
+    """Give `target`, a folder in the cache; where it does not exist, `build` fills it, whole or not at all.
+
+    Its parent folder stays locked meanwhile: a second process waits, then finds what the first one built.
+    """
+    try:
+        with locked(target.parent):
+            if not target.exists():
+                work = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+                try:
+                    build(work)
+                    os.rename(work, target)
+                finally:
+                    shutil.rmtree(work, ignore_errors=True)
+            yield target
+    except OSError as error:
+        raise UserError(
+            f"cache_dir: {error.filename or target.parent}: {error.strerror or error}; choose another cache_dir=DIR"
+        ) from error
+
+
+def locked(folder: Path) -> AbstractContextManager:
+    """The one process that may change what lies in `folder`; whoever cannot write there needs no lock to read."""
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        return contextlib.nullcontext()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that works in %s", folder)
+        return lock.acquire()
