@@ -2,12 +2,17 @@
 
 import csv
 import logging
+import multiprocessing
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +26,7 @@ from cxr.results.run_folder import write_table
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # raise when decode() or the files of a store change: old stores are then left alone and built anew
-BLOCK = 32  # films a thread decodes and writes at once
+BLOCK = 64  # films a process decodes at a time
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Store:
 # What stands in index.csv beside the films, one row a slot, in the order of the slots. `bytes`, `mtime_ns` and `mode`
 # are the file's; a film whose three are as they were is not decoded again.
 INDEX = ("file", "label", "patient", "width", "height", "sha256", "bytes", "mtime_ns", "mode", "rejected")
+FACTS = ("width", "height", "sha256", "rejected")
 UNCHANGED = ("file", "bytes", "mtime_ns", "mode")
 
 
@@ -118,50 +124,83 @@ def earlier_films(folder: Path) -> dict[tuple[str, ...], tuple[dict[str, str], n
 
 
 def fill_store(folder: Path, root: Path, table: Sequence[Mapping[str, str | int]], size: int) -> None:
-    """Write films.npy, one slot a row of the table, and index.csv: threads take blocks of rows."""
-    shape = (len(table), size, size)
+    """Write films.npy, one slot a row of the table (black for a rejected film), and index.csv."""
     needed, free = len(table) * size**2, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"cache_dir: {folder.parent} has {free / 1e6:.0f} MB free, {len(table)} films of {size}x{size} need "
             f"{needed / 1e6:.0f} MB; choose another cache_dir=DIR, or make clean-cache"
         )
-    known = earlier_films(folder)
-    offset = np.lib.format.open_memmap(folder / "films.npy", mode="w+", dtype=np.uint8, shape=shape).offset
-    index: list[tuple] = [()] * len(table)
+    path, earlier = folder / "films.npy", earlier_films(folder)
+    store = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(table), size, size))
+    if hasattr(os, "posix_fallocate"):  # once, or the file system looks for room at every write: a fifth of the time
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), store.offset, needed)
+    told: list[Mapping[str, Any]] = [{}] * len(table)
+    new = []
+    for slot, row in enumerate(table):
+        if known := earlier.get(tuple(str(row[key]) for key in UNCHANGED)):
+            told[slot], store[slot] = known
+        else:
+            new.append(slot)
+    log.info("decoding %d films to %dx%d, once (%.0f MB)", len(new), size, size, needed / 1e6)
+    blocks = [new[i : i + BLOCK] for i in range(0, len(new), BLOCK)]
+    jobs = [[(slot, root / str(table[slot]["file"])) for slot in block] for block in blocks]
+    with tqdm(total=len(new), unit=" films", disable=None) as bar:
+        for done in spread(partial(decode_block, path, store.offset, size), jobs):
+            for slot, facts in done:
+                told[slot] = facts
+            bar.update(len(done))
+    with path.open("rb+") as file:
+        os.fsync(file)
+    rows = ({**facts, **row} for facts, row in zip(told, table, strict=True))
+    write_table(folder / "index.csv", INDEX, ([row[key] for key in INDEX] for row in rows))
 
-    def read(row: Mapping[str, str | int]) -> tuple[np.ndarray | int, tuple]:
-        """Pixels (0, that is black, for a rejected film), and what the index says of them."""
-        if earlier := known.get(tuple(str(row[key]) for key in UNCHANGED)):
-            told, pixels = earlier
-            return pixels, (told["width"], told["height"], told["sha256"], "")
+
+def spread(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+    """The results of some jobs, done by as many processes as there are cores: threads would wait for each other, since a
+    third of the decoding of a small film is Python."""
+    if len(jobs) < 2:
+        yield from map(work, jobs)
+        return
+    # As torch's own workers do: fork, which takes no time, where it is safe.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent) as pool:
         try:
-            film = decode(root / str(row["file"]), size)
-        except UNREADABLE as error:
-            return 0, ("", "", "", why_unreadable(error))
-        return film.pixels, (film.width, film.height, film.sha256, "")
-
-    def fill(start: int) -> int:
-        rows = table[start : start + BLOCK]
-        block = np.empty((len(rows), size, size), dtype=np.uint8)
-        for i, row in enumerate(rows):
-            block[i], (width, height, sha256, why) = read(row)
-            told = row | {"width": width, "height": height, "sha256": sha256, "rejected": why}
-            index[start + i] = tuple(told[key] for key in INDEX)
-        # Not through the memory map: a full disk would kill the process there, and is an error here.
-        os.pwrite(file, memoryview(block).cast("B"), offset + start * size**2)
-        return len(rows)
-
-    new = sum(tuple(str(row[key]) for key in UNCHANGED) not in known for row in table)
-    log.info("decoding %d films to %dx%d, once (%.0f MB)", new, size, size, needed / 1e6)
-    file = os.open(folder / "films.npy", os.O_WRONLY)
-    # Threads, not processes: Pillow lets go of the interpreter's lock while it decodes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(table), unit=" films", disable=None) as bar:
-        try:
-            for done in as_completed([pool.submit(fill, start) for start in range(0, len(table), BLOCK)]):
-                bar.update(done.result())
-            os.fsync(file)
+            yield from pool.map(work, jobs)
         finally:
             pool.shutdown(cancel_futures=True)
-            os.close(file)
-    write_table(folder / "index.csv", INDEX, index)
+
+
+def end_with_parent() -> None:
+    """Let this worker end when its parent does, however: it would wait for ever, and keep the parent's locks."""
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def decode_block(
+    store: Path, offset: int, size: int, job: Sequence[tuple[int, Path]]
+) -> list[tuple[int, dict[str, str | int]]]:
+    """Decode films into their slots of the file `store`, whose array begins at `offset`; slots, and what the index
+    says of them."""
+    films = np.zeros((len(job), size, size), dtype=np.uint8)
+    done = []
+    for film, (slot, path) in zip(films, job, strict=True):
+        try:
+            decoded = decode(path, size)
+        except UNREADABLE as error:
+            done.append((slot, dict.fromkeys(FACTS, "") | {"rejected": why_unreadable(error)}))
+            continue
+        film[:] = decoded.pixels
+        facts = (decoded.width, decoded.height, decoded.sha256, "")
+        done.append((slot, dict(zip(FACTS, facts, strict=True))))
+    slots = np.array([slot for slot, _ in job])
+    with store.open("rb+", buffering=0) as file:
+        for run in np.split(np.arange(len(slots)), np.flatnonzero(np.diff(slots) > 1) + 1):
+            # Not through a memory map: a full disk would kill the process there, and is an error here.
+            os.pwrite(file.fileno(), films[run[0] : run[-1] + 1], offset + int(slots[run[0]]) * size**2)
+    return done

@@ -1,0 +1,199 @@
+"""python -m cxr.bench: how much of the time is the network's own, measured against the network alone and a student."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr.benchmarks import processes
+from cxr.command_line import fail, read_cells
+from cxr.data.sources import read_films
+from cxr.errors import UserError
+from cxr.results.leaderboard import markdown_table
+from cxr.results.run_folder import STATUS, read_json, write_json
+
+Cells = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
+
+USAGE = """python -m cxr.bench [--scale] [--repeats N] [--seconds S] [--json FILE] [option=value …]
+Options are those of cxr.train; without model= and aug=, model=cnn,resnet18 and aug=on,off."""
+
+
+def main() -> None:
+    """Exit codes: 0 measured, 1 a process failed, 2 wrong options, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="cxr.bench", usage=USAGE, allow_abbrev=False)
+    parser.add_argument("--scale", action="store_true", help="only: rate and memory at 1, 10 and 100 thousand films")
+    parser.add_argument("--repeats", type=int, default=5, help="how often each is measured, in turn (5)")
+    parser.add_argument("--seconds", type=float, default=8, help="how long each time, after 3 steps to warm up (8)")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="the file to write (bench.json)")
+    told, words = parser.parse_known_args()
+    if told.repeats < 1 or told.seconds <= 0:
+        fail(UserError("--repeats must be at least 1, --seconds above 0"))
+    for default in ("model=cnn,resnet18", "aug=on,off"):
+        if not any(word.startswith(default[: default.index("=") + 1]) for word in words):
+            words.append(default)
+    try:
+        cells = read_cells(words)
+        with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
+            measured = (scale if told.scale else compare)(cells, words, told, Path(folder))
+    except UserError as error:
+        fail(error)
+    except processes.Failed as error:
+        print(f"cxr: a process of the benchmark failed:\n{error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    write_json(told.json, {"command": ["python", "-m", "cxr.bench", *sys.argv[1:]], **measured})
+    print(f"\nall figures: {told.json}")
+
+
+def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The network alone, cxr's loop and a student's, one after the other, `repeats` times; then what is around them."""
+    from cxr.benchmarks.decoding import build_rate
+
+    films = read_films(cells[0][1]["data"], Path(cells[0][1]["cache_dir"]).expanduser())
+    found: dict[str, list[dict[str, Any]]] = {}
+
+    def measure(name: str, run: str, choices: Mapping[str, str], config: Mapping[str, Any]) -> None:
+        say(name)
+        spec = {"run": run, "model": choices["model"], "config": config, "films_root": str(films.root)}
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            found.setdefault(name, []).append(
+                processes.contend(spec | {"warm_up": 3, "seconds": told.seconds, "folder": own})
+            )
+
+    open_once(cells, folder)
+    for _ in range(told.repeats):
+        for choices, config in cells:
+            model, aug = choices["model"], choices["aug"]
+            measure(f"{model} alone", "alone", choices, config)
+            measure(f"{model} aug={aug} cxr", "cxr", choices, config)
+            if model in ("cnn", "resnet18"):
+                measure(f"{model} aug={aug} student", "student", choices, config)
+    rows, ratios = [], {}
+    for choices, _ in cells:
+        model, cell = choices["model"], f"{choices['model']} aug={choices['aug']}"
+        ours, network, student = (found.get(n, []) for n in (f"{cell} cxr", f"{model} alone", f"{cell} student"))
+        memory = [None if not r else max(x["anonymous_MB"] or 0 for x in r) for r in (ours, network)]
+        ratios[cell] = {
+            "of_network": rate(ours) / rate(network),
+            "of_student": rate(ours) / rate(student) if student else None,
+            "anonymous_MB_above_network": memory[0] - memory[1],
+        }
+        r = ratios[cell]
+        rows.append(
+            [
+                model, f"aug={choices['aug']}", spread(network), spread(ours), spread(student),
+                f"{r['of_network']:.3f}", f"{r['of_student']:.2f}" if student else "–",
+                f"{memory[1]:.0f}", f"{r['anonymous_MB_above_network']:+.0f}",
+            ]
+        )  # fmt: skip
+    header = ["model", "aug", "network alone", "cxr", "student", "cxr / network", "cxr / student", "MB alone", "MB cxr"]
+    about = f"{ours[0]['device']}, {ours[0]['precision']}, {config['data']['image_size']} px, batch {config['data']['batch_size']}"
+    print(f"\nTraining, images/s, median [lowest, highest] of {told.repeats}; {about}\n{markdown_table(header, rows)}")
+
+    say("store")
+    store = build_rate(films, cells[0][1]["data"]["image_size"], told.repeats)
+    print(
+        f"\nstore: built at {statistics.median(store['build_images_per_s']):.0f} films/s; one core decodes "
+        f"{statistics.median(store['core_images_per_s']):.0f}/s; {store['ratio']:.2f} of {store['cores']} cores"
+    )
+    around = sweep(words, folder, told.repeats)
+    print(
+        f"start to first step, warm store: {around['first_step_s']:.1f} s\n"
+        f"sweep of {len(around['outside_s'])} cells, not in training, validation or test: "
+        f"{around['outside_s'][0]:.1f} s of the first cell (with imports), "
+        f"at most {max(around['outside_s'][1:], default=0):.1f} s of another"
+    )
+    return {"machine": machine(), "runs": found, "ratios": ratios, "store": store, "sweep": around}
+
+
+def scale(cells: Cells, words: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """cxr's loop at 1, 10 and 100 thousand films: the cost of a film must not grow with their number."""
+    choices, config = cells[0]
+    open_once(cells[:1], folder)
+    found: dict[int, list[dict[str, Any]]] = {1_000: [], 10_000: [], 100_000: []}
+    for _ in range(told.repeats):
+        for films in found:
+            say(f"{films} films")
+            with tempfile.TemporaryDirectory(dir=folder) as own:
+                spec = {"run": "scale", "config": config, "films": films, "folder": own}
+                found[films].append(processes.contend(spec | {"warm_up": 3, "seconds": told.seconds}))
+    base = found[1_000]
+    rows = [
+        [
+            f"{films:,}", spread(runs), f"{rate(runs) / rate(base):.3f}",
+            f"{statistics.median(r['loader_images_per_s'] for r in runs):.0f}",
+            f"{statistics.median(r['first_batch_s'] for r in runs) * 1e3:.0f}",
+            f"{peak(runs) - peak(base):+.0f}",
+        ]
+        for films, runs in found.items()
+    ]  # fmt: skip
+    header = ["films", "images/s", "of 1,000 films", "loader alone, images/s", "first batch, ms", "MB more"]
+    print(f"\n{choices['model']}, aug={choices['aug']}, {config['data']['image_size']} px\n{markdown_table(header, rows)}")
+    return {"machine": machine(), "scale": found}
+
+
+def open_once(cells: Cells, folder: Path) -> None:
+    """Build the store before anything is timed."""
+    from cxr.cell import build_cell
+
+    say("store, where there is none yet")
+    for number, (_, config) in enumerate(cells[:1]):
+        build_cell(config, folder / f"store-{number}")
+
+
+def sweep(words: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:
+    """How long until the first step, and what of a cell's time is not training, validation or test."""
+    few = ["trainer.max_epochs=2", "+trainer.limit_train_batches=3"]
+    first = []
+    for number in range(repeats):
+        say("start")
+        one = [word.partition(",")[0] if "=" in word and word.startswith(("model=", "aug=")) else word for word in words]
+        alone = [*one, "data.val_fraction=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]
+        first.append(processes.train([*alone, f"hydra.run.dir={folder}/first-{number}"])[0])
+    say("sweep")
+    processes.train(["-m", *words, *few, f"hydra.sweep.dir={folder}/sweep"])
+    outside = []
+    told = [read_json(path) | {"folder": path.parent} for path in (folder / "sweep").glob(f"*/{STATUS}")]
+    for status in sorted(told, key=lambda status: status["started"]):
+        spent = read_json(status["folder"] / "metrics.json")["train"]["seconds_in"]
+        outside.append(status["seconds"] - sum(spent.values()))
+    return {"first_step_s": statistics.median(first), "outside_s": outside}
+
+
+def say(what: str) -> None:
+    """What is being measured, where somebody watches."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what} …", end="", file=sys.stderr, flush=True)
+
+
+def rate(runs: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.median(run["images_per_s"] for run in runs)
+
+
+def peak(runs: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.median(run["anonymous_MB"] or 0 for run in runs)
+
+
+def spread(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Median, and the lowest and highest of several runs."""
+    rates = [run["images_per_s"] for run in runs]
+    return f"{statistics.median(rates):.1f} [{min(rates):.1f}, {max(rates):.1f}]" if rates else "–"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    from cxr.cell import versions
+
+    return {"platform": platform.platform(), "cores": os.cpu_count(), "time": time.strftime("%Y-%m-%d"), **versions()}
+
+
+if __name__ == "__main__":
+    main()
