@@ -2,9 +2,11 @@ PYTHON ?= python3
 RUN = .venv/bin/python -m
 # A folder of films: make sweep DATA=DIR; without it, drawn films.
 films = $(if $(DATA),data=folder 'data.root=$(DATA)')
+# Where decoded and drawn films lie, cxr's cache_dir.
+CACHE ?= $(HOME)/.cache/cxr
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: .venv/installed ## make .venv and install cxr with its test tools
 
@@ -22,6 +24,15 @@ capstone: .venv/installed ## the grid by the 2022 capstone's protocol, DATA=DIR
 seeds: .venv/installed ## the grid with three seeds
 	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off seed=0,1,2 $(films)
 
+parallel: .venv/installed ## the grid, N cells at a time: for a GPU that one cell leaves idle
+	$(RUN) cxr.train -m launcher=parallel n=$(or $(N),2) model=cnn,resnet18 aug=on,off $(films)
+
+bench: .venv/installed ## speed, against the network alone and a student's loop
+	$(RUN) cxr.bench $(films)
+
+scale: .venv/installed ## speed and memory at 1, 10 and 100 thousand films
+	$(RUN) cxr.bench --scale model=cnn aug=on $(films)
+
 board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far
 	$(RUN) tensorboard.main --logdir runs --host 127.0.0.1
 
@@ -34,4 +45,8 @@ lint: .venv/installed ## ruff
 clean: ## remove what make and Python left behind; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info && find cxr tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install sweep capstone seeds board test lint clean
+clean-cache: ## remove decoded and drawn films from CACHE; they are made anew when needed
+	@du -shc $(CACHE)/store-* $(CACHE)/phantom-* 2>/dev/null | tail -1 || true
+	rm -rf $(CACHE)/store-* $(CACHE)/phantom-*
+
+.PHONY: help install sweep capstone seeds parallel bench scale board test lint clean clean-cache

@@ -1,25 +1,27 @@
 """python -m cxr.bench: how much of the time is the network's own, measured against the network alone and a student."""
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cxr.benchmarks import processes
 from cxr.command_line import fail, read_cells
-from cxr.data.sources import read_films
+from cxr.data.sources import Films, read_films
+from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.results.leaderboard import markdown_table
 from cxr.results.run_folder import STATUS, read_json, write_json
 
 Cells = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
+Runs = Sequence[Mapping[str, Any]]
+SCALES = (1_000, 10_000, 100_000)  # films
 
 USAGE = """python -m cxr.bench [--scale] [--repeats N] [--seconds S] [--json FILE] [option=value …]
 Options are those of cxr.train; without model= and aug=, model=cnn,resnet18 and aug=on,off."""
@@ -57,46 +59,22 @@ def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Pa
     """The network alone, cxr's loop and a student's, one after the other, `repeats` times; then what is around them."""
     from cxr.benchmarks.decoding import build_rate
 
-    films = read_films(cells[0][1]["data"], Path(cells[0][1]["cache_dir"]).expanduser())
+    films = open_films(cells)
     found: dict[str, list[dict[str, Any]]] = {}
-
-    def measure(name: str, run: str, choices: Mapping[str, str], config: Mapping[str, Any]) -> None:
-        say(name)
-        spec = {"run": run, "model": choices["model"], "config": config, "films_root": str(films.root)}
-        with tempfile.TemporaryDirectory(dir=folder) as own:
-            found.setdefault(name, []).append(
-                processes.contend(spec | {"warm_up": 3, "seconds": told.seconds, "folder": own})
-            )
-
-    open_once(cells, folder)
     for _ in range(told.repeats):
         for choices, config in cells:
-            model, aug = choices["model"], choices["aug"]
-            measure(f"{model} alone", "alone", choices, config)
-            measure(f"{model} aug={aug} cxr", "cxr", choices, config)
-            if model in ("cnn", "resnet18"):
-                measure(f"{model} aug={aug} student", "student", choices, config)
-    rows, ratios = [], {}
-    for choices, _ in cells:
-        model, cell = choices["model"], f"{choices['model']} aug={choices['aug']}"
-        ours, network, student = (found.get(n, []) for n in (f"{cell} cxr", f"{model} alone", f"{cell} student"))
-        memory = [None if not r else max(x["anonymous_MB"] or 0 for x in r) for r in (ours, network)]
-        ratios[cell] = {
-            "of_network": rate(ours) / rate(network),
-            "of_student": rate(ours) / rate(student) if student else None,
-            "anonymous_MB_above_network": memory[0] - memory[1],
-        }
-        r = ratios[cell]
-        rows.append(
-            [
-                model, f"aug={choices['aug']}", spread(network), spread(ours), spread(student),
-                f"{r['of_network']:.3f}", f"{r['of_student']:.2f}" if student else "–",
-                f"{memory[1]:.0f}", f"{r['anonymous_MB_above_network']:+.0f}",
-            ]
-        )  # fmt: skip
-    header = ["model", "aug", "network alone", "cxr", "student", "cxr / network", "cxr / student", "MB alone", "MB cxr"]
-    about = f"{ours[0]['device']}, {ours[0]['precision']}, {config['data']['image_size']} px, batch {config['data']['batch_size']}"
-    print(f"\nTraining, images/s, median [lowest, highest] of {told.repeats}; {about}\n{markdown_table(header, rows)}")
+            cell = f"{choices['model']} aug={choices['aug']}"
+            runs = {f"{choices['model']} alone": "alone", f"{cell} cxr": "cxr"}
+            if choices["model"] in ("cnn", "resnet18"):
+                runs[f"{cell} student"] = "student"
+            for name, run in runs.items():
+                say(name)
+                spec = {"run": run, "model": choices["model"], "config": config, "films_root": str(films.root)}
+                found.setdefault(name, []).append(contend(spec, told, folder))
+    ratios = {
+        (choices["model"], choices["aug"]): compared(found, choices["model"], choices["aug"]) for choices, _ in cells
+    }
+    print(f"\n{speed_table(found, ratios, told.repeats)}")
 
     say("store")
     store = build_rate(films, cells[0][1]["data"]["image_size"], told.repeats)
@@ -111,21 +89,56 @@ def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Pa
         f"{around['outside_s'][0]:.1f} s of the first cell (with imports), "
         f"at most {max(around['outside_s'][1:], default=0):.1f} s of another"
     )
-    return {"machine": machine(), "runs": found, "ratios": ratios, "store": store, "sweep": around}
+    named = {f"{model} aug={aug}": ratio for (model, aug), ratio in ratios.items()}
+    return {"machine": machine(), "runs": found, "ratios": named, "store": store, "sweep": around}
 
 
-def scale(cells: Cells, words: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def contend(spec: Mapping[str, Any], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One measurement in a process of its own, with a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        return processes.contend({**spec, "warm_up": 3, "seconds": told.seconds, "folder": own})
+
+
+def compared(found: Mapping[str, Runs], model: str, aug: str) -> dict[str, float | None]:
+    """cxr's rate as a share of the network's and of the student's, medians; and the memory that it takes more."""
+    ours, network = found[f"{model} aug={aug} cxr"], found[f"{model} alone"]
+    student = found.get(f"{model} aug={aug} student")
+    return {
+        "of_network": rate(ours) / rate(network),
+        "of_student": rate(ours) / rate(student) if student else None,
+        "anonymous_MB_above_network": peak(ours) - peak(network),
+    }
+
+
+def speed_table(found: Mapping[str, Runs], ratios: Mapping[tuple[str, str], Any], repeats: int) -> str:
+    """What was measured, a line a cell."""
+    rows = []
+    for (model, aug), ratio in ratios.items():
+        ours, network = found[f"{model} aug={aug} cxr"], found[f"{model} alone"]
+        student = found.get(f"{model} aug={aug} student", [])
+        rows.append(
+            [
+                *(model, f"aug={aug}", spread(network), spread(ours), spread(student), f"{ratio['of_network']:.3f}"),
+                *(f"{ratio['of_student']:.2f}" if student else "–", f"{peak(network):.0f}"),
+                f"{ratio['anonymous_MB_above_network']:+.0f}",
+            ]
+        )
+    header = ["model", "aug", "network alone", "cxr", "student", "cxr / network", "cxr / student", "MB alone", "MB cxr"]
+    about = f"{ours[0]['device']}, {ours[0]['precision']}"
+    title = f"Training, images/s, median [lowest, highest] of {repeats} or more; {about}"
+    return f"{title}\n{markdown_table(header, rows)}"
+
+
+def scale(cells: Cells, _: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """cxr's loop at 1, 10 and 100 thousand films: the cost of a film must not grow with their number."""
     choices, config = cells[0]
-    open_once(cells[:1], folder)
-    found: dict[int, list[dict[str, Any]]] = {1_000: [], 10_000: [], 100_000: []}
+    open_films(cells)
+    found: dict[int, list[dict[str, Any]]] = {films: [] for films in SCALES}
     for _ in range(told.repeats):
         for films in found:
             say(f"{films} films")
-            with tempfile.TemporaryDirectory(dir=folder) as own:
-                spec = {"run": "scale", "config": config, "films": films, "folder": own}
-                found[films].append(processes.contend(spec | {"warm_up": 3, "seconds": told.seconds}))
-    base = found[1_000]
+            found[films].append(contend({"run": "scale", "config": config, "films": films}, told, folder))
+    base = found[SCALES[0]]
     rows = [
         [
             f"{films:,}", spread(runs), f"{rate(runs) / rate(base):.3f}",
@@ -135,18 +148,18 @@ def scale(cells: Cells, words: list[str], told: argparse.Namespace, folder: Path
         ]
         for films, runs in found.items()
     ]  # fmt: skip
-    header = ["films", "images/s", "of 1,000 films", "loader alone, images/s", "first batch, ms", "MB more"]
-    print(f"\n{choices['model']}, aug={choices['aug']}, {config['data']['image_size']} px\n{markdown_table(header, rows)}")
+    header = ["films", "images/s", f"of {SCALES[0]:,} films", "loader alone, images/s", "first batch, ms", "MB more"]
+    print(
+        f"\n{choices['model']}, aug={choices['aug']}, {config['data']['image_size']} px\n{markdown_table(header, rows)}"
+    )
     return {"machine": machine(), "scale": found}
 
 
-def open_once(cells: Cells, folder: Path) -> None:
-    """Build the store before anything is timed."""
-    from cxr.cell import build_cell
-
+def open_films(cells: Cells) -> Films:
+    """The first cell's films; their store is built, where there is none yet, before anything is timed."""
     say("store, where there is none yet")
-    for number, (_, config) in enumerate(cells[:1]):
-        build_cell(config, folder / f"store-{number}")
+    data, cache = cells[0][1]["data"], Path(cells[0][1]["cache_dir"]).expanduser()
+    return open_store(read_films(data, cache), data["image_size"], cache)[1]
 
 
 def sweep(words: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:
@@ -155,7 +168,7 @@ def sweep(words: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:
     first = []
     for number in range(repeats):
         say("start")
-        one = [word.partition(",")[0] if "=" in word and word.startswith(("model=", "aug=")) else word for word in words]
+        one = [word.partition(",")[0] if word.startswith(("model=", "aug=")) else word for word in words]
         alone = [*one, "data.val_fraction=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]
         first.append(processes.train([*alone, f"hydra.run.dir={folder}/first-{number}"])[0])
     say("sweep")
@@ -174,15 +187,15 @@ def say(what: str) -> None:
         print(f"\r\033[K{what} …", end="", file=sys.stderr, flush=True)
 
 
-def rate(runs: Sequence[Mapping[str, Any]]) -> float:
+def rate(runs: Runs) -> float:
     return statistics.median(run["images_per_s"] for run in runs)
 
 
-def peak(runs: Sequence[Mapping[str, Any]]) -> float:
+def peak(runs: Runs) -> float:
     return statistics.median(run["anonymous_MB"] or 0 for run in runs)
 
 
-def spread(runs: Sequence[Mapping[str, Any]]) -> str:
+def spread(runs: Runs) -> str:
     """Median, and the lowest and highest of several runs."""
     rates = [run["images_per_s"] for run in runs]
     return f"{statistics.median(rates):.1f} [{min(rates):.1f}, {max(rates):.1f}]" if rates else "–"

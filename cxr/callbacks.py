@@ -1,14 +1,11 @@
-"""What a cell does between the steps of Lightning's Trainer: take the time, save, and say how it goes."""
+"""What a cell does between the steps of Lightning's Trainer: take the time, and say how it goes."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-
-BEST, LAST = "best.ckpt", "last.ckpt"
+from pytorch_lightning.callbacks import Callback
 
 
 def now(trainer: pl.Trainer) -> float:
@@ -82,41 +79,3 @@ class EpochLine(Callback):
         figures = {key: trainer.callback_metrics[key].item() for key in shown if key in trainer.callback_metrics}
         line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
         print(f"{self.prefix}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {line}", flush=True)
-
-
-def best_checkpoint(folder: Path) -> ModelCheckpoint:
-    """best.ckpt: the weights of the epoch with the highest validation macro F1, all that predicting needs."""
-    return ModelCheckpoint(
-        folder,
-        filename=Path(BEST).stem,
-        monitor="val/f1_macro",
-        mode="max",
-        save_weights_only=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """last.ckpt: all that training could go on from, after the last epoch and after others, but not more often than
-    every few seconds: on a GPU an epoch can take less time than writing its state.
-
-    (ModelCheckpoint's own save_last writes only where the best epoch is written too.)
-    """
-
-    SECONDS = 10
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, filename=Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
-        )
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.written = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if is_last or time.monotonic() - self.written >= self.SECONDS:
-            super().on_train_epoch_end(trainer, pl_module)
-            self.written = time.monotonic()

@@ -21,7 +21,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 import cxr
 from cxr import dashboard
 from cxr.allocator import keep_freed_memory
-from cxr.callbacks import BEST, LAST, EpochLine, EpochTimer, LastCheckpoint, best_checkpoint
+from cxr.callbacks import EpochLine, EpochTimer
+from cxr.checkpoints import BEST, LAST, DirectCheckpointIO, LastCheckpoint, best_checkpoint
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
@@ -111,7 +112,7 @@ def build_cell(config: Mapping[str, Any], folder: Path, shared_console: bool = F
     console = (
         EpochLine(f"{folder.name}: " if shared_console else "")
         if shared_console or not sys.stderr.isatty()
-        else TQDMProgressBar()
+        else TQDMProgressBar(refresh_rate=20 if torch.cuda.is_available() else 1)  # each time it waits for the GPU
     )
     callbacks = [timer, LearningRateMonitor("epoch"), LastCheckpoint(folder / "checkpoints"), console]
     if has_val:
@@ -130,6 +131,7 @@ def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbac
             default_root_dir=folder,
             logger=logger,
             callbacks=callbacks,
+            plugins=[DirectCheckpointIO()],
             enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
             enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
             enable_model_summary=False,

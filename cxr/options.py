@@ -14,7 +14,7 @@ from cxr.errors import UserError
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
 # Arguments of the Trainer that a cell sets itself.
-OURS = {"logger", "callbacks", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
+OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
 
 
 @dataclass(frozen=True)

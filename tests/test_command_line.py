@@ -63,6 +63,12 @@ def elsewhere(tmp_path, monkeypatch):
         ("-m experiment=quick,null", "experiment=null: unknown"),
         ("seed=4294967296", "must be a whole number from 0 to 4294967295"),
         ("data.source=x", "data.source=x: must be"),
+        ("n=2", "n=2: only with launcher=parallel"),
+        ("-m launcher=parallel n=0", "n=0: must be a whole number from 1"),
+        ("launcher=parallel", "launcher=parallel: trains several cells, and needs -m"),
+        ("compile=auto", "compile=auto: must be true or false"),
+        ("data.resident=yes", "data.resident=yes: must be auto, true or false"),
+        ("data.num_workers=-1", "must be auto or a whole number from 0"),
         ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxr import leaderboard, predict
+from cxr.command_line import prepare, read_cells
 from cxr.options import RULES
 from cxr.train import main
 
@@ -51,6 +52,9 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
         command = command.replace("RUN/", "runs/NAME/cnn_aug-on_seed-0/")
         command = command.replace("FILM_OR_FOLDER", str(drawn / "val"))
     words = shlex.split(command.replace("FILMS", str(drawn)))[3:]
+    if "cxr.bench" in command:  # tests/test_bench.py runs it
+        assert read_cells([word for word in words if "=" in word])
+        return
     module = {"cxr.train": main, "cxr.predict": predict.main, "cxr.leaderboard": leaderboard.main}[command.split()[2]]
     if module is main and "--help" not in words:
         small = [] if "data=folder" in command else ["data.films=120"]
@@ -61,21 +65,29 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make") and "sweep" not in c])
 def test_make_target(command, drawn, tmp_path, monkeypatch):
     """Each is one command that a person could have typed, and its options are allowed."""
-    from cxr.command_line import prepare
-
     monkeypatch.chdir(tmp_path)
     line = made(command.replace("DIR", str(drawn)))
     if "cxr.train" in line:
         prepare(shlex.split(line.partition("cxr.train ")[2]), "config")
+    elif "cxr.bench" in line:
+        read_cells([word for word in shlex.split(line) if "=" in word])
     else:
-        assert line.split()[0] in ("python", "ruff")
+        assert line.split()[0] in ("python", "ruff", "rm")
+
+
+def test_clean_cache_removes_what_cxr_made_and_nothing_else(tmp_path):
+    for name in ("store-32px-1/2", "phantom-400-0-3", "mine"):
+        (tmp_path / name).mkdir(parents=True)
+    make("clean-cache", f"CACHE={tmp_path}")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
 def test_make_sweep_with_and_without_a_folder():
     assert made("make sweep") == "python -m cxr.train -m model=cnn,resnet18 aug=on,off"
     assert shlex.split(made("make sweep DATA='/a b'"))[-1] == "data.root=/a b"
     assert {line.split()[0] for line in make().splitlines()} == {
-        *("help", "install", "sweep", "capstone", "seeds", "board", "test", "lint", "clean")
+        *("help", "install", "sweep", "capstone", "seeds", "parallel", "bench", "scale"),
+        *("board", "test", "lint", "clean", "clean-cache"),
     }
 
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from cxr import predict
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.train import main
 
-SMALL = ("data.image_size=32", "model.hidden=16", "model.widths=[4,8,8]")
+# In fp32, so that figures can be compared to many digits wherever the tests run.
+SMALL = ("trainer.precision=32-true", "data.image_size=32", "model.hidden=16", "model.widths=[4,8,8]")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,10 @@ def test_run_folder_holds_what_design_names(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics.keys() == {"classes", "n_test", "note", "test", "val", "train", "versions"}
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
-    assert metrics["train"].keys() == {"epochs", "images_per_s", "seconds", "device", "precision"}
+    assert metrics["train"].keys() == {"epochs", "images_per_s", "seconds", "seconds_in", "device", "precision"}
+    spent = metrics["train"]["seconds_in"]
+    assert spent.keys() == {"training", "validation", "test"} and all(s > 0 for s in spent.values())
+    assert sum(spent.values()) < metrics["train"]["seconds"]
     assert metrics["train"]["epochs"] == 2 and metrics["train"]["images_per_s"] > 0
     assert metrics["versions"]["torch"] == torch.__version__
 
@@ -89,6 +95,17 @@ def test_best_checkpoint_has_the_highest_validation_macro_f1(folder):
     assert best["global_step"] - 1 == steps[int(np.argmax(f1))]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["val"]["f1_macro"] == pytest.approx(max(f1), abs=1e-6)
+
+
+def test_last_checkpoint_is_the_last_epoch_and_all_that_training_could_go_on_from(run, drawn, cache, tmp_path):
+    """Also where that epoch is not the best: with a rate of nearly 0 the first epoch is, and stays it."""
+    words = ("data=folder", f"data.root={drawn}", "trainer.max_epochs=3", "optim.lr=1e-12", *SMALL)
+    assert run(main, *words, f"cache_dir={cache}", f"hydra.run.dir={tmp_path}/r")[0] == 0
+    best, last = (
+        torch.load(tmp_path / "r" / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")
+    )
+    assert (best["epoch"], last["epoch"]) == (0, 2)
+    assert "optimizer_states" not in best and last["optimizer_states"]
 
 
 def test_dashboard(folder):
@@ -139,10 +156,10 @@ def test_same_seed_same_predictions_and_other_seed_others(run, drawn, cache, tmp
 
 
 def test_a_failed_cell_is_a_row_and_the_others_run_on(run, drawn, cache, tmp_path, monkeypatch):
-    def break_one(config, choices, folder, train=cell_module.train_cell):
+    def break_one(config, choices, folder, shared_console, train=cell_module.train_cell):
         if choices["aug"] == "on":
             raise ZeroDivisionError("a bug of ours")
-        train(config, choices, folder)
+        train(config, choices, folder, shared_console)
 
     monkeypatch.setattr(cell_module, "train_cell", break_one)
     words = ("-m", "aug=on,off", "data=folder", f"data.root={drawn}", "trainer.max_epochs=1", *SMALL)
@@ -212,6 +229,53 @@ def test_drawn_films_say_so_everywhere(run, cache, tmp_path):
     assert says in load_classifier(folder / "checkpoints" / "best.ckpt").note
 
 
+def test_training_figures_are_those_of_all_films_of_the_epoch(run, drawn, cache, tmp_path, monkeypatch):
+    """Computed once, from what the steps left; the last batch is smaller, and every film counts the same."""
+    seen = []
+
+    def remember(self, batch, batch_idx, step=Classifier.training_step):
+        logits = self(batch.films).detach()
+        seen.append((torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none"), batch.labels))
+        seen[-1] = (*seen[-1], logits.argmax(1))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", remember)
+    words = ("data=folder", f"data.root={drawn}", "trainer.max_epochs=1", *SMALL)
+    assert run(main, *words, f"cache_dir={cache}", f"hydra.run.dir={tmp_path}/r")[0] == 0
+    losses, labels, said = (torch.cat(column).numpy() for column in zip(*seen, strict=True))
+    assert len(seen) > 1 and len(seen[-1][1]) < 32
+    events = EventAccumulator(str(tmp_path / "r")).Reload()
+    logged = {key: events.Scalars(f"train/{key}")[-1].value for key in ("loss", "accuracy", "f1_macro")}
+    assert logged["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    assert logged["accuracy"] == pytest.approx(sk.accuracy_score(labels, said), abs=1e-6)
+    assert logged["f1_macro"] == pytest.approx(sk.f1_score(labels, said, average="macro"), abs=1e-6)
+
+
+def test_an_epoch_cut_short_still_has_its_figures(run, drawn, cache, tmp_path):
+    words = ("data=folder", f"data.root={drawn}", "+trainer.max_steps=2", "experiment=capstone2022", *SMALL)
+    assert run(main, *words, f"cache_dir={cache}", f"hydra.run.dir={tmp_path}/r")[0] == 0
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert metrics["train"]["epochs"] == 1 and metrics["train"]["images_per_s"] > 0
+    assert EventAccumulator(str(tmp_path / "r")).Reload().Scalars("train/loss")
+
+
+def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, drawn, cache, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
+    words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "data=folder", f"data.root={drawn}", "optim.lr=0.003"]
+    words += ["trainer.max_epochs=2", *SMALL, f"hydra.sweep.dir={tmp_path}/s", f"cache_dir={cache}"]
+    done = subprocess.run([sys.executable, "-m", "cxr.train", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for aug in ("on", "off"):
+        assert f"cnn_aug-{aug}_seed-0: epoch 2/2" in done.stdout
+        status = json.loads((tmp_path / "s" / f"cnn_aug-{aug}_seed-0" / "status.json").read_text())
+        assert status["status"] == "done"
+    both = [read(folder / "leaderboard.csv") for folder in (sweep, tmp_path / "s")]
+    for ours, theirs in zip(*(sorted(rows, key=lambda r: r["run"]) for rows in both), strict=True):
+        assert ours["run"] == theirs["run"] and theirs["status"] == "done"
+        # Fewer threads a cell add up in another order.
+        assert float(theirs["f1_macro"]) == pytest.approx(float(ours["f1_macro"]), abs=0.05)
+
+
 @pytest.fixture
 def films(drawn, tmp_path):
     """A folder of two films and three files that are none, with names that shells and grammars dislike."""
@@ -278,7 +342,7 @@ def test_checkpoints_are_plain_data(folder):
 
 
 def test_an_interrupted_sweep_says_what_is_done(run, drawn, cache, tmp_path, monkeypatch):
-    def stop(*args):
+    def stop(*args, **options):
         raise SystemExit(1)  # what Lightning makes of a Ctrl-C during training
 
     monkeypatch.setattr(cell_module, "train_cell", stop)

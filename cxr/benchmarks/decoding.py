@@ -16,9 +16,11 @@ from cxr.data.store import open_store
 
 
 def build_rate(films: Films, size: int, repeats: int) -> Mapping[str, Any]:
-    """Films/s of one core that decodes and of a build from nothing, in turn, and their ratio: build / (core × cores)."""
+    """Films/s of one core that decodes and of a build from nothing, in turn; their ratio is build / (core × cores)."""
     cores = os.cpu_count() or 1
-    sample = [films.root / str(film) for film in films.file[np.linspace(0, len(films) - 1, min(len(films), 2000)).astype(int)]]
+    sample = [
+        films.root / str(film) for film in films.file[np.linspace(0, len(films) - 1, min(len(films), 2000)).astype(int)]
+    ]
     core, build = [], []
     for repeat in range(repeats + 1):
         begin = time.perf_counter()

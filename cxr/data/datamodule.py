@@ -171,7 +171,9 @@ class CXRDataModule(pl.LightningDataModule):
         elif wanted and device.type == "cpu":
             raise UserError("data.resident=true: there is no GPU here to keep the films on; use auto")
         elif wanted and workers not in ("auto", 0):
-            raise UserError(f"data.resident=true: workers cannot read from a GPU; use data.num_workers=0, not {workers}")
+            raise UserError(
+                f"data.resident=true: workers cannot read from a GPU; use data.num_workers=0, not {workers}"
+            )
         if not wanted:
             return self.store
         if self.resident is None or self.resident.device != device:

@@ -221,8 +221,8 @@ def dataset_root(folder: Path) -> Path:
 def read_phantom(films: int, seed: int, cache: Path) -> Films:
     """Draw `films` phantom films into the cache (once for each number and seed) and read them as a folder."""
     import cxr.data.phantom as drawing
-    from cxr.data.phantom import draw_phantom
     from cxr.data.cache import built, fingerprint
+    from cxr.data.phantom import draw_phantom
 
     # The drawing code is part of the key: films drawn by an older version must not pass for this one's.
     key = fingerprint(films, seed, Path(drawing.__file__).read_bytes())

@@ -146,20 +146,20 @@ def fill_store(folder: Path, root: Path, table: Sequence[Mapping[str, str | int]
     log.info("decoding %d films to %dx%d, once (%.0f MB)", len(new), size, size, needed / 1e6)
     blocks = [new[i : i + BLOCK] for i in range(0, len(new), BLOCK)]
     jobs = [[(slot, root / str(table[slot]["file"])) for slot in block] for block in blocks]
-    with tqdm(total=len(new), unit=" films", disable=None) as bar:
+    with path.open("rb") as file, tqdm(total=len(new), unit=" films", disable=None) as bar:
         for done in spread(partial(decode_block, path, store.offset, size), jobs):
             for slot, facts in done:
                 told[slot] = facts
             bar.update(len(done))
-    with path.open("rb+") as file:
+            os.fsync(file)  # here, while the others decode, and not all at the end
         os.fsync(file)
     rows = ({**facts, **row} for facts, row in zip(told, table, strict=True))
     write_table(folder / "index.csv", INDEX, ([row[key] for key in INDEX] for row in rows))
 
 
 def spread(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-    """The results of some jobs, done by as many processes as there are cores: threads would wait for each other, since a
-    third of the decoding of a small film is Python."""
+    """The results of some jobs, done by as many processes as there are cores. (Threads would wait for each other: much
+    of the decoding of a small film is Python.)"""
     if len(jobs) < 2:
         yield from map(work, jobs)
         return

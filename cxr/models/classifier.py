@@ -49,7 +49,7 @@ class Classifier(pl.LightningModule):
         self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
         self.metrics = evaluation_metrics(len(classes))
         self.scores: dict[str, Tensor] = {}
-        # What the steps of an epoch left: tensors on the device, so that no step waits for it or spends time on metrics.
+        # What the steps of an epoch left: tensors on the device, so that no step waits for it or computes metrics.
         self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, said classes (B,), labels (B,)
         self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
 

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from cxr.data.augment import Augment, uniform
+from cxr.data.augment import Augment, uniform, warp
 
 SIZE = 64
 
@@ -20,7 +20,7 @@ def films():
 def test_equals_torchvision_flip_then_rotation_then_crop_film_by_film(films):
     augment = Augment(flip=0.5, degrees=10, crop=0.1)
     index = torch.arange(100, 116)
-    warped = augment(films, index, seed=3, epoch=2)
+    warped = warp(films, augment.draw(index, SIZE, seed=3, epoch=2))
     u = uniform(index, seed=3, epoch=2)
     pad = round(0.1 * SIZE)
     assert 0 < (u[:, 0] < 0.5).sum() < 16, "both flipped and unflipped films are wanted here"
@@ -35,17 +35,26 @@ def test_equals_torchvision_flip_then_rotation_then_crop_film_by_film(films):
         assert inside.float().mean() > 0.5
 
 
-def test_draws_depend_on_seed_epoch_and_film_alone(films):
+def test_warp_is_torchs_own_affine_grid_and_sampling(films):
+    matrices = Augment(flip=0.5, degrees=10, crop=0.1).draw(torch.arange(16), SIZE, seed=0, epoch=0)
+    grid = torch.nn.functional.affine_grid(matrices, list(films.shape), align_corners=False)
+    want = torch.nn.functional.grid_sample(films, grid, align_corners=False)
+    assert (warp(films, matrices) - want).abs().max() < 1e-4
+
+
+def test_draws_depend_on_seed_epoch_and_film_alone():
     augment = Augment(flip=0.5, degrees=10, crop=0.1)
     index = torch.arange(16)
-    whole = augment(films, index, seed=0, epoch=0)
-    turned = augment(films.flip(0), index.flip(0), seed=0, epoch=0).flip(0)
-    parts = torch.cat([augment(films[i : i + 4], index[i : i + 4], seed=0, epoch=0) for i in range(0, 16, 4)])
-    assert torch.equal(whole, turned)
-    assert torch.equal(whole, parts)
-    assert not torch.equal(whole, augment(films, index, seed=1, epoch=0))
-    assert not torch.equal(whole, augment(films, index, seed=0, epoch=1))
-    assert not torch.equal(whole, augment(films, index + 1, seed=0, epoch=0))
+
+    def draw(index, seed=0, epoch=0):
+        return augment.draw(index, SIZE, seed, epoch)
+
+    whole = draw(index)
+    assert torch.equal(whole, draw(index.flip(0)).flip(0))
+    assert torch.equal(whole, torch.cat([draw(index[i : i + 4]) for i in range(0, 16, 4)]))
+    assert not torch.equal(whole, draw(index, seed=1))
+    assert not torch.equal(whole, draw(index, epoch=1))
+    assert not torch.equal(whole, draw(index + 1))
 
 
 def test_draws_are_uniform_and_independent():
@@ -67,5 +76,6 @@ def test_counter_follows_splitmix64():
     assert got == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
-def test_off_changes_nothing(films):
-    assert Augment(flip=0, degrees=0, crop=0)(films, torch.arange(16), 0, 0) is films
+def test_off_is_off():
+    assert not Augment(flip=0, degrees=0, crop=0)
+    assert Augment(flip=0, degrees=1, crop=0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxr.data.datamodule import CXRDataModule, SeededOrder
+from cxr.data import datamodule
+from cxr.data.datamodule import CXRDataModule, SeededOrder, copy_films
 from cxr.errors import UserError
 
 AUG = {"flip": 0.5, "degrees": 10, "crop": 0.1}
@@ -22,7 +23,8 @@ def build(cache):
             "test_fraction": 0.2,
             "val_fraction": 0.1,
             "batch_size": 16,
-            "num_workers": 0,
+            "num_workers": "auto",
+            "resident": "auto",
         }
         module = CXRDataModule(data | options, AUG, seed=0, cache=cache)
         module.setup()
@@ -39,7 +41,7 @@ def test_batches_hold_each_film_of_a_split_once(build, drawn):
         assert sorted(index.tolist()) == module.rows(split).tolist()
         for b in batches:
             assert b.films.dtype == torch.uint8 and b.films.shape[1:] == (1, 32, 32)
-            assert np.array_equal(b.films[:, 0].numpy(), module.store[b.index])
+            assert np.array_equal(b.films[:, 0].numpy(), module.store[b.index.numpy()])
             assert np.array_equal(b.labels.numpy(), module.films.label[b.index])
 
 
@@ -47,6 +49,32 @@ def test_workers_change_nothing(build, drawn):
     alone, helped = (list(build(drawn, num_workers=n).loader("train")) for n in (0, 2))
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a.films, b.films) and torch.equal(a.index, b.index)
+
+
+def test_films_kept_on_a_device_make_the_same_batches(build, drawn):
+    """The device is the CPU here: what a GPU is given is the same copy, cut by the same code."""
+    module = build(drawn)
+    mapped = list(module.loader("train"))
+    copy = copy_films(module.store, torch.device("cpu"))
+    assert copy.shape == (len(module.films), 1, 32, 32) and copy.dtype == torch.uint8
+    module.place_films = lambda device: copy
+    for a, b in zip(mapped, module.loader("train"), strict=True):
+        assert torch.equal(a.films, b.films) and torch.equal(a.labels, b.labels) and torch.equal(a.index, b.index)
+
+
+def test_films_go_to_a_gpu_where_they_fit(build, drawn, monkeypatch):
+    module, gpu = build(drawn), torch.device("cuda", 0)
+    needed = module.store.nbytes
+    monkeypatch.setattr(datamodule, "copy_films", lambda store, device: torch.empty(1))
+    for free, fits in ((4 * needed, True), (4 * needed - 4, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10 * free))
+        assert isinstance(module.place_films(gpu), torch.Tensor) == fits
+    assert build(drawn, resident=True).place_films(gpu) is not module.store
+    assert build(drawn, num_workers=2).place_films(gpu).size == 32, "workers cannot read from a GPU"
+    with pytest.raises(UserError, match="no GPU here"):
+        build(drawn, resident=True).place_films(torch.device("cpu"))
+    with pytest.raises(UserError, match="workers cannot read from a GPU"):
+        build(drawn, resident=True, num_workers=2).place_films(gpu)
 
 
 def test_order_is_a_function_of_seed_and_epoch():

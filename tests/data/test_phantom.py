@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.data.decode import decode
 from cxr.data.phantom import Film, _chest, _plan, _write, draw_phantom
 from cxr.data.sources import read_folder
-from cxr.data.store import decode
 
 LABELS = {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
 FILMS = 80
@@ -144,7 +144,7 @@ def test_films_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -
 def test_whole_pictures_give_nothing_away(drawn):
     """The nearest other patient's film, as a thumbnail, knows the class hardly better than always saying PNEUMONIA."""
     films = read_folder(drawn)
-    thumbnails = np.stack([decode(films.root / file, 32).ravel() for file in films.file]).astype(np.float32)
+    thumbnails = np.stack([decode(films.root / file, 32).pixels.ravel() for file in films.file]).astype(np.float32)
     thumbnails -= thumbnails.mean(1, keepdims=True)
     thumbnails /= thumbnails.std(1, keepdims=True)
     likeness = thumbnails @ thumbnails.T

@@ -1,9 +1,18 @@
+import hashlib
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
+from cxr.data.decode import decode
 from cxr.data.sources import read_folder
-from cxr.data.store import decode, open_store
+from cxr.data.store import BLOCK, open_store, read_index
+from cxr.errors import UserError
 
 
 @pytest.fixture
@@ -27,7 +36,7 @@ def ramp():
 )
 def test_any_mode_becomes_the_same_gray(tmp_path, ramp, name, mode):
     Image.fromarray(ramp).convert("RGB").convert(mode).save(tmp_path / name)
-    film = decode(tmp_path / name, 32)
+    film = decode(tmp_path / name, 32).pixels
     want = np.asarray(Image.fromarray(ramp).resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
     assert film.shape == (32, 32) and film.dtype == np.uint8
     assert abs(film.astype(int) - want).mean() < 3
@@ -35,7 +44,7 @@ def test_any_mode_becomes_the_same_gray(tmp_path, ramp, name, mode):
 
 def test_sixteen_bits_keep_their_contrast(tmp_path, ramp):
     Image.fromarray(ramp.astype(np.uint16) * 16).save(tmp_path / "a.png")  # 12 of 16 bits, as detectors give
-    film = decode(tmp_path / "a.png", 32)
+    film = decode(tmp_path / "a.png", 32).pixels
     assert film.min() < 10 and film.max() > 245 and film[0, 0] < film[0, -1]
 
 
@@ -43,11 +52,11 @@ def test_exif_rotation_and_wrong_extension(tmp_path, ramp):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
     Image.fromarray(ramp).save(tmp_path / "a.jpg", exif=exif)
-    film = decode(tmp_path / "a.jpg", 32).astype(int)
+    film = decode(tmp_path / "a.jpg", 32).pixels.astype(int)
     assert film[-1].mean() - film[0].mean() > 100, "left to right has become top to bottom"
     Image.fromarray(ramp).save(tmp_path / "really.png")
     (tmp_path / "really.png").rename(tmp_path / "named.jpg")
-    assert decode(tmp_path / "named.jpg", 32).shape == (32, 32)
+    assert decode(tmp_path / "named.jpg", 32).pixels.shape == (32, 32)
 
 
 def bad_files(folder, film):
@@ -68,26 +77,105 @@ def test_bad_files_are_named_and_the_rest_is_used(tmp_path, film):
     assert used.file.tolist() == ["NORMAL/whole.jpg", "TB/x.png"]
     assert {file for file, _ in used.rejected} == {f"NORMAL/{name}" for name in bad}
     assert all(why for _, why in used.rejected)
-    assert store.shape == (2, 16, 16)
+    assert len(store) == 2 and store.size == 16
     for row, file in enumerate(used.file):
-        assert np.array_equal(store[row], decode(films.root / file, 16))
+        assert np.array_equal(store[row], decode(films.root / file, 16).pixels)
 
 
-def test_decoded_once_and_anew_when_a_film_changes(tmp_path, film, monkeypatch):
+def test_only_what_changed_is_decoded_anew(tmp_path, film, monkeypatch):
     from cxr.data import store as module
 
-    films = read_folder(film(tmp_path / "in" / "TB" / "x.png").parents[1])
     film(tmp_path / "in" / "NORMAL" / "y.png")
-    films = read_folder(tmp_path / "in")
-    count = []
-    monkeypatch.setattr(module, "decode", lambda path, size: count.append(path) or decode(path, size))
-    open_store(films, 16, tmp_path / "cache")
-    open_store(films, 16, tmp_path / "cache")
-    assert len(count) == 2
-    film(tmp_path / "in" / "TB" / "x.png", seed=9, size=(50, 50))
-    store, _ = open_store(films, 16, tmp_path / "cache")
-    assert len(count) == 4
-    assert np.array_equal(store[1], decode(tmp_path / "in" / "TB" / "x.png", 16))
+    changed = film(tmp_path / "in" / "TB" / "x.png")
+    decoded = []
+    monkeypatch.setattr(module, "decode", lambda path, size: decoded.append(path.name) or decode(path, size))
+    open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    before, _ = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    assert decoded == ["y.png", "x.png"]
+    old = before[:].copy()
+    film(changed, seed=9, size=(50, 50))
+    film(tmp_path / "in" / "NORMAL" / "a.png", seed=4)
+    store, _ = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    assert decoded[2:] == ["a.png", "x.png"]
+    assert np.array_equal(store[1], old[0]), "copied to its new place"
+    assert np.array_equal(store[2], decode(changed, 16).pixels)
+    assert np.array_equal(before[:], old), "a run that has the earlier store open keeps its films"
+    assert len([p for p in (tmp_path / "cache").glob("*/*") if p.is_dir()]) == 1, "the earlier store is gone"
+
+
+def test_a_new_label_moves_no_film(tmp_path, film, monkeypatch):
+    from cxr.data import store as module
+
+    film(tmp_path / "in" / "NORMAL" / "a.png")
+    film(tmp_path / "in" / "TB" / "b.png")
+    open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    monkeypatch.setattr(module, "decode", None)
+    (tmp_path / "in" / "manifest.csv").write_text("file,label,patient\nTB/b.png,NORMAL,p7\n")
+    open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    (index,) = (read_index(p.parent) for p in (tmp_path / "cache").glob("*/*/index.csv"))
+    assert [(row["label"], row["patient"]) for row in index] == [("NORMAL", ""), ("NORMAL", "p7")]
+
+
+def test_index_tells_what_each_film_was(tmp_path, film):
+    path = film(tmp_path / "in" / "NORMAL" / "a, 'b' 한글.png", size=(40, 30))
+    film(tmp_path / "in" / "TB" / "x.png")
+    open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    (index,) = (read_index(p.parent) for p in (tmp_path / "cache").glob("*/*/index.csv"))
+    row = index[0]
+    assert (row["file"], row["label"], row["width"], row["height"]) == (f"NORMAL/{path.name}", "NORMAL", "40", "30")
+    assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() and row["rejected"] == ""
+
+
+def test_many_films_are_decoded_by_many_processes_as_by_one(drawn, tmp_path):
+    films = read_folder(drawn)
+    assert len(films) > 2 * BLOCK
+    store, used = open_store(films, 32, tmp_path)
+    for row in range(0, len(used), 7):
+        assert np.array_equal(store[row], decode(films.root / str(used.file[row]), 32).pixels)
+
+
+def test_two_processes_at_once_build_one_store(drawn, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from cxr.data.sources import read_folder\n"
+        "from cxr.data.store import open_store\n"
+        "store, _ = open_store(read_folder(Path(sys.argv[1])), 64, Path(sys.argv[2])); print(store[:].sum())"
+    )
+    command = [sys.executable, "-c", code, str(drawn), str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sums[0] == sums[1] and int(sums[0]) > 0
+    assert len(list(tmp_path.glob("*/*/films.npy"))) == 1
+
+
+def test_workers_end_with_a_killed_parent_and_free_the_lock(drawn, tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from cxr.data import store as s, sources\n"
+        "s.decode = lambda *_: time.sleep(600)\n"
+        "s.open_store(sources.read_folder(Path(sys.argv[1])), 64, Path(sys.argv[2]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(drawn), str(tmp_path)])
+    until = time.monotonic() + 20
+    while not list(tmp_path.glob("*/.building-*/films.npy")) and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)  # its workers are at work now
+    process.kill()
+    process.wait()
+    lock = FileLock(next(tmp_path.glob("*/.lock")))
+    lock.acquire(timeout=10)  # a worker that lived on would still hold it
+    lock.release()
+    store, _ = open_store(read_folder(drawn), 64, tmp_path)
+    assert len(store) == 160 and not list(tmp_path.glob("*/.building-*"))
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path, film, monkeypatch):
+    from cxr.data import store as module
+
+    film(tmp_path / "in" / "NORMAL" / "a.png")
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    with pytest.raises(UserError, match="0 MB free.*choose another cache_dir"):
+        open_store(read_folder(tmp_path / "in"), 64, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*/*/films.npy"))
 
 
 def test_the_odd_films_are_used_or_named(tmp_path, odd, film):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torchvision.models import resnet18 as torchvision_resnet18
@@ -10,9 +12,24 @@ from cxr.models.resnet import IMAGENET_MEAN, IMAGENET_STD, resnet18
 def test_cnn_is_three_convolutions_and_two_fully_connected_layers():
     net = CNN(4, image_size=40, widths=[8, 16, 24], hidden=32)
     layers = [type(m).__name__ for m in net.modules() if not list(m.children())]
-    assert layers == ["Conv2d", "ReLU", "MaxPool2d"] * 3 + ["Flatten", "Linear", "ReLU", "Linear"]
+    assert layers == ["Conv2d", "MaxPool2d", "ReLU"] * 3 + ["Flatten", "Linear", "ReLU", "Linear"]
     assert [m.out_channels for m in net.modules() if isinstance(m, torch.nn.Conv2d)] == [8, 16, 24]
     assert net(torch.rand(2, 1, 40, 40)).shape == (2, 4)
+
+
+def test_relu_after_the_pooling_is_relu_before_it():
+    net = CNN(4, image_size=40, widths=[8, 16, 24], hidden=32)
+    textbook = copy.deepcopy(net)
+    f = textbook.features
+    textbook.features = torch.nn.Sequential(*(f[i + k] for i in range(0, len(f), 3) for k in (0, 2, 1)))
+    assert [type(m).__name__ for m in textbook.features[:3]] == ["Conv2d", "ReLU", "MaxPool2d"]
+    films = torch.rand(8, 1, 40, 40)
+    outputs = [n(films) for n in (net, textbook)]
+    assert torch.equal(*outputs)
+    for output in outputs:
+        output.square().sum().backward()
+    for (name, ours), theirs in zip(net.named_parameters(), textbook.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad), name
 
 
 def test_cnn_for_films_too_small():
