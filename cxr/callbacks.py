@@ -56,9 +56,9 @@ class EpochTimer(Callback):
             "images_per_s": round(sum(films) / sum(seconds), 1),
             "seconds": round(time.perf_counter() - self.begin, 2),
             "seconds_in": {
-                "training": round(sum(seconds for _, seconds in self.epochs), 2),
-                "validation": round(self.validation, 2),
-                "test": round(self.test, 2),
+                "training": round(sum(seconds for _, seconds in self.epochs), 3),
+                "validation": round(self.validation, 3),
+                "test": round(self.test, 3),
             },
         }
 
