@@ -133,7 +133,7 @@ def fill_store(folder: Path, root: Path, table: Sequence[Mapping[str, str | int]
         )
     path, earlier = folder / "films.npy", earlier_films(folder)
     store = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(table), size, size))
-    if hasattr(os, "posix_fallocate"):  # once, or the file system looks for room at every write: a fifth of the time
+    if hasattr(os, "posix_fallocate"):  # once, or the file system looks for room at every write
         with path.open("rb+") as file:
             os.posix_fallocate(file.fileno(), store.offset, needed)
     told: list[Mapping[str, Any]] = [{}] * len(table)
