@@ -1,9 +1,6 @@
 """From what a person typed to options: checked for every cell before any starts, without importing torch."""
 
 import importlib.util
-import itertools
-import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -24,12 +20,10 @@ from cxr.data.sources import read_folder
 from cxr.data.split import split_films
 from cxr.errors import UserError
 from cxr.options import check_name, check_values, flatten
+from cxr.overrides import expand, parse, quote, quote_path
 from cxr.sweep import cell_folder, swept
 
 CONF = Path(__file__).parents[1] / "conf"
-
-# Their values are taken as they are typed: Hydra's grammar refuses many characters that file names have.
-PATHS = ("ckpt", "source", "out", "name", "data.root", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 
 Groups = Mapping[str, Sequence[str]]
 
@@ -116,27 +110,6 @@ def read_options(argv: Sequence[str], config_name: str) -> dict[str, Any]:
         return plain(checked_cell(config_name, [o.input_line for o in overrides], {}))
 
 
-def quote_path(word: str) -> str:
-    """Quote the value of an option that is a path, so that Hydra takes it as it was typed."""
-    key, equals, value = word.partition("=")
-    literal = key.lstrip("+") in PATHS or (key == "model.weights" and os.path.exists(os.path.expanduser(value)))
-    return f"{key}={quote(value)}" if equals and value and literal else word
-
-
-def quote(text: str) -> str:
-    """A text in quotes, so that Hydra's grammar takes it whole and ${ refers nowhere."""
-    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
-    return "'" + escaped.replace("${", "\\${") + "'"
-
-
-def parse(text: str) -> Override:
-    """One override, as Hydra reads it."""
-    try:
-        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
-    except HydraException as error:
-        raise UserError(f"{text}: not of the form option=value, or a value with characters that need quotes") from error
-
-
 def config_groups(search: Sequence[str]) -> Groups:
     """What can be chosen: the folders of conf and of a --config-dir, and the names in them."""
     loader = GlobalHydra.instance().config_loader()
@@ -166,20 +139,6 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
         if value not in groups[key] and (key, typed) != ("experiment", "null"):
             raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
-
-
-def expand(overrides: Sequence[Override]) -> list[list[str]]:
-    """The overrides of each cell, as Hydra's basic sweeper will deal them out.
-
-    Of a search over a range, which has no list of values, only the rest is checked.
-    """
-    lists = {}
-    for o in overrides:
-        if o.is_discrete_sweep():
-            lists[o.get_key_element()] = [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        elif not o.is_sweep_override():
-            lists[o.get_key_element()] = [o.input_line]
-    return [list(cell) for cell in itertools.product(*lists.values())]
 
 
 def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cxr.data.phantom import draw_phantom
+from cxr.train import main
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -23,6 +24,36 @@ def drawn(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(cache):
+    """Options of a cell that trains in a moment; in fp32, so that figures can be compared to many digits anywhere."""
+    network = ("data.image_size=32", "model.hidden=16", "model.widths=[4,8,8]")
+    return ("trainer.precision=32-true", f"cache_dir={cache}", *network)
+
+
+@pytest.fixture(scope="session")
+def small(tiny, drawn):
+    """Options of such a cell on the drawn films."""
+    return ("data=folder", f"data.root={drawn}", *tiny)
+
+
+@pytest.fixture(scope="session")
+def sweep(small, tmp_path_factory):
+    """A sweep of two cells in a folder with every character that Hydra's grammar refuses."""
+    folder = tmp_path_factory.mktemp("out") / "a=b, c[1] 'x' (한글)"
+    with pytest.MonkeyPatch.context() as patch:
+        words = ["-m", "aug=on,off", "trainer.max_epochs=2", "optim.lr=0.003", *small, f"hydra.sweep.dir={folder}"]
+        patch.setattr("sys.argv", ["train", *words])
+        main()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder(sweep):
+    """The run folder of the sweep's first cell."""
+    return sweep / "cnn_aug-on_seed-0"
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,9 @@ def test_the_table_and_its_json(run, words, tmp_path):
     assert ratios["of_student"] == pytest.approx(of["cxr"] / of["student"])
     assert told["store"]["ratio"] > 0 and told["sweep"]["first_step_s"] > 0 and len(told["sweep"]["outside_s"]) == 1
     assert told["machine"]["torch"] and f"{ratios['of_student']:.2f}" in out
+    alone = told["runs"]["cnn alone"][0]
+    assert f"cnn alone: {alone['gflop_per_s']:,.0f} GFLOP/s" in out
+    assert "float32" in alone["matrix_product_gflop_per_s"]
     assert "first step" in out and "b.json" in out
 
 

@@ -1,6 +1,5 @@
 """Decode each film once: memory-mapped bytes in the cache, shared by every run that asks for the same films."""
 
-import csv
 import logging
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from cxr.data.cache import built, fingerprint
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.sources import Films
 from cxr.errors import UserError
-from cxr.results.run_folder import write_table
+from cxr.results.run_folder import read_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,8 @@ class Store:
         return len(self) * self.size**2
 
 
-# What stands in index.csv beside the films, one row a slot, in the order of the slots. `bytes`, `mtime_ns` and `mode`
+INDEX_FILE = "index.csv"
+# What stands in it beside the films, one row a slot, in the order of the slots. `bytes`, `mtime_ns` and `mode`
 # are the file's; a film whose three are as they were is not decoded again.
 INDEX = ("file", "label", "patient", "width", "height", "sha256", "bytes", "mtime_ns", "mode", "rejected")
 FACTS = ("width", "height", "sha256", "rejected")
@@ -88,7 +88,7 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[Store, Films]:
     key = fingerprint([tuple(row.values()) for row in table])
     with built(group / key, lambda folder: fill_store(folder, films.root, table, size)) as folder:
         images = np.load(folder / "films.npy", mmap_mode="c")  # copy-on-write: torch takes no read-only arrays
-        rejected = {i: row["rejected"] for i, row in enumerate(read_index(folder)) if row["rejected"]}
+        rejected = {i: row["rejected"] for i, row in enumerate(read_table(folder / INDEX_FILE)) if row["rejected"]}
         for other in group.iterdir():
             if other.is_dir() and other != folder:  # an earlier state, or a build that was killed
                 shutil.rmtree(other, ignore_errors=True)
@@ -106,18 +106,12 @@ def file_state(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_mode
 
 
-def read_index(folder: Path) -> list[dict[str, str]]:
-    """The rows of a store's index.csv."""
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def earlier_films(folder: Path) -> dict[tuple[str, ...], tuple[dict[str, str], np.ndarray]]:
     """What the stores beside `folder` hold, by what tells that a film is unchanged: its row of the index and pixels."""
     found = {}
-    for index in folder.parent.glob("[!.]*/index.csv"):
+    for index in folder.parent.glob(f"[!.]*/{INDEX_FILE}"):
         images = np.load(index.with_name("films.npy"), mmap_mode="r")
-        for row, pixels in zip(read_index(index.parent), images, strict=True):
+        for row, pixels in zip(read_table(index), images, strict=True):
             if not row["rejected"]:
                 found[tuple(row[key] for key in UNCHANGED)] = (row, pixels)
     return found
@@ -152,9 +146,12 @@ def fill_store(folder: Path, root: Path, table: Sequence[Mapping[str, str | int]
                 told[slot] = facts
             bar.update(len(done))
             os.fsync(file)  # here, while the others decode, and not all at the end
-        os.fsync(file)
     rows = ({**facts, **row} for facts, row in zip(told, table, strict=True))
-    write_table(folder / "index.csv", INDEX, ([row[key] for key in INDEX] for row in rows))
+    index = folder / INDEX_FILE
+    write_table(index, INDEX, ([row[key] for key in INDEX] for row in rows))
+    for written in (path, index):  # before the folder gets its name: a store is whole even after a power cut
+        with written.open("rb") as file:
+            os.fsync(file)
 
 
 def spread(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
@@ -187,20 +184,15 @@ def decode_block(
 ) -> list[tuple[int, dict[str, str | int]]]:
     """Decode films into their slots of the file `store`, whose array begins at `offset`; slots, and what the index
     says of them."""
-    films = np.zeros((len(job), size, size), dtype=np.uint8)
     done = []
-    for film, (slot, path) in zip(films, job, strict=True):
-        try:
-            decoded = decode(path, size)
-        except UNREADABLE as error:
-            done.append((slot, dict.fromkeys(FACTS, "") | {"rejected": why_unreadable(error)}))
-            continue
-        film[:] = decoded.pixels
-        facts = (decoded.width, decoded.height, decoded.sha256, "")
-        done.append((slot, dict(zip(FACTS, facts, strict=True))))
-    slots = np.array([slot for slot, _ in job])
     with store.open("rb+", buffering=0) as file:
-        for run in np.split(np.arange(len(slots)), np.flatnonzero(np.diff(slots) > 1) + 1):
+        for slot, path in job:
+            try:
+                film, *facts = decode(path, size)
+            except UNREADABLE as error:
+                done.append((slot, dict.fromkeys(FACTS, "") | {"rejected": why_unreadable(error)}))
+                continue
             # Not through a memory map: a full disk would kill the process there, and is an error here.
-            os.pwrite(file.fileno(), films[run[0] : run[-1] + 1], offset + int(slots[run[0]]) * size**2)
+            os.pwrite(file.fileno(), film, offset + slot * size**2)
+            done.append((slot, dict(zip(FACTS, (*facts, ""), strict=True))))
     return done

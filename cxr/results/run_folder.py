@@ -22,6 +22,12 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
         writer.writerows(rows)
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file in UTF-8."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all: others read it while runs go on."""
     part = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,5 +1,3 @@
-import csv
-
 import numpy as np
 import pytest
 import torch
@@ -7,6 +5,7 @@ import torch
 from cxr.data import datamodule
 from cxr.data.datamodule import CXRDataModule, SeededOrder, copy_films
 from cxr.errors import UserError
+from cxr.results.run_folder import read_table
 
 AUG = {"flip": 0.5, "degrees": 10, "crop": 0.1}
 
@@ -97,8 +96,7 @@ def test_no_batch_of_one_film_in_training(build, drawn):
 def test_tables(build, drawn, tmp_path):
     module = build(drawn, split="given")
     module.write_tables(tmp_path)
-    with (tmp_path / "split.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(tmp_path / "split.csv")
     assert [r["file"] for r in rows] == module.films.file.tolist()
     assert {r["split"] for r in rows} == {"train", "val", "test", "unused"}
     sides = {}

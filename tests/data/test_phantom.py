@@ -1,6 +1,5 @@
 """The drawn films: the same from the same seed, laid out like the reference set, and without give-aways."""
 
-import csv
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -11,14 +10,14 @@ from PIL import Image
 from cxr.data.decode import decode
 from cxr.data.phantom import Film, _chest, _plan, _write, draw_phantom
 from cxr.data.sources import read_folder
+from cxr.results.run_folder import read_table
 
 LABELS = {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
 FILMS = 80
 
 
 def _read(root: Path) -> list[dict[str, str]]:
-    with (root / "manifest.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_table(root / "manifest.csv")
 
 
 def _bytes(root: Path) -> dict[str, bytes]:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from cxr.data.decode import decode
 from cxr.data.sources import read_folder
-from cxr.data.store import BLOCK, open_store, read_index
+from cxr.data.store import BLOCK, open_store
 from cxr.errors import UserError
+from cxr.results.run_folder import read_table
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_new_label_moves_no_film(tmp_path, film, monkeypatch):
     monkeypatch.setattr(module, "decode", None)
     (tmp_path / "in" / "manifest.csv").write_text("file,label,patient\nTB/b.png,NORMAL,p7\n")
     open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
-    (index,) = (read_index(p.parent) for p in (tmp_path / "cache").glob("*/*/index.csv"))
+    (index,) = (read_table(p) for p in (tmp_path / "cache").glob("*/*/index.csv"))
     assert [(row["label"], row["patient"]) for row in index] == [("NORMAL", ""), ("NORMAL", "p7")]
 
 
@@ -120,7 +121,7 @@ def test_index_tells_what_each_film_was(tmp_path, film):
     path = film(tmp_path / "in" / "NORMAL" / "a, 'b' 한글.png", size=(40, 30))
     film(tmp_path / "in" / "TB" / "x.png")
     open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
-    (index,) = (read_index(p.parent) for p in (tmp_path / "cache").glob("*/*/index.csv"))
+    (index,) = (read_table(p) for p in (tmp_path / "cache").glob("*/*/index.csv"))
     row = index[0]
     assert (row["file"], row["label"], row["width"], row["height"]) == (f"NORMAL/{path.name}", "NORMAL", "40", "30")
     assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() and row["rejected"] == ""

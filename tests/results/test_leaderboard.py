@@ -1,4 +1,3 @@
-import csv
 import os
 import socket
 
@@ -6,7 +5,7 @@ import pytest
 
 from cxr.leaderboard import main
 from cxr.results import leaderboard
-from cxr.results.run_folder import METRICS, read_status, write_json, write_status
+from cxr.results.run_folder import METRICS, read_status, read_table, write_json, write_status
 
 
 def add(sweep, model, aug, seed, f1=None, status="done", error="", note=""):
@@ -30,8 +29,7 @@ def test_rows_and_grid(tmp_path):
         add(tmp_path, model, aug, seed, f1)
     add(tmp_path, "net", "off", 0, status="failed", error="ValueError: a|b")
     leaderboard.write(tmp_path)
-    with (tmp_path / "leaderboard.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(tmp_path / "leaderboard.csv")
     assert [row["run"] for row in rows][:2] == ["cnn_aug-on_seed-0", "cnn_aug-off_seed-0"]
     assert list(rows[0]) == [
         *("model", "aug", "seed", "status", "error", "f1_macro", "accuracy", "precision_macro", "recall_macro"),

@@ -1,0 +1,51 @@
+"""One word of a command line, such as optim.lr=0.1,0.2: Hydra's grammar of overrides, and what it would misread."""
+
+import itertools
+import os
+import re
+from collections.abc import Sequence
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from cxr.errors import UserError
+
+# Their values are taken as they are typed: Hydra's grammar refuses many characters that file names have.
+PATHS = ("ckpt", "source", "out", "name", "data.root", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
+
+
+def quote_path(word: str) -> str:
+    """Quote the value of an option that is a path, so that Hydra takes it as it was typed."""
+    key, equals, value = word.partition("=")
+    literal = key.lstrip("+") in PATHS or (key == "model.weights" and os.path.exists(os.path.expanduser(value)))
+    return f"{key}={quote(value)}" if equals and value and literal else word
+
+
+def quote(text: str) -> str:
+    """A text in quotes, so that Hydra's grammar takes it whole and ${ refers nowhere."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return "'" + escaped.replace("${", "\\${") + "'"
+
+
+def parse(text: str) -> Override:
+    """One override, as Hydra reads it."""
+    try:
+        return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
+    except HydraException as error:
+        raise UserError(f"{text}: not of the form option=value, or a value with characters that need quotes") from error
+
+
+def expand(overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of each cell, as Hydra's basic sweeper will deal them out.
+
+    Of a search over a range, which has no list of values, only the rest is checked.
+    """
+    lists = {}
+    for o in overrides:
+        if o.is_discrete_sweep():
+            lists[o.get_key_element()] = [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        elif not o.is_sweep_override():
+            lists[o.get_key_element()] = [o.input_line]
+    return [list(cell) for cell in itertools.product(*lists.values())]

@@ -1,0 +1,68 @@
+"""What a trained network says of films without labels."""
+
+import csv
+
+import pytest
+import torch
+
+from cxr import predict
+from cxr.results.run_folder import read_table
+
+
+@pytest.fixture
+def films(drawn, tmp_path):
+    """A folder of two films and three files that are none, with names that shells and grammars dislike."""
+    folder = tmp_path / "새 폴더, [1]=a"
+    (folder / "deep").mkdir(parents=True)
+    originals = sorted((drawn / "test" / "NORMAL").iterdir())[:2]
+    for path, name in zip(originals, ("COVID19(277).jpg", 'deep/a\'b "c".png'), strict=True):
+        (folder / name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("x")
+    (folder / ".DS_Store").write_text("x")
+    return folder
+
+
+def test_predict_a_folder(run, sweep, films, tmp_path):
+    out = tmp_path / "preds=1, 한글.csv"
+    ckpt = sweep / "cnn_aug-on_seed-0" / "checkpoints" / "best.ckpt"
+    code, _, err = run(predict.main, f"ckpt={ckpt}", f"source={films}", f"out={out}")
+    assert code == 1 and "2 films predicted, 2 files could not be read" in err
+    rows = {r["file"].removeprefix(f"{films}/"): r for r in read_table(out)}
+    assert rows.keys() == {"COVID19(277).jpg", 'deep/a\'b "c".png', "broken.jpg", "notes.txt"}
+    assert rows["broken.jpg"]["error"] == "not a JPEG or PNG image" and rows["broken.jpg"]["prediction"] == ""
+    good = rows["COVID19(277).jpg"]
+    assert good["error"] == "" and good["prediction"] in ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
+    assert sum(float(v) for k, v in good.items() if k.startswith("prob_")) == pytest.approx(1, abs=1e-6)
+    again = run(predict.main, f"ckpt={ckpt}", f"source={films}", f"out={out}")
+    assert again[0] == 2 and "does not exist yet" in again[2], "an earlier result is not overwritten"
+
+
+def test_predict_says_what_the_test_said(run, sweep, folder, drawn):
+    row = read_table(folder / "predictions.csv")[0]
+    ckpt = folder / "checkpoints" / "best.ckpt"
+    code, out, _ = run(predict.main, f"ckpt={ckpt}", f"source={drawn / row['file']}", "trainer.accelerator=cpu")
+    assert code == 0
+    got = next(csv.DictReader(out.splitlines()))
+    for key in row:
+        if key.startswith("prob_"):
+            assert float(got[key]) == pytest.approx(float(row[key]), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ckpt={ckpt}"], "source is missing"),
+        (["ckpt=/no.ckpt", "source=."], "ckpt=/no.ckpt: must be a checkpoint"),
+        (["ckpt={ckpt}", "source=/no"], "source=/no: must be a film or a folder"),
+        (["ckpt={ckpt}", "source={ckpt}", "batch=3"], "did you mean data.batch_size?"),
+        (["ckpt={folder}/metrics.json", "source={ckpt}"], "not a checkpoint that cxr wrote"),
+        (["ckpt={ckpt}", "source={ckpt}", "trainer.accelerator=mps"], "there is none here"),
+    ],
+)
+def test_predict_wrong_options(run, folder, words, says):
+    if "mps" in says and torch.backends.mps.is_available():
+        pytest.skip("there is such a device here")
+    ckpt = folder / "checkpoints" / "best.ckpt"
+    code, out, err = run(predict.main, *(w.format(ckpt=ckpt, folder=folder) for w in words))
+    assert code == 2 and out == "" and err.startswith("cxr: ") and err.count("\n") == 1 and says in err
