@@ -74,7 +74,7 @@ def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Pa
     ratios = {
         (choices["model"], choices["aug"]): compared(found, choices["model"], choices["aug"]) for choices, _ in cells
     }
-    print(f"\n{speed_table(found, ratios, told.repeats)}")
+    print(f"\n{speed_table(found, ratios, told.repeats)}\n{arithmetic(found)}")
 
     say("store")
     store = build_rate(films, cells[0][1]["data"]["image_size"], told.repeats)
@@ -123,10 +123,37 @@ def speed_table(found: Mapping[str, Runs], ratios: Mapping[tuple[str, str], Any]
                 f"{ratio['anonymous_MB_above_network']:+.0f}",
             ]
         )
-    header = ["model", "aug", "network alone", "cxr", "student", "cxr / network", "cxr / student", "MB alone", "MB cxr"]
+    header = [
+        "model",
+        "aug",
+        "network alone",
+        "cxr",
+        "student",
+        "cxr / network",
+        "cxr / student",
+        "MB alone",
+        "MB more",
+    ]
     about = f"{ours[0]['device']}, {ours[0]['precision']}"
     title = f"Training, images/s, median [lowest, highest] of {repeats} or more; {about}"
     return f"{title}\n{markdown_table(header, rows)}"
+
+
+def arithmetic(found: Mapping[str, Runs]) -> str:
+    """How near the network alone comes to what the machine can do: a line for matrix products, one for each network."""
+    alone = {name.removesuffix(" alone"): runs for name, runs in found.items() if name.endswith(" alone")}
+    products: dict[str, list[float]] = {}
+    for runs in alone.values():
+        for run in runs:
+            for dtype, speed in run["matrix_product_gflop_per_s"].items():
+                products.setdefault(dtype, []).append(speed)
+    peaks = {dtype: statistics.median(speeds) for dtype, speeds in products.items()}
+    lines = ["products of 2048×2048 matrices, GFLOP/s: " + ", ".join(f"{d} {p:,.0f}" for d, p in peaks.items())]
+    for model, runs in alone.items():
+        if speeds := [run["gflop_per_s"] for run in runs if "gflop_per_s" in run]:
+            speed, (dtype, peak_speed) = statistics.median(speeds), list(peaks.items())[-1]
+            lines.append(f"{model} alone: {speed:,.0f} GFLOP/s, {speed / peak_speed:.0%} of the product in {dtype}")
+    return "\n".join(lines)
 
 
 def scale(cells: Cells, _: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:

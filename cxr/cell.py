@@ -67,7 +67,12 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     data, timer, logger = cell.data, cell.timer, cell.trainer.logger
     data.write_tables(folder)
     dashboard.show_films(logger, data)
-    cell.trainer.fit(cell.model, data)
+    try:
+        cell.trainer.fit(cell.model, data)
+    except RuntimeError as error:  # that of torch's compiler stands in a private module
+        if config["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UserError(f"compile=true: torch cannot compile here: {str(error).splitlines()[0]}") from error
+        raise
 
     # Without validation films there is nothing to choose an epoch by: the last one counts.
     chosen = folder / "checkpoints" / (BEST if cell.has_val else LAST)

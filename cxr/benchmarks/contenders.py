@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -84,18 +85,41 @@ def alone(spec: Spec) -> dict[str, Any]:
     optimizer = model.build_optimizer()
     films = torch.rand(batch, 1, size, size, device=device)
     labels = torch.randint(0, 4, (batch,), device=device)
-    watch = Stopwatch(spec["warm_up"], spec["seconds"])
-    watch.begin_epoch()
-    while True:
+
+    def step() -> None:
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             loss = F.cross_entropy(model(films), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+    watch = Stopwatch(spec["warm_up"], spec["seconds"])
+    watch.begin_epoch()
+    while True:
+        step()
         if watch.step(batch):
             break
     watch.end_epoch()
-    return watch.result() | gpu_memory()
+    found = watch.result() | gpu_memory()
+    if not config["compile"]:  # what is compiled cannot be counted
+        with FlopCounterMode(display=False) as counter:
+            step()
+        found["gflop_per_s"] = counter.get_total_flops() / batch * found["images_per_s"] / 1e9
+    products = {
+        str(kind).removeprefix("torch."): matrix_product(kind, device) for kind in (torch.float32, dtype) if kind
+    }
+    return found | {"matrix_product_gflop_per_s": products}
+
+
+def matrix_product(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
+    """GFLOP/s of large matrix products, which no network on this machine can pass by much."""
+    a = torch.rand(side, side, device=device).to(dtype)
+    watch = Stopwatch(warm_up=3, seconds=0.5)
+    watch.begin_epoch()
+    while not watch.step(1):
+        a @ a
+    watch.end_epoch()
+    return 2 * side**3 * watch.result()["images_per_s"] / 1e9
 
 
 def cxr(spec: Spec) -> dict[str, Any]:

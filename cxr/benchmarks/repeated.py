@@ -22,8 +22,8 @@ def repeat_films(data: CXRDataModule, number: int, folder: Path) -> None:
         raise UserError(f"{folder}: {number} films need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
     rows = np.arange(number) % len(data.films)
     with (folder / "films.u8").open("wb") as file:
-        for part in np.array_split(rows, number // 1000 + 1):
-            file.write(data.store[part].tobytes())
+        for part in np.array_split(rows, number // 50 + 1):  # few at a time: this process's memory is measured
+            data.store[part].tofile(file)
     images = np.memmap(folder / "films.u8", dtype=np.uint8, mode="c", shape=(number, data.store.size, data.store.size))
     data.store = Store(images, np.arange(number))
     films = data.films
