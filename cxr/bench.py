@@ -41,6 +41,8 @@ def main() -> None:
         if not any(word.startswith(default[: default.index("=") + 1]) for word in words):
             words.append(default)
     try:
+        if not told.json.absolute().parent.is_dir():
+            raise UserError(f"--json {told.json}: no such folder")
         cells = read_cells(words)
         with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
             measured = (scale if told.scale else compare)(cells, words, told, Path(folder))

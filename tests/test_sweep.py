@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
 from cxr import cell as cell_module
-from cxr.results.run_folder import read_table
+from cxr.results.run_folder import alive, read_status, read_table
 from cxr.train import main
 
 
@@ -67,3 +68,19 @@ def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, tmp_path, sm
         assert ours["run"] == theirs["run"] and theirs["status"] == "done"
         # Fewer threads a cell add up in another order.
         assert float(theirs["f1_macro"]) == pytest.approx(float(ours["f1_macro"]), abs=0.05)
+
+
+def test_cells_side_by_side_end_with_a_killed_sweep(tmp_path, small):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
+    words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "trainer.max_epochs=100000", *small]
+    command = [sys.executable, "-m", "cxr.train", *words, f"hydra.sweep.dir={tmp_path}/s"]
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while ": epoch 1/" not in (line := sweep.stdout.readline()):
+        assert line, "it ended before it trained"
+    sweep.kill()
+    workers = [read_status(path.parent)["pid"] for path in (tmp_path / "s").glob("*/status.json")]
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a cell trains on, for nobody"
+        time.sleep(0.1)
+    assert workers and "lost" in {read_status(path.parent)["status"] for path in (tmp_path / "s").glob("*/status.json")}

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cxr.data.cache import built, fingerprint
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.sources import Films
 from cxr.errors import UserError
+from cxr.parent import end_with_parent
 from cxr.results.run_folder import read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -167,16 +167,6 @@ def spread(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
             yield from pool.map(work, jobs)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """Let this worker end when its parent does, however: it would wait for ever, and keep the parent's locks."""
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def decode_block(
