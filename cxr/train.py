@@ -42,6 +42,8 @@ def main() -> None:
         command = prepare(sys.argv[1:], "config")
     except UserError as error:
         fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     sys.argv[1:] = command.argv
     try:
         if command.multirun and command.folder:
