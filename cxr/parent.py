@@ -5,10 +5,9 @@ import threading
 import time
 
 
-def end_with_parent() -> None:
-    """Let this process end when its parent does, however that ended: it would go on for nobody, or wait for ever and
-    keep its parent's locks. (Of a process that was asked to end, Python's pools take care themselves.)"""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """Let this process end when its parent, a process number, has ended, however that was: it would go on for nobody,
+    or wait for ever and keep its parent's locks. (Of a process that was asked to end, Python's pools take care.)"""
 
     def follow() -> None:
         while os.getppid() == parent:

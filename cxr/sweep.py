@@ -1,6 +1,7 @@
 """What Hydra calls around the cells of a sweep: it keeps status.json and the leaderboard. No torch here."""
 
 import gc
+import os
 import re
 import sys
 import time
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cxr.errors import UserError
+from cxr.parent import end_with_parent
 from cxr.results import leaderboard
 from cxr.results.run_folder import keep_traceback, write_status
 
@@ -47,19 +49,23 @@ def cell_folder(options: Sequence[str], groups: Sequence[str]) -> str:
 class KeepLeaderboard(Callback):
     """Writes what the README says of status.json and the leaderboard.
 
-    The callback's attributes travel to the workers of every launcher, so `swept` is known there too.
+    The callback's attributes travel to the workers of every launcher, so `swept` and `launched_by` are known there too.
     """
 
     def __init__(self) -> None:
         self.swept: list[str] = []
+        self.launched_by = 0
         self.started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        self.launched_by = os.getpid()
         self.swept = swept(OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         self.started = time.time()
         runtime = config.hydra.runtime
+        if runtime.choices.launcher == "parallel":
+            end_with_parent(self.launched_by)
         choices = {"model": runtime.choices.model, "aug": runtime.choices.aug, "seed": config.seed}
         for option in self.swept:
             if option not in choices:

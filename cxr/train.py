@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxr.command_line import CONF, CommandLine, fail, prepare
 from cxr.errors import UserError
-from cxr.parent import end_with_parent
 from cxr.results import leaderboard
 from cxr.results.run_folder import STATUS, read_json, write_status
 
@@ -21,15 +20,12 @@ def cell(config: DictConfig) -> None:
     from cxr.cell import train_cell
 
     hydra_options = HydraConfig.get()
-    alone = hydra_options.runtime.choices.launcher == "basic"
-    if not alone:
-        end_with_parent()
     folder = Path(hydra_options.runtime.output_dir)
     choices = read_json(folder / STATUS)["choices"]
     options = OmegaConf.to_container(config, resolve=True)
     OmegaConf.save({"choices": choices, **options}, folder / "config.yaml")
     try:
-        train_cell(options, choices, folder, shared_console=not alone)
+        train_cell(options, choices, folder, shared_console=hydra_options.runtime.choices.launcher != "basic")
     except (KeyboardInterrupt, SystemExit):  # Lightning turns a Ctrl-C during training into SystemExit
         write_status(folder, "failed", "interrupted")
         raise KeyboardInterrupt from None

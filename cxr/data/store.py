@@ -162,7 +162,7 @@ def spread(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         return
     # As torch's own workers do: fork, which takes no time, where it is safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         try:
             yield from pool.map(work, jobs)
         finally:
