@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxr.data.sources import read_folder
-from cxr.data.split import split_films
+from cxr.data.split import group_films, split_films
 from cxr.errors import UserError
 from cxr.options import check_name, check_values, flatten
 from cxr.overrides import expand, parse, quote, quote_path
@@ -83,15 +83,32 @@ def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]
     Raises:
         UserError: an option is wrong in one of the cells.
     """
+    return [(dict(cell.hydra.runtime.choices), plain(cell)) for cell in compose_cells(argv, multirun=True)]
+
+
+def read_cell(argv: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """The options of the one cell that a command line asks for, and its run folder, which is made.
+
+    Raises:
+        UserError: an option is wrong, or the folder is already used.
+    """
+    (cell,) = compose_cells(argv, multirun=False)
+    folder = Path(cell.hydra.run.dir)
+    reserve(folder)
+    return plain(cell), folder
+
+
+def compose_cells(argv: Sequence[str], multirun: bool) -> list[DictConfig]:
+    """Every cell that some options of cxr.train ask for, checked."""
     words = [quote_path(word) for word in argv]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = config_groups([])
         overrides = [parse(word) for word in words]
         for override in overrides:
-            check_choice(override, groups, multirun=True)
+            check_choice(override, groups, multirun)
         cells = [checked_cell("config", texts, groups) for texts in expand(overrides)]
     check_films([cell.data for cell in cells if cell.data.source == "folder"])
-    return [(dict(cell.hydra.runtime.choices), plain(cell)) for cell in cells]
+    return cells
 
 
 def read_options(argv: Sequence[str], config_name: str) -> dict[str, Any]:
@@ -191,10 +208,12 @@ def option_names(config: Mapping[str, Any]) -> set[str]:
 
 
 def check_films(choices: Sequence[DictConfig]) -> None:
-    """Raise UserError for a folder of films that cannot be read or split as the cells ask."""
+    """Raise UserError for a folder of films that cannot be read or split as the cells ask. (What follows from copies
+    among the films is known once they are decoded.)"""
     tables = {root: read_folder(Path(root)) for root in {data.root for data in choices}}
-    for root, *how in {(d.root, d.split, d.split_seed, d.test_fraction, d.val_fraction) for d in choices}:
-        split_films(tables[root], *how)
+    groups = {root: group_films(films.patient) for root, films in tables.items()}
+    for root, *how in {(d.root, d.split, d.split_seed, d.test_fraction, d.val_fraction, d.on_leak) for d in choices}:
+        split_films(tables[root], groups[root], *how)
 
 
 def check_distinct(folders: Sequence[str]) -> None:

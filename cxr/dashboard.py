@@ -55,7 +55,8 @@ def show_evaluation(
     ]
     films = np.array(data.store[index[worst]])
     title = f"{side}: the {len(worst)} surest of {len(wrong)} mistakes among {len(labels)} films"
-    board.add_figure(f"{side}/worst_mistakes", figures.worst_mistakes(films, captions, title, note=note), step)
+    picture = figures.captioned_films(films, captions, title, note=note, if_none="no mistakes")
+    board.add_figure(f"{side}/worst_mistakes", picture, step)
 
 
 def show_choices(

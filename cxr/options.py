@@ -65,6 +65,7 @@ RULES = {
     "data.split_seed": whole(0),
     "data.test_fraction": number("between 0 and 1", lambda v: 0 < v < 1),
     "data.val_fraction": number("from 0 to less than 1", lambda v: 0 <= v < 1),
+    "data.on_leak": one_of("drop", "keep", "fail"),
     "data.batch_size": whole(1),
     "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),
     "data.resident": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cxr.data.audit import known_copies
 from cxr.data.augment import Augment, warp
+from cxr.data.cache import built, fingerprint
+from cxr.data.hiding import hide
 from cxr.data.sources import Films, read_films
-from cxr.data.split import split_films
+from cxr.data.split import group_films, split_films
 from cxr.data.store import Store, open_store
 from cxr.errors import UserError
 from cxr.results.run_folder import write_table
@@ -83,7 +86,8 @@ class CXRDataModule(pl.LightningDataModule):
         cache: folder for decoded films and drawings.
 
     After setup():
-        films: the table of the films that can be used. split: string array beside it. note: see Films.
+        films: the table of the films that can be used; beside it `split`, a string array, and `group`, an int array,
+        equal for films of one patient and copies. note: see Films.
     """
 
     def __init__(self, data: Mapping[str, Any], aug: Mapping[str, float], seed: int, cache: Path) -> None:
@@ -92,15 +96,18 @@ class CXRDataModule(pl.LightningDataModule):
         self.augment = Augment(**aug)
         self.films: Films | None = None
         self.resident: Tensor | None = None  # all films on a GPU, where they fit
+        self.hidden = ""  # what is blacked out: "lungs", "rest" or nothing, see cxr.data.hiding
         self.drawn: tuple[int, torch.device, Tensor] | None = None  # what augmentation does in an epoch
 
     def setup(self, stage: str | None = None) -> None:
         if self.films is not None:  # Lightning asks again before the test
             return
-        films = read_films(self.data, self.cache)
-        self.store, films = open_store(films, self.data["image_size"], self.cache)
-        d = self.data
-        self.split = split_films(films, d["split"], d["split_seed"], d["test_fraction"], d["val_fraction"])
+        found, d = read_films(self.data, self.cache), self.data
+        self.store, films = open_store(found, d["image_size"], self.cache)
+        self.compared, self.copies = known_copies(found, self.cache)
+        self.group = group_films(films.patient, [(first, second) for first, second, _ in self.copies])
+        fractions = d["test_fraction"], d["val_fraction"]
+        self.split = split_films(films, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"])
         self.films, self.note = films, films.note
         self.report()
 
@@ -112,8 +119,17 @@ class CXRDataModule(pl.LightningDataModule):
             log.warning("not used: %s (%s)", file, why)
         if len(films.rejected) > 10:
             log.warning("not used: %d more files, all in rejected.csv", len(films.rejected) - 10)
+        if self.copies:
+            first, second, _ = self.copies[0]
+            log.info(
+                "%d pairs of films show the same film, %s and %s among them (python -m cxr.audit lists them); they "
+                "stay on one side",
+                len(self.copies),
+                films.file[first],
+                films.file[second],
+            )
         if unused := int((self.split == "unused").sum()):
-            log.info("unused: %d training films of patients who also stand in the test folder", unused)
+            log.info("unused: %d training films of patients of the test folder, or copies of its films", unused)
         log.info("split %s: %s", self.data["split"], ", ".join(f"{s} {n}" for s, n in self.split_sizes().items()))
 
     def split_sizes(self) -> dict[str, int]:
@@ -193,6 +209,8 @@ class CXRDataModule(pl.LightningDataModule):
         films = to_unit(batch.films)
         if self.trainer.training and self.augment:
             films = warp(films, self.draws(self.trainer.current_epoch, films.device)[batch.index])
+        if self.hidden:
+            films = hide(films, self.hidden)
         return batch._replace(films=films)
 
     def draws(self, epoch: int, device: torch.device) -> Tensor:
@@ -216,14 +234,28 @@ class CXRDataModule(pl.LightningDataModule):
         after = warp(before, self.draws(0, before.device)[rows])
         return before[:, 0].numpy(), after[:, 0].numpy(), rows
 
+    def say_without_lungs(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """What rules that do not look at lungs say of test films, rows of the table; see cxr.data.giveaways. Worked out
+        once for each split."""
+        from cxr.data.giveaways import VERSION, say_without_lungs  # scikit-learn takes a second
+
+        train, labels = self.rows("train"), self.films.label
+        known = self.compared.facts["sha256"].tolist(), labels.tolist(), train.tolist(), rows.tolist()
+
+        def work_out(folder: Path) -> None:
+            np.savez(folder / "said.npz", **say_without_lungs(self.compared, labels, train, rows))
+
+        with built(self.cache / f"giveaways-{fingerprint(VERSION, *known)}", work_out) as folder:
+            return dict(np.load(folder / "said.npz"))
+
     def write_tables(self, folder: Path) -> None:
         """Write split.csv, every film of the set in the table's order, and rejected.csv."""
         films = self.films
         labels = [films.classes[i] for i in films.label]
         write_table(
             folder / "split.csv",
-            ("file", "label", "patient", "split"),
-            zip(films.file, labels, films.patient, self.split, strict=False),
+            ("file", "label", "patient", "split", "group"),
+            zip(films.file, labels, films.patient, self.split, self.group, strict=True),
         )
         write_table(folder / "rejected.csv", ("file", "reason"), films.rejected)
 

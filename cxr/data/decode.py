@@ -9,11 +9,14 @@ from PIL import Image, ImageOps
 
 
 class Decoded(NamedTuple):
-    """A film as it goes into a store: uint8 pixels (S, S), the original's width and height, SHA-256 of the file."""
+    """A film as it goes into a store: uint8 pixels (S, S), and of the original: width, height, JPEG or PNG, whether a
+    hundredth of it or more has a colour (0 or 1), SHA-256 of the file."""
 
     pixels: np.ndarray
     width: int
     height: int
+    format: str
+    coloured: int
     sha256: str
 
 
@@ -33,9 +36,19 @@ def decode(path: Path, size: int) -> Decoded:
         file.seek(0)
         with Image.open(file, formats=("JPEG", "PNG")) as image:
             width, height = image.size
-            image.draft("L", (2 * size, 2 * size))  # a large JPEG is decoded at a half, quarter or eighth of its size
+            # A large JPEG is decoded at a half, quarter or eighth of its size; its colours stay, to be looked at.
+            image.draft("L" if image.mode == "L" else "RGB", (2 * size, 2 * size))
+            coloured = has_colour(image)
             pixels = to_square(ImageOps.exif_transpose(image), size)
-    return Decoded(pixels, width, height, sha256)
+    return Decoded(pixels, width, height, image.format, coloured, sha256)
+
+
+def has_colour(image: Image.Image) -> int:
+    """1 where the channels differ by more than a JPEG's noise at a hundredth or more of the pixels, else 0."""
+    if image.mode == "1" or image.mode.startswith(("L", "I", "F")):
+        return 0
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), dtype=np.int16), 2, 0)
+    return int(((abs(red - green) > 24) | (abs(green - blue) > 24)).mean() > 0.01)
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:

@@ -1,40 +1,59 @@
-"""Which film trains, validates and tests. A patient never stands on two sides."""
+"""Which film trains, validates and tests. A patient never stands on two sides, nor does a copy of a film."""
+
+from collections.abc import Iterable
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from cxr.data.sources import Films
 from cxr.errors import UserError
 
 
 def split_films(
-    films: Films, protocol: str, seed: int, test_fraction: float = 0.2, val_fraction: float = 0.1
+    films: Films,
+    group: np.ndarray,
+    protocol: str,
+    seed: int,
+    test_fraction: float = 0.2,
+    val_fraction: float = 0.1,
+    on_leak: str = "drop",
 ) -> np.ndarray:
     """Deal the films out to train, val, test and unused.
 
     Args:
         films: the table.
+        group: int array of length N, equal for films that must not be separated: what group_films() returns.
         protocol: "pooled" (all films are pooled, then dealt out, stratified by class) or "given" (the set's own test
-            folder; training films of patients who also stand in test are unused).
+            folder; of the other films, those that belong with one of its films are leaks: see on_leak).
         seed: of the draw.
         test_fraction: share of all films that tests; pooled only.
         val_fraction: share of the remaining films that validates; 0 for none.
+        on_leak: given only: "drop" (leaks are unused), "keep" (they train all the same) or "fail".
 
     Returns:
         string array of length N.
 
     Raises:
-        UserError: there is one class only, a class cannot stand on every side, or no test folder is given.
+        UserError: there is one class only, a class cannot stand on every side, no test folder is given, or there are
+            leaks and on_leak is "fail".
     """
     if len(films.classes) < 2:
         raise UserError(f"{films.root}: films of one class only ({films.classes[0]}); a classifier needs two")
     rng = np.random.default_rng(seed)
-    group = patient_groups(films.patient)
     split = np.full(len(films), "train", dtype="<U6")
     if protocol == "given":
         test = films.split == "test"
         if not test.any():
             raise UserError("data.split=given: this set has no test folder; use data.split=pooled")
-        split[np.isin(group, group[test])] = "unused"
+        leaks = np.isin(group, group[test]) & ~test
+        if leaks.any() and on_leak == "fail":
+            raise UserError(
+                f"data.on_leak=fail: {leaks.sum()} training films, {films.file[leaks][0]} among them, are of patients "
+                "of the test folder or copies of its films (python -m cxr.audit lists them); use drop or keep"
+            )
+        if on_leak != "keep":
+            split[leaks] = "unused"
         split[test] = "test"
     else:
         left = 2 if val_fraction else 1
@@ -45,12 +64,20 @@ def split_films(
     return split
 
 
-def patient_groups(patient: np.ndarray) -> np.ndarray:
-    """A number for each film, equal for the films of one patient; a film of an unknown patient stands alone."""
-    _, group = np.unique(patient, return_inverse=True)
+def group_films(patient: np.ndarray, copies: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """A number for each film, equal for those that must not be separated: the films of one patient, and copies.
+
+    Args:
+        patient: string array of length N; a film of an unknown patient, "", stands alone.
+        copies: pairs of rows that show the same film; a copy brings its patient's other films along.
+    """
+    names, own = np.unique(patient, return_inverse=True)
     alone = patient == ""
-    group[alone] = group.max(initial=0) + 1 + np.arange(alone.sum())
-    return group
+    own[alone] = len(names) + np.arange(alone.sum())
+    links = own[np.array(list(copies), dtype=np.int64).reshape(-1, 2)]
+    size = own.max(initial=0) + 1
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(size, size))
+    return connected_components(graph, directed=False)[1][own]
 
 
 def draw(

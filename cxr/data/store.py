@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,19 @@ from cxr.results.run_folder import read_table, write_table
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise when decode() or the files of a store change: old stores are then left alone and built anew
+FORMAT = 3  # raise when decode() or the files of a store change: old stores are then left alone and built anew
 BLOCK = 64  # films a process decodes at a time
 
 
 @dataclass(frozen=True)
 class Store:
     """Decoded films. `images` is a memory-mapped uint8 array (slots, S, S); `slot` (N,) says where the film of each row
-    of the table lies: a rejected film keeps its slot, so that the others need not move."""
+    of the table lies: a rejected film keeps its slot, so that the others need not move. `facts` has arrays of length N
+    about the files: bytes, width, height and coloured (int64), format and sha256 (strings), see Decoded."""
 
     images: np.ndarray
     slot: np.ndarray
+    facts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -57,8 +59,8 @@ class Store:
 INDEX_FILE = "index.csv"
 # What stands in it beside the films, one row a slot, in the order of the slots. `bytes`, `mtime_ns` and `mode`
 # are the file's; a film whose three are as they were is not decoded again.
-INDEX = ("file", "label", "patient", "width", "height", "sha256", "bytes", "mtime_ns", "mode", "rejected")
-FACTS = ("width", "height", "sha256", "rejected")
+FACTS = ("width", "height", "format", "coloured", "sha256", "rejected")
+INDEX = ("file", "label", "patient", *FACTS[:-1], "bytes", "mtime_ns", "mode", "rejected")
 UNCHANGED = ("file", "bytes", "mtime_ns", "mode")
 
 
@@ -88,13 +90,17 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[Store, Films]:
     key = fingerprint([tuple(row.values()) for row in table])
     with built(group / key, lambda folder: fill_store(folder, films.root, table, size)) as folder:
         images = np.load(folder / "films.npy", mmap_mode="c")  # copy-on-write: torch takes no read-only arrays
-        rejected = {i: row["rejected"] for i, row in enumerate(read_table(folder / INDEX_FILE)) if row["rejected"]}
+        index = read_table(folder / INDEX_FILE)
         for other in group.iterdir():
             if other.is_dir() and other != folder:  # an earlier state, or a build that was killed
                 shutil.rmtree(other, ignore_errors=True)
     log.info("store: %d films of %dx%d, %.0f MB, in %s", len(images), size, size, images.nbytes / 1e6, folder)
+    rejected = {slot: row["rejected"] for slot, row in enumerate(index) if row["rejected"]}
     used = np.setdiff1d(np.arange(len(films)), list(rejected))
-    return Store(images, used), films.without(rejected)
+    facts = {name: np.array([index[slot][name] for slot in used], dtype=np.str_) for name in ("format", "sha256")}
+    for name in ("bytes", "width", "height", "coloured"):
+        facts[name] = np.array([index[slot][name] for slot in used], dtype=np.int64)
+    return Store(images, used, facts), films.without(rejected)
 
 
 def file_state(path: Path) -> tuple[int, int, int]:

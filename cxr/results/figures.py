@@ -25,8 +25,6 @@ WIDTH = 8.0  # inches, at 100 dots an inch
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000"]
 SPLIT_COLOURS = {"train": COLOURS[0], "val": COLOURS[1], "test": COLOURS[2], "unused": "#9A9A9A"}
 LINES = ["-", "--", ":", "-."]
-MAX_MISTAKES = 12
-GRID_COLUMNS = 4
 # matplotlib's own font has no Hangul: the fonts that Linux, Windows and macOS have it in.
 HANGUL_FONTS = ["Noto Sans CJK KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic"]
 
@@ -95,7 +93,7 @@ def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str],
         after: the same films, same shape and type.
         captions: N, one a column.
     """
-    columns = max(len(before), GRID_COLUMNS)
+    columns = max(len(before), 4)
     cell = (WIDTH - 0.5) / columns  # inches
     fig = _figure(2 * cell * before.shape[1] / before.shape[2] + 0.65, title, note)
     grid = _film_grid(fig, 2, columns)
@@ -109,24 +107,25 @@ def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str],
     return _finish(fig)
 
 
-def worst_mistakes(films: np.ndarray, captions: Sequence[str], title: str, note: str = "") -> Figure:
-    """The first 12 films given, each under its caption; "no mistakes" if there are none.
+def captioned_films(
+    films: np.ndarray, captions: Sequence[str], title: str, note: str = "", columns: int = 4, if_none: str = "no films"
+) -> Figure:
+    """Films in rows, each under its caption, or `if_none`.
 
     Args:
-        films: uint8 or float, N x H x W, worst first.
+        films: uint8 or float, N x H x W.
         captions: N, of one or more lines such as truth, prediction and file.
     """
-    films, captions = films[:MAX_MISTAKES], captions[:MAX_MISTAKES]
     if not len(films):
         fig = _figure(1.5, title, note)
-        fig.text(0.5, 0.5, "no mistakes", ha="center", va="center", fontsize=13)
+        fig.text(0.5, 0.5, if_none, ha="center", va="center", fontsize=13)
         return _finish(fig)
-    cell = WIDTH / GRID_COLUMNS  # inches
-    rows = -(-len(films) // GRID_COLUMNS)
+    cell = WIDTH / columns  # inches
+    rows = -(-len(films) // columns)
     lines = max(caption.count("\n") + 1 for caption in captions)
     row_height = 0.95 * cell * films.shape[1] / films.shape[2] + 0.135 * lines + 0.1
     fig = _figure(rows * row_height + 0.4, title, note)
-    grid = _film_grid(fig, rows, GRID_COLUMNS)
+    grid = _film_grid(fig, rows, columns)
     for axes, film, caption in zip(grid.flat[: len(films)], films, captions, strict=True):
         axes.imshow(film, cmap="gray", **_gray_range(films))
         axes.set_title(_fit(caption, cell * 72 - 16, 8), fontsize=8, pad=3)

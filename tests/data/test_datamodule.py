@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from cxr.data import datamodule
-from cxr.data.datamodule import CXRDataModule, SeededOrder, copy_films
+from cxr.data.datamodule import Batch, CXRDataModule, SeededOrder, copy_films
 from cxr.errors import UserError
 from cxr.results.run_folder import read_table
 
@@ -21,6 +23,7 @@ def build(cache):
             "split_seed": 0,
             "test_fraction": 0.2,
             "val_fraction": 0.1,
+            "on_leak": "drop",
             "batch_size": 16,
             "num_workers": "auto",
             "resident": "auto",
@@ -122,3 +125,24 @@ def test_one_class_is_no_task(build, tmp_path, film):
         film(tmp_path / "NORMAL" / f"{i}.png", seed=i)
     with pytest.raises(UserError, match="one class only"):
         build(tmp_path)
+
+
+def test_what_is_hidden_is_hidden_from_the_network_alone(build, drawn):
+    module = build(drawn)
+    module.trainer = SimpleNamespace(training=False)
+    batch = Batch(torch.from_numpy(module.store[:4])[:, None], torch.zeros(4), torch.arange(4))
+    module.hidden = "lungs"
+    seen = module.on_after_batch_transfer(batch, 0).films
+    assert (seen[:, :, 16, 16] == 0).all() and (seen[:, :, 0] == batch.films[:, :, 0] / 255).all()
+    module.hidden = ""
+    assert torch.equal(module.on_after_batch_transfer(batch, 0).films, batch.films / 255)
+
+
+def test_rules_are_worked_out_once_a_split(build, drawn, monkeypatch):
+    module = build(drawn)
+    first = module.say_without_lungs(module.rows("test"))
+    monkeypatch.setattr("cxr.data.giveaways.say_without_lungs", lambda *told: dict.fromkeys(first, told[3] * 0))
+    again = build(drawn).say_without_lungs(module.rows("test"))
+    assert first.keys() == again.keys() and all(np.array_equal(first[name], again[name]) for name in first)
+    other = build(drawn, split_seed=1)
+    assert not any(other.say_without_lungs(other.rows("test"))["majority_class"])

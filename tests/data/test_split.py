@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxr.data.sources import Films, read_folder
-from cxr.data.split import split_films
+from cxr.data.split import group_films, split_films
 from cxr.errors import UserError
 
 
@@ -12,6 +12,10 @@ def table(label, patient, split=None):
     classes = tuple("ABCD"[: max(label) + 1])
     split = np.array(split if split is not None else [""] * n)
     return Films(None, names, np.array(label), np.array(patient), split, classes)
+
+
+def deal(films, *how, copies=(), **options):
+    return split_films(films, group_films(films.patient, copies), *how, **options)
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def sides_of(films, split):
 
 
 def test_pooled_is_eight_to_two_stratified_and_by_patient(many):
-    split = split_films(many, "pooled", seed=0)
+    split = deal(many, "pooled", seed=0)
     for label in (0, 1):
         own = many.label == label
         assert abs((split[own] == "test").sum() - 0.2 * own.sum()) <= 1
@@ -38,16 +42,16 @@ def test_pooled_is_eight_to_two_stratified_and_by_patient(many):
 
 
 def test_split_depends_on_its_seed_alone(many):
-    first = split_films(many, "pooled", seed=0)
+    first = deal(many, "pooled", seed=0)
     np.random.seed(5)
-    assert np.array_equal(first, split_films(many, "pooled", seed=0))
-    assert not np.array_equal(first, split_films(many, "pooled", seed=1))
+    assert np.array_equal(first, deal(many, "pooled", seed=0))
+    assert not np.array_equal(first, deal(many, "pooled", seed=1))
 
 
 def test_given_keeps_the_test_folder_and_drops_its_patients_from_training(many):
     given = np.array(["test"] * 60 + ["val"] * 10 + ["train"] * 330)
     films = Films(None, many.file, many.label, many.patient, given, many.classes)
-    split = split_films(films, "given", seed=0)
+    split = deal(films, "given", seed=0)
     assert np.array_equal(split == "test", given == "test")
     shared = np.isin(films.patient, films.patient[:60]) & (films.patient != "") & (given != "test")
     assert shared.any() and np.array_equal(split == "unused", shared)
@@ -56,12 +60,12 @@ def test_given_keeps_the_test_folder_and_drops_its_patients_from_training(many):
 
 
 def test_no_validation(many):
-    assert set(split_films(many, "pooled", seed=0, val_fraction=0)) == {"train", "test"}
+    assert set(deal(many, "pooled", seed=0, val_fraction=0)) == {"train", "test"}
 
 
 def test_reference_set_given(cxr4):
     films = read_folder(cxr4)
-    split = split_films(films, "given", seed=0)
+    split = deal(films, "given", seed=0)
     assert (split == "unused").sum() == 475
     assert (split == "test").sum() == 740
     assert all(len(sides - {"unused"}) == 1 for sides in sides_of(films, split).values())
@@ -70,16 +74,42 @@ def test_reference_set_given(cxr4):
 
 def test_one_patient_with_most_films_of_a_class():
     films = table([0] * 40 + [1] * 33, [""] * 40 + ["big"] * 31 + ["b", "c"])
-    split = split_films(films, "pooled", seed=0)
+    split = deal(films, "pooled", seed=0)
     assert all(len(sides) == 1 for sides in sides_of(films, split).values())
     assert all(((films.label == 1) & (split == side)).any() for side in ("train", "val", "test"))
 
 
 def test_class_too_small_is_named_with_its_count():
     with pytest.raises(UserError, match="class B has 5 films of 1 patients.*none left for"):
-        split_films(table([0] * 40 + [1] * 5, [""] * 40 + ["one"] * 5), "pooled", seed=0)
+        deal(table([0] * 40 + [1] * 5, [""] * 40 + ["one"] * 5), "pooled", seed=0)
 
 
 def test_given_without_a_test_folder():
     with pytest.raises(UserError, match="no test folder"):
-        split_films(table([0] * 10 + [1] * 10, [""] * 20), "given", seed=0)
+        deal(table([0] * 10 + [1] * 10, [""] * 20), "given", seed=0)
+
+
+def test_copies_stay_together_with_their_patients(many):
+    alone = deal(many, "pooled", seed=0)
+    first, second = np.flatnonzero(alone == "test")[0], np.flatnonzero(alone == "train")[0]
+    group = group_films(many.patient, [(first, second)])
+    assert group[first] == group[second]
+    for row in (first, second):  # and with the other films of both patients
+        if many.patient[row]:
+            assert (group[many.patient == many.patient[row]] == group[row]).all()
+    split = deal(many, "pooled", seed=0, copies=[(first, second)])
+    assert len(set(split[group == group[first]])) == 1
+
+
+@pytest.mark.parametrize(("on_leak", "side"), [("drop", "unused"), ("keep", "train")])
+def test_what_becomes_of_a_leak(on_leak, side):
+    films = table([0, 1] * 20, [""] * 40, ["test"] * 10 + ["train"] * 30)
+    split = deal(films, "given", seed=0, val_fraction=0, copies=[(3, 20)], on_leak=on_leak)
+    assert split[20] == side and split[3] == "test" and (split[10:] == "train").sum() >= 29
+
+
+def test_a_leak_can_end_it():
+    films = table([0, 1] * 20, [""] * 40, ["test"] * 10 + ["train"] * 30)
+    with pytest.raises(UserError, match="1 training films, 20.jpg among them"):
+        deal(films, "given", seed=0, copies=[(3, 20)], on_leak="fail")
+    assert set(deal(films, "given", seed=0, on_leak="fail")) == {"train", "val", "test"}

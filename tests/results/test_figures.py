@@ -28,8 +28,8 @@ def all_figures(names: list[str], note: str = "") -> dict[str, Figure]:
         "confusion_matrix": figures.confusion_matrix(rng.integers(0, 50, (n, n)), names, names[0], note),
         "class_counts": figures.class_counts({"train": dict.fromkeys(names, 5), names[0]: {}}, note),
         "before_after": figures.before_after(films, films[::-1], names, names[0], note),
-        "worst_mistakes": figures.worst_mistakes(films, names, names[0], note),
-        "no_mistakes": figures.worst_mistakes(films[:0], [], names[0], note),
+        "captioned_films": figures.captioned_films(films, names, names[0], note),
+        "no_films": figures.captioned_films(films[:0], [], names[0], note),
         "precision_recall": figures.precision_recall(np.arange(40) % n, rng.random((40, n)), names, names[0], note),
     }
 
@@ -106,14 +106,14 @@ def test_before_after_puts_each_film_in_its_column(n):
 
 def test_bytes_are_shown_on_their_whole_range():
     films = np.full((1, 4, 4), 100, dtype=np.uint8)
-    fig = figures.worst_mistakes(films, ["a"], "Mistakes")
+    fig = figures.captioned_films(films, ["a"], "Mistakes")
     assert fig.axes[0].images[0].get_clim() == (0, 255)
 
 
-def test_worst_mistakes_shows_the_first_twelve_with_captions_apart():
-    captions = [f"true NORMAL\nsaid PNEUMONIA 0.9\nCOVID19_{'W' * 90}_{i:02}.jpeg" for i in range(14)]
-    films = np.arange(14, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
-    fig = figures.worst_mistakes(films, captions, "Mistakes")
+def test_captions_stay_apart():
+    captions = [f"true NORMAL\nsaid PNEUMONIA 0.9\nCOVID19_{'W' * 90}_{i:02}.jpeg" for i in range(12)]
+    films = np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    fig = figures.captioned_films(films, captions, "Mistakes")
     draw(fig)
     shown = [axes for axes in fig.axes if axes.images]
     assert [int(axes.images[0].get_array()[0, 0]) for axes in shown] == list(range(12))
@@ -126,8 +126,9 @@ def test_worst_mistakes_shows_the_first_twelve_with_captions_apart():
     assert not any(a.overlaps(axes.get_window_extent()) for a in boxes for axes in shown)
 
 
-def test_no_mistakes():
-    assert "no mistakes" in texts(figures.worst_mistakes(np.zeros((0, 8, 8), np.uint8), [], "Mistakes"))
+def test_no_films():
+    empty = np.zeros((0, 8, 8), np.uint8)
+    assert "no mistakes" in texts(figures.captioned_films(empty, [], "Mistakes", if_none="no mistakes"))
 
 
 @pytest.mark.parametrize("decimals", [1, 8])  # 1: nearly every score is a tie
@@ -174,7 +175,7 @@ def test_any_names_are_drawn_as_they_are_inside_the_figure(names):
 
 def test_names_from_macos_are_put_together_again():
     apart = unicodedata.normalize("NFD", "Müller_é")
-    fig = figures.worst_mistakes(np.zeros((1, 8, 8), np.uint8), [apart], "Mistakes")
+    fig = figures.captioned_films(np.zeros((1, 8, 8), np.uint8), [apart], "Mistakes")
     assert fig.axes[0].get_title() == "Müller_é" != apart
 
 

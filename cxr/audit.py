@@ -1,0 +1,75 @@
+"""python -m cxr.audit: what is wrong with a set of films, before anybody trains on it."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr.command_line import fail, read_cell
+from cxr.data.audit import SIZE, audit, known_copies, summary
+from cxr.data.decode import decode
+from cxr.data.sources import read_films
+from cxr.data.store import open_store
+from cxr.errors import UserError
+from cxr.results.leaderboard import markdown_table
+from cxr.results.run_folder import write_json
+
+USAGE = """python -m cxr.audit data=folder data.root=DIR [option=value …]
+Looks for bad files, copies, contradictions and leaks; options are those of cxr.train. Writes audit.json and a picture
+of each pair of copies to runs/NAME."""
+PICTURES = 200  # pairs that are pictured; audit.json names all
+
+
+def main() -> None:
+    """Exit codes: 0 looked at, whatever was found; 2 wrong options or no films."""
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        print(USAGE)
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        options, folder = read_cell(sys.argv[1:])
+        found = look(options, folder)
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    rows = [[what, f"{number:,}" if number else "none", example] for what, number, example in summary(found)]
+    films = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
+    print(f"\n{found['films']:,} films in {found['root']}: {films}\n")
+    print(markdown_table(["", "found", "such as"], rows))
+    print(f"\nall in {folder / 'audit.json'}")
+
+
+def look(options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Audit the films that the options name; returns what audit.json says."""
+    cache = Path(options["cache_dir"]).expanduser()
+    films = read_films(options["data"], cache)
+    store, copies = known_copies(films, cache)
+    _, films = open_store(films, SIZE, cache)  # without what cannot be read
+    found = audit(films, store, copies)
+    write_json(folder / "audit.json", found)
+    for number, copy in enumerate(found["copies"][:PICTURES], start=1):
+        picture_pair(films.root, copy, folder / "copies" / f"{number:03}.png")
+    return found
+
+
+def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
+    """Both films of a pair side by side, with what the set says of each."""
+    from cxr.results.figures import captioned_films
+
+    films = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
+    facts = zip(copy["files"], copy["labels"], copy["patients"], copy["splits"], strict=True)
+    captions = [
+        f"{file}\n{label}, patient {patient or 'unknown'}, {split or 'no split'}"
+        for file, label, patient, split in facts
+    ]
+    path.parent.mkdir(exist_ok=True)
+    captioned_films(films, captions, f"{copy['kind']}, likeness {copy['likeness']:.3f}", columns=2).savefig(
+        path, dpi=100
+    )
+
+
+if __name__ == "__main__":
+    main()

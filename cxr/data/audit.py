@@ -1,0 +1,168 @@
+"""What is wrong with a set of films before anybody trains on it: bad files, copies, contradictions, leaks."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr.data.cache import built, fingerprint
+from cxr.data.sources import Films, patient_of
+from cxr.data.split import group_films
+from cxr.data.store import Store, open_store
+from cxr.results.run_folder import read_table, write_table
+
+log = logging.getLogger(__name__)
+
+SIZE = 128  # pixels at which films are compared: always the same, so that no split depends on data.image_size
+VERSION = 1  # of find_copies: raise when it finds others
+TINY = 100  # pixels of the shorter side: ribs are hardly seen
+BLANK = 5  # standard deviation in gray levels of 255
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+Copies = Sequence[tuple[int, int, float]]  # rows of the table, and how alike they are
+
+
+def known_copies(films: Films, cache: Path) -> tuple[Store, Copies]:
+    """The films at the size at which they are compared, and the pairs that are copies of each other, as rows of the
+    table without what cannot be read. Each set of films is compared once, whatever becomes of names and labels."""
+    store, _ = open_store(films, SIZE, cache)
+
+    def compare(folder: Path) -> None:
+        from cxr.data.copies import find_copies  # which imports torch
+
+        log.info("comparing %d films with each other, once", len(store))
+        write_table(folder / "copies.csv", ("first", "second", "likeness"), find_copies(store))
+
+    with built(cache / f"copies-{fingerprint(VERSION, SIZE, store.facts['sha256'].tolist())}", compare) as folder:
+        found = read_table(folder / "copies.csv")
+    return store, [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in found]
+
+
+def audit(films: Films, store: Store, copies: Copies) -> dict[str, Any]:
+    """All findings, as they stand in audit.json.
+
+    Args:
+        films: the table of readable films, with those that were rejected.
+        store: their pixels and facts, SIZE pixels wide.
+        copies: what known_copies() found.
+    """
+    facts, file = store.facts, films.file
+    small = np.minimum(facts["width"], facts["height"]) < TINY
+    spread = np.concatenate(
+        [store[rows].std((1, 2)) for rows in np.array_split(np.arange(len(store)), len(store) // 512 + 1)]
+    )
+    named = np.array([FORMATS[Path(name).suffix.lower()] for name in file.tolist()])
+    return {
+        "root": str(films.root),
+        "note": films.note,
+        "films": len(films),
+        "classes": films.counts(),
+        "splits": {
+            name: int((films.split == name).sum()) for name in ("train", "val", "test") if (films.split == name).any()
+        },
+        "patients": len(set(films.patient.tolist()) - {""}),
+        "films_of_unknown_patients": int((films.patient == "").sum()),
+        "rejected": [{"file": name, "reason": why} for name, why in films.rejected],
+        "wrong_type": [
+            {"file": str(file[row]), "is": str(facts["format"][row])}
+            for row in np.flatnonzero(named != facts["format"])
+        ],
+        "tiny": [
+            {"file": str(file[row]), "width": int(facts["width"][row]), "height": int(facts["height"][row])}
+            for row in np.flatnonzero(small)
+        ],
+        "blank": file[spread < BLANK].tolist(),
+        "coloured": file[facts["coloured"] > 0].tolist(),
+        "copies": [describe(films, store, *pair) for pair in copies],
+        "leaks": leaks(films, copies),
+    }
+
+
+def describe(films: Films, store: Store, first: int, second: int, likeness: float) -> dict[str, Any]:
+    """A pair of copies: what they share, and what contradicts."""
+    sha256 = store.facts["sha256"]
+    if sha256[first] == sha256[second]:
+        kind = "same bytes"
+    elif np.array_equal(store[first], store[second]):
+        kind = "same pixels"
+    else:
+        kind = "near"
+    pair = np.array([first, second])
+    return {
+        "files": films.file[pair].tolist(),
+        "labels": [films.classes[i] for i in films.label[pair]],
+        "patients": films.patient[pair].tolist(),
+        "splits": films.split[pair].tolist(),
+        "kind": kind,
+        "likeness": round(likeness, 3),
+        "two_labels": bool(films.label[first] != films.label[second]),
+        "across": is_across(films.split[pair].tolist()),
+    }
+
+
+def is_across(splits: Sequence[str]) -> bool:
+    """Whether films of these given splits stand in test and elsewhere."""
+    return "test" in splits and set(splits) != {"test"}
+
+
+def leaks(films: Films, copies: Copies) -> dict[str, Any]:
+    """Films that stand beside test in the given split though they belong with a film of it.
+
+    A patient whose films are named by a number (person1004_virus_1686) is a possible leak: a source may have used a
+    number twice. One that a manifest names otherwise is a sure one.
+
+    Returns:
+        "patients": {"sure": …, "possible": …}, each {patient: {"test": films, "elsewhere": films}}; "copies": files
+        outside of test that are copies of a film in it; "films": how many films either rule takes out of training.
+    """
+    test = films.split == "test"
+    found: dict[str, dict[str, Any]] = {"sure": {}, "possible": {}}
+    shared = (set(films.patient[test].tolist()) & set(films.patient[~test].tolist())) - {""}
+    for patient in sorted(shared):
+        own = films.patient == patient
+        numbered = all(patient_of(file) for file in films.file[own].tolist())
+        counts = {"test": int((own & test).sum()), "elsewhere": int((own & ~test).sum())}
+        found["possible" if numbered else "sure"][patient] = counts
+    crossing = {
+        row for first, second, _ in copies for row in (first, second) if test[first] != test[second] and not test[row]
+    }
+    group = group_films(films.patient, [(first, second) for first, second, _ in copies])
+    gone = np.isin(group, group[test]) & ~test
+    return {"patients": found, "copies": films.file[sorted(crossing)].tolist(), "films": int(gone.sum())}
+
+
+def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """What audit() found, a line a question: what, how many, and an example or what it means."""
+    copies, patients = found["copies"], found["leaks"]["patients"]
+    kinds = {kind: [c for c in copies if c["kind"] == kind] for kind in ("same bytes", "same pixels", "near")}
+
+    def first(items: Sequence[Any]) -> str:
+        return "" if not items else str(items[0]["file"] if isinstance(items[0], Mapping) else items[0])
+
+    def pair(items: Sequence[Mapping[str, Any]]) -> str:
+        return " = ".join(items[0]["files"]) if items else ""
+
+    def films_of(kind: str) -> str:
+        return f"{sum(p['elsewhere'] for p in patients[kind].values())} films beside test" if patients[kind] else ""
+
+    lines = [("cannot be used", len(found["rejected"]), first(found["rejected"]))]
+    lines += [
+        ("another type than its name says", len(found["wrong_type"]), first(found["wrong_type"])),
+        (f"smaller than {TINY} pixels", len(found["tiny"]), first(found["tiny"])),
+        ("blank", len(found["blank"]), first(found["blank"])),
+        ("coloured", len(found["coloured"]), first(found["coloured"])),
+        ("pairs of the same bytes", len(kinds["same bytes"]), pair(kinds["same bytes"])),
+        ("pairs of the same pixels", len(kinds["same pixels"]), pair(kinds["same pixels"])),
+        ("pairs that show the same film", len(kinds["near"]), pair(kinds["near"])),
+    ]
+    two, across = ([c for c in copies if c[key]] for key in ("two_labels", "across"))
+    lines.append(("pairs under two labels", len(two), pair(two)))
+    if found["splits"].get("test"):
+        lines += [
+            ("pairs across the given split", len(across), pair(across)),
+            ("patients across the given split", len(patients["sure"]), films_of("sure")),
+            ("possible ones: a number in file names", len(patients["possible"]), films_of("possible")),
+        ]
+    return lines

@@ -1,0 +1,82 @@
+"""What the audit says of films that were made to be found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr.audit import main
+
+
+@pytest.fixture
+def bad(film, tmp_path):
+    """A small set, laid out with a given split, that has one of each fault."""
+    root = tmp_path / "films"
+    for i in range(6):
+        film(root / "train" / "NORMAL" / f"n{i}.png", seed=i, size=(150, 150))
+        film(root / "train" / "TB" / f"t{i}.jpg", seed=10 + i, size=(150, 150))
+        film(root / "test" / "NORMAL" / f"n{i}.png", seed=20 + i, size=(150, 150))
+        film(root / "test" / "TB" / f"t{i}.jpg", seed=30 + i, size=(150, 150))
+    (root / "train" / "TB" / "text.jpg").write_text("no film")
+    film(root / "train" / "TB" / "tiny.png", seed=40, size=(99, 200))
+    Image.new("L", (150, 150), 7).save(root / "train" / "TB" / "blank.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)).save(
+        root / "train" / "TB" / "colour.png"
+    )
+    film(root / "really.png", seed=41, size=(150, 150)).rename(root / "train" / "TB" / "named.jpg")
+    shutil.copy(root / "train" / "NORMAL" / "n0.png", root / "train" / "TB" / "twice.png")  # same bytes, two labels
+    Image.open(root / "test" / "TB" / "t1.jpg").save(root / "train" / "TB" / "again.png")  # same pixels, across
+    film(root / "train" / "NORMAL" / "person7_virus_1.png", seed=50, size=(150, 150))
+    film(root / "test" / "NORMAL" / "person7_virus_2.png", seed=51, size=(150, 150))
+    rows = ["file,patient", "train/NORMAL/n1.png,Kim", "train/NORMAL/n2.png,Kim", "test/NORMAL/n1.png,Kim"]
+    rows += [f"{side}/NORMAL/person7_virus_{i}.png,person7" for i, side in ((1, "train"), (2, "test"))]
+    (root / "manifest.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
+    code, out, err = run(
+        main, "data=folder", f"data.root={bad}", f"cache_dir={tmp_path}/c", f"hydra.run.dir={tmp_path}/r"
+    )
+    assert code == 0, err
+    found = json.loads((tmp_path / "r" / "audit.json").read_text())
+    assert found["films"] == 32 and found["rejected"] == [
+        {"file": "train/TB/text.jpg", "reason": "not a JPEG or PNG image"}
+    ]
+    assert found["wrong_type"] == [{"file": "train/TB/named.jpg", "is": "PNG"}]
+    assert found["tiny"] == [{"file": "train/TB/tiny.png", "width": 99, "height": 200}]
+    assert found["blank"] == ["train/TB/blank.png"] and found["coloured"] == ["train/TB/colour.png"]
+    copies = {frozenset(c["files"]): c for c in found["copies"]}
+    twice = copies.pop(frozenset(("train/NORMAL/n0.png", "train/TB/twice.png")))
+    assert (twice["kind"], twice["two_labels"], twice["across"]) == ("same bytes", True, False)
+    again = copies.pop(frozenset(("test/TB/t1.jpg", "train/TB/again.png")))
+    assert (again["kind"], again["two_labels"], again["across"]) == ("same pixels", False, True)
+    assert not copies
+    assert found["leaks"] == {
+        "patients": {
+            "sure": {"Kim": {"test": 1, "elsewhere": 2}},
+            "possible": {"person7": {"test": 1, "elsewhere": 1}},
+        },
+        "copies": ["train/TB/again.png"],
+        "films": 4,
+    }
+    assert len(list((tmp_path / "r" / "copies").iterdir())) == 2
+    for line in ("pairs under two labels", "test/TB/t1.jpg = train/TB/again.png", "audit.json"):
+        assert line in out
+
+
+def test_the_reference_set(run, cxr4, tmp_path):
+    """The leaks that its README counts."""
+    from cxr.data.audit import leaks
+    from cxr.data.sources import read_folder
+
+    found = leaks(read_folder(cxr4), [])["patients"]
+    assert len(found["sure"]) == 9 and sum(p["elsewhere"] for p in found["sure"].values()) == 22
+    assert len(found["possible"]) == 170 and sum(p["elsewhere"] for p in found["possible"].values()) == 453
+
+
+def test_wrong_options_are_one_line(run, tmp_path):
+    code, _, err = run(main, "data=folder", f"data.root={tmp_path}/no")
+    assert code == 2 and err.startswith("cxr: data.root=") and err.count("\n") == 1
