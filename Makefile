@@ -4,6 +4,7 @@ RUN = .venv/bin/python -m
 films = $(if $(DATA),data=folder 'data.root=$(DATA)')
 # Where decoded and drawn films lie, cxr's cache_dir.
 CACHE ?= $(HOME)/.cache/cxr
+kept = $(foreach what,store phantom copies giveaways,$(CACHE)/$(what)-*)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +28,9 @@ seeds: .venv/installed ## the grid with three seeds
 parallel: .venv/installed ## the grid, N cells at a time: for a GPU that one cell leaves idle
 	$(RUN) cxr.train -m launcher=parallel n=$(or $(N),2) model=cnn,resnet18 aug=on,off $(films)
 
+audit: .venv/installed ## what is wrong with the films, DATA=DIR
+	$(RUN) cxr.audit $(films)
+
 bench: .venv/installed ## speed, against the network alone and a student's loop
 	$(RUN) cxr.bench $(films)
 
@@ -45,8 +49,8 @@ lint: .venv/installed ## ruff
 clean: ## remove what make and Python left behind; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info && find cxr tests -name __pycache__ -prune -exec rm -rf {} +
 
-clean-cache: ## remove decoded and drawn films from CACHE; they are made anew when needed
-	@du -shc $(CACHE)/store-* $(CACHE)/phantom-* 2>/dev/null | tail -1 || true
-	rm -rf $(CACHE)/store-* $(CACHE)/phantom-*
+clean-cache: ## remove decoded and drawn films and what was found of them from CACHE
+	@du -shc $(kept) 2>/dev/null | tail -1 || true
+	rm -rf $(kept)
 
-.PHONY: help install sweep capstone seeds parallel bench scale board test lint clean clean-cache
+.PHONY: help install sweep capstone seeds parallel audit bench scale board test lint clean clean-cache

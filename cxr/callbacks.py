@@ -16,12 +16,13 @@ def now(trainer: pl.Trainer) -> float:
 
 
 class EpochTimer(Callback):
-    """How fast training went, and where the time of a cell was spent."""
+    """How training went: how fast, where the time of a cell was spent, and how validation wandered."""
 
     def __init__(self) -> None:
         self.begin = time.perf_counter()
         self.epochs: list[tuple[int, float]] = []  # films and seconds of each epoch's training steps
         self.validation = self.test = 0.0  # seconds
+        self.val_f1: list[float] = []  # validation macro F1 of each epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.films, self.epoch_begin = 0, now(trainer)
@@ -34,6 +35,8 @@ class EpochTimer(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.epochs.append((self.films, self.epoch_end - self.epoch_begin))
+        if "val/f1_macro" in trainer.callback_metrics:
+            self.val_f1.append(trainer.callback_metrics["val/f1_macro"].item())
 
     def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.side_begin = now(trainer)
@@ -48,8 +51,8 @@ class EpochTimer(Callback):
 
     def report(self) -> dict[str, Any]:
         """Of the part "train" of metrics.json: epochs, images_per_s (the first epoch, which warms up, left out where
-        there are more) and seconds since the callback was made; and of these, seconds spent in the steps of training,
-        validation and test."""
+        there are more) and seconds since the callback was made; of these, seconds spent in the steps of training,
+        validation and test; and validation macro F1 of each epoch."""
         films, seconds = zip(*(self.epochs[1:] or self.epochs), strict=True)
         return {
             "epochs": len(self.epochs),
@@ -60,6 +63,7 @@ class EpochTimer(Callback):
                 "validation": round(self.validation, 3),
                 "test": round(self.test, 3),
             },
+            "val_f1_macro": self.val_f1,
         }
 
 

@@ -9,25 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torchmetrics
 import torchvision
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import cxr
 from cxr import dashboard
 from cxr.allocator import keep_freed_memory
 from cxr.callbacks import EpochLine, EpochTimer
-from cxr.checkpoints import BEST, LAST, DirectCheckpointIO, LastCheckpoint, best_checkpoint
+from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
+from cxr.evaluation import evaluate, give_aways
 from cxr.models.classifier import Classifier, load_classifier
-from cxr.results.metrics import as_plain, per_class_table
-from cxr.results.run_folder import METRICS, write_json, write_predictions
+from cxr.results.console import report
+from cxr.results.run_folder import METRICS, PREDICTIONS, write_json, write_predictions
+from cxr.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,14 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     results = {side: evaluate(best, data, side, config["trainer"], timer) for side in sides}
     scores, (index, labels, probabilities) = results["test"]
     files = data.films.file[index].tolist()
-    write_predictions(folder / "predictions.csv", files, data.films.classes, labels.tolist(), probabilities.tolist())
+    write_predictions(folder / PREDICTIONS, files, data.films.classes, labels.tolist(), probabilities.tolist())
     metrics = {
         "classes": list(data.films.classes),
         "n_test": len(labels),
         "note": data.note,
         "test": scores,
         "val": results["val"][0] if cell.has_val else None,
+        "give_aways": give_aways(best, data, config["trainer"], timer, results["test"][1]),
         "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),
     }
@@ -125,55 +126,6 @@ def build_cell(config: Mapping[str, Any], folder: Path, shared_console: bool = F
     return Cell(data, model, build_trainer(options, folder, logger, callbacks), timer, has_val)
 
 
-def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning's Trainer with the options `trainer.*`, silent but for what the callbacks say."""
-    options = dict(options)
-    if options["precision"] == "auto":
-        options["precision"] = best_precision(options["accelerator"])
-    try:
-        return pl.Trainer(
-            **options,
-            default_root_dir=folder,
-            logger=logger,
-            callbacks=callbacks,
-            plugins=[DirectCheckpointIO()],
-            enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise UserError(f"trainer.*: Lightning refuses these options: {' '.join(str(error).split())}") from error
-
-
-def best_precision(accelerator: str) -> str:
-    """bf16-mixed where the hardware that will be used multiplies bf16 faster than fp32, else 32-true."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        # torch has no public question for it; where this one is missing, fp32 is right if slow.
-        fast = (
-            getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-            or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        )
-    else:
-        fast = False
-    return "bf16-mixed" if fast else "32-true"
-
-
-def evaluate(
-    model: Classifier, data: CXRDataModule, side: str, options: Mapping[str, Any], timer: EpochTimer
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Figures as in metrics.json, and rows (N,), labels (N,) and probabilities (N, C), of the val or test films."""
-    kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
-    trainer = build_trainer(kept, data.cache, None, [timer])
-    evaluation = trainer.validate if side == "val" else trainer.test
-    evaluation(model, datamodule=data, verbose=False)
-    index, labels, logits = (t.cpu() for t in model.evaluation())
-    scores = as_plain({k: v.cpu() for k, v in model.scores.items()}, data.films.classes)
-    return scores, (index.numpy(), labels.numpy(), logits.softmax(1).numpy())
-
-
 def device_name(trainer: pl.Trainer) -> str:
     """The name of what trained, as a person knows it."""
     device = trainer.strategy.root_device.type
@@ -194,18 +146,3 @@ def versions() -> dict[str, str]:
         "cxr": cxr,
     }
     return {"python": platform.python_version()} | {name: module.__version__ for name, module in modules.items()}
-
-
-def report(folder: Path, metrics: Mapping[str, Any]) -> str:
-    """What the console says of a finished run."""
-    test, chosen = metrics["test"], "best epoch by validation macro F1" if metrics["val"] else "last epoch"
-    lines = [
-        "",
-        f"{folder.name}: {metrics['n_test']} test films, opened once, {chosen}",
-        per_class_table(test),
-        f"accuracy {test['accuracy']:.3f}, macro F1 {test['f1_macro']:.3f} (the plain mean of the classes' F1), "
-        f"macro AUROC {test['auroc_macro']:.3f}",
-        *([f"{metrics['note']}"] if metrics["note"] else []),
-        f"all in {folder}",
-    ]
-    return "\n".join(lines)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cxr.command_line import fail
 from cxr.errors import UserError
-from cxr.results import leaderboard
+from cxr.results import comparison, leaderboard
 
 
 def main() -> None:
@@ -19,6 +19,8 @@ def main() -> None:
     except UserError as error:
         fail(error)
     print(leaderboard.grid(leaderboard.write(sweep)))
+    for line in comparison.write(sweep):
+        print(f"- {line}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxr.command_line import CONF, CommandLine, fail, prepare
 from cxr.errors import UserError
-from cxr.results import leaderboard
+from cxr.results import comparison, leaderboard
 from cxr.results.run_folder import STATUS, read_json, write_status
 
 
@@ -63,7 +63,10 @@ def sweep(command: CommandLine) -> None:
         if not failed:  # not a cell's error, which its log and the leaderboard hold
             raise
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
-    print(f"\n{leaderboard.grid(rows)}\n\nall runs: {command.folder / 'leaderboard.md'}")
+    print(f"\n{leaderboard.grid(rows)}\n")
+    for line in comparison.write(command.folder):
+        print(f"- {line}")
+    print(f"\nall runs: {command.folder / 'leaderboard.md'}")
     if failed:
         raise SystemExit(1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr import leaderboard, predict
+from cxr import audit, leaderboard, predict
 from cxr.command_line import prepare, read_cells
 from cxr.options import RULES
 from cxr.train import main
@@ -55,7 +55,15 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if "cxr.bench" in command:  # tests/test_bench.py runs it
         assert read_cells([word for word in words if "=" in word])
         return
-    module = {"cxr.train": main, "cxr.predict": predict.main, "cxr.leaderboard": leaderboard.main}[command.split()[2]]
+    modules = {
+        "cxr.train": main,
+        "cxr.predict": predict.main,
+        "cxr.leaderboard": leaderboard.main,
+        "cxr.audit": audit.main,
+    }
+    module = modules[command.split()[2]]
+    if module is audit.main:
+        words.append(f"cache_dir={cache}")
     if module is main and "--help" not in words:
         small = [] if "data=folder" in command else ["data.films=120"]
         words = [*words, *FEWER, *small, f"cache_dir={cache}"]
@@ -69,14 +77,14 @@ def test_make_target(command, drawn, tmp_path, monkeypatch):
     line = made(command.replace("DIR", str(drawn)))
     if "cxr.train" in line:
         prepare(shlex.split(line.partition("cxr.train ")[2]), "config")
-    elif "cxr.bench" in line:
+    elif "cxr.bench" in line or "cxr.audit" in line:
         read_cells([word for word in shlex.split(line) if "=" in word])
     else:
         assert line.split()[0] in ("python", "ruff", "rm")
 
 
 def test_clean_cache_removes_what_cxr_made_and_nothing_else(tmp_path):
-    for name in ("store-32px-1/2", "phantom-400-0-3", "mine"):
+    for name in ("store-32px-1/2", "phantom-400-0-3", "copies-1", "giveaways-1", "mine"):
         (tmp_path / name).mkdir(parents=True)
     make("clean-cache", f"CACHE={tmp_path}")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
@@ -86,7 +94,7 @@ def test_make_sweep_with_and_without_a_folder():
     assert made("make sweep") == "python -m cxr.train -m model=cnn,resnet18 aug=on,off"
     assert shlex.split(made("make sweep DATA='/a b'"))[-1] == "data.root=/a b"
     assert {line.split()[0] for line in make().splitlines()} == {
-        *("help", "install", "sweep", "capstone", "seeds", "parallel", "bench", "scale"),
+        *("help", "install", "sweep", "capstone", "seeds", "parallel", "audit", "bench", "scale"),
         *("board", "test", "lint", "clean", "clean-cache"),
     }
 

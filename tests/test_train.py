@@ -25,9 +25,12 @@ def test_run_folder_holds_what_design_names(folder):
     assert config["choices"] == {"model": "cnn", "aug": "on", "seed": 0}
     assert config["trainer"]["max_epochs"] == 2 and config["aug"]["flip"] == 0.5
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics.keys() == {"classes", "n_test", "note", "test", "val", "train", "versions"}
+    assert metrics.keys() == {"classes", "n_test", "note", "test", "val", "give_aways", "train", "versions"}
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
-    assert metrics["train"].keys() == {"epochs", "images_per_s", "seconds", "seconds_in", "device", "precision"}
+    assert metrics["train"].keys() == {
+        *("epochs", "images_per_s", "seconds", "seconds_in", "val_f1_macro", "device", "precision"),
+    }
+    assert metrics["test"]["ci95"].keys() == metrics["test"].keys() - {"ci95", "confusion_matrix"}
     spent = metrics["train"]["seconds_in"]
     assert spent.keys() == {"training", "validation", "test"} and all(s > 0 for s in spent.values())
     assert sum(spent.values()) < metrics["train"]["seconds"]
@@ -51,6 +54,23 @@ def test_metrics_follow_from_the_predictions(folder):
     assert {r["file"]: r["label"] for r in rows} == tested
 
 
+def test_give_aways_follow_from_the_films_and_the_predictions(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    found = metrics["give_aways"]
+    rules = ("majority_class", "file_facts", "nearest_neighbour", "lungs_black", "only_lungs", "normal_or_pneumonia")
+    assert tuple(found) == rules
+    rows = read_table(folder / "predictions.csv")
+    counts = [sum(r["label"] == c for r in rows) for c in metrics["classes"]]
+    assert found["majority_class"]["accuracy"] == pytest.approx(max(counts) / len(rows))
+    two = [r for r in rows if r["label"] in ("NORMAL", "PNEUMONIA")]
+    right = [(r["label"] == "NORMAL") == (float(r["prob_NORMAL"]) >= float(r["prob_PNEUMONIA"])) for r in two]
+    assert found["normal_or_pneumonia"]["films"] == len(two) < len(rows)
+    assert found["normal_or_pneumonia"]["accuracy"] == pytest.approx(np.mean(right))
+    for name in rules:
+        low, high = found[name]["ci95"]["f1_macro"]
+        assert low <= found[name]["f1_macro"] <= high
+
+
 def test_no_patient_stands_on_two_sides(folder):
     sides = {}
     for row in read_table(folder / "split.csv"):
@@ -67,6 +87,7 @@ def test_best_checkpoint_has_the_highest_validation_macro_f1(folder):
     assert best["global_step"] - 1 == steps[int(np.argmax(f1))]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["val"]["f1_macro"] == pytest.approx(max(f1), abs=1e-6)
+    assert metrics["train"]["val_f1_macro"] == pytest.approx(f1, abs=1e-6)
 
 
 def test_last_checkpoint_is_the_last_epoch_and_all_that_training_could_go_on_from(run, tmp_path, small):

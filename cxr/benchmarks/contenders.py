@@ -24,8 +24,9 @@ from torchvision.datasets import ImageFolder
 
 from cxr.allocator import keep_freed_memory
 from cxr.benchmarks.repeated import repeat_films
-from cxr.cell import best_precision, build_cell, device_name
+from cxr.cell import build_cell, device_name
 from cxr.models.classifier import Classifier, best_device
+from cxr.trainer import best_precision
 
 Spec = dict[str, Any]
 

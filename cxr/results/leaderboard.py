@@ -8,6 +8,9 @@ from typing import Any
 from cxr.results.run_folder import HEADLINES, METRICS, STATUS, read_json, read_status, write_table
 
 COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
+# Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see Films.note.
+MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note")
+WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
 
 Row = dict[str, Any]
 
@@ -22,21 +25,31 @@ def collect(sweep: Path) -> list[Row]:
     rows = []
     for status, folder in sorted(told, key=lambda pair: (pair[0].get("started", 0), pair[1])):
         metrics = read_json(folder / METRICS)
-        train = metrics.get("train", {})
+        train, test = metrics.get("train", {}), metrics.get("test", {})
+        low, high = test.get("ci95", {}).get("f1_macro", ("", ""))
         rows.append(
             {
                 **status.get("choices", {}),
                 "status": status.get("status", ""),
                 "error": status.get("error", ""),
-                **{key: metrics.get("test", {}).get(key, "") for key in HEADLINES},
+                **{key: test.get(key, "") for key in HEADLINES},
                 "epochs": train.get("epochs", ""),
                 "seconds": status.get("seconds", ""),
                 "images_per_s": train.get("images_per_s", ""),
                 "run": folder.name,
+                "f1_macro_low": low,
+                "f1_macro_high": high,
+                "val_f1_spread": late_spread(train.get("val_f1_macro", [])),
                 "note": metrics.get("note", ""),
             }
         )
     return rows
+
+
+def late_spread(figures: Sequence[float]) -> float | str:
+    """How far a figure wandered over the last third of the epochs: its highest less its lowest value; "" of too few."""
+    last = figures[-max(len(figures) // 3, 2) :]
+    return max(last) - min(last) if len(figures) > 2 else ""
 
 
 def write(sweep: Path) -> list[Row]:
@@ -44,7 +57,7 @@ def write(sweep: Path) -> list[Row]:
     rows = collect(sweep)
     header = [*choices(rows), *COLUMNS]
     part = sweep / f".leaderboard.{os.getpid()}"
-    write_table(part, [*header, "note"], [[row.get(key, "") for key in (*header, "note")] for row in rows])
+    write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
     part.replace(sweep / "leaderboard.csv")
     part.write_text(as_markdown(rows), encoding="utf-8")
     part.replace(sweep / "leaderboard.md")
@@ -53,7 +66,7 @@ def write(sweep: Path) -> list[Row]:
 
 def choices(rows: Sequence[Row]) -> list[str]:
     """The options that the runs of a sweep were told, in the order of the command line."""
-    return list(dict.fromkeys(key for row in rows for key in row if key not in (*COLUMNS, "note")))
+    return list(dict.fromkeys(key for row in rows for key in row if key not in (*COLUMNS, *MORE)))
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -66,8 +79,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
 def grid(rows: Sequence[Row]) -> str:
     """The capstone's own table, macro F1 by model and augmentation, and a sentence on what the number is.
 
-    Where a sweep has more options, each combination of their values is a line. Runs that differ in the seed alone
-    share a cell: its mean, ± the standard deviation, and how many seeds.
+    Where a sweep has more options, each combination of their values is a line. A run of one seed stands with its
+    interval. Runs that differ in the seed alone share a cell: its mean, ± the standard deviation, and how many seeds.
     """
     lines = list(dict.fromkeys(line_of(row) for row in rows))
     augs = list(dict.fromkeys(row.get("aug", "") for row in rows))
@@ -93,7 +106,9 @@ def cell(rows: Sequence[Row]) -> str:
         return ", ".join(f"{score:.4f}" for score in scores)
     mean = sum(scores) / len(scores)
     if len(scores) == 1:
-        return f"{mean:.4f}"
+        (run,) = (row for row in rows if row["f1_macro"] != "")
+        ends = run.get("f1_macro_low", ""), run.get("f1_macro_high", "")
+        return f"{mean:.4f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] != "" else "")
     deviation = (sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) ** 0.5
     return f"{mean:.4f} ± {deviation:.4f} ({len(scores)} seeds)"
 
@@ -103,10 +118,16 @@ def sentence(rows: Sequence[Row]) -> str:
     seeds = len({row.get("seed") for row in rows})
     parts = [
         "Macro F1 is the plain mean of the classes' F1 on the test films, which were opened once, after training.",
-        "One seed a cell: a difference between cells may be chance."
+        "[low, high]: 95 % interval over patients, of one trained network: another seed would have given another."
         if seeds == 1
         else "± is the standard deviation over seeds.",
     ]
+    spreads = [row["val_f1_spread"] for row in rows if row.get("val_f1_spread", "") != ""]
+    if spreads and max(spreads) > WIDE:
+        parts.append(
+            f"Over the last third of its epochs, validation macro F1 of one run wandered by {max(spreads):.3f}: there, "
+            "the last epoch is a lottery."
+        )
     if failed := sum(row["status"] in ("failed", "lost") for row in rows):
         parts.append(f"{failed} of {len(rows)} runs did not finish.")
     parts += [f"**{note[0].upper()}{note[1:]}.**" for note in sorted({row["note"] for row in rows} - {""})]

@@ -63,14 +63,24 @@ def as_plain(computed: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str
 
 
 def per_class_table(scores: Mapping[str, Any]) -> str:
-    """Precision, recall, F1 and support of each class, and their macro means, as lines of text."""
+    """Precision, recall, F1 and support of each class, recall and F1 with their intervals, and the macro means, as
+    lines of text."""
     width = max(len("macro mean"), *map(len, scores["per_class"]))
-    lines = [f"{'class':<{width}}  precision  recall      F1   films"]
+    lines = [f"{'class':<{width}}  precision  {'recall':<20}  {'F1':<20}  films"]
+
+    def line(
+        name: str, figures: Mapping[str, float], ends: Mapping[str, Sequence[float]], suffix: str, films: int
+    ) -> str:
+        recall, f1 = (f"{figures[key + suffix]:.3f} {shown_interval(ends[key + suffix])}" for key in ("recall", "f1"))
+        return f"{name:<{width}}  {figures['precision' + suffix]:9.3f}  {recall:<20}  {f1:<20}  {films:5d}"
+
     for name, s in scores["per_class"].items():
-        lines.append(f"{name:<{width}}  {s['precision']:9.3f}  {s['recall']:6.3f}  {s['f1']:6.3f}  {s['support']:6d}")
+        lines.append(line(name, s, scores["ci95"]["per_class"][name], "", s["support"]))
     total = sum(s["support"] for s in scores["per_class"].values())
-    lines.append(
-        f"{'macro mean':<{width}}  {scores['precision_macro']:9.3f}  {scores['recall_macro']:6.3f}  "
-        f"{scores['f1_macro']:6.3f}  {total:6d}"
-    )
+    lines.append(line("macro mean", scores, scores["ci95"], "_macro", total))
     return "\n".join(lines)
+
+
+def shown_interval(ends: Sequence[float]) -> str:
+    """[low, high] with three digits."""
+    return f"[{ends[0]:.3f}, {ends[1]:.3f}]"

@@ -5,7 +5,7 @@ import pytest
 
 from cxr.leaderboard import main
 from cxr.results import leaderboard
-from cxr.results.run_folder import METRICS, read_status, read_table, write_json, write_status
+from cxr.results.run_folder import METRICS, read_json, read_status, read_table, write_json, write_status
 
 
 def add(sweep, model, aug, seed, f1=None, status="done", error="", note=""):
@@ -14,7 +14,13 @@ def add(sweep, model, aug, seed, f1=None, status="done", error="", note=""):
     choices = {"model": model, "aug": aug, "seed": seed}
     write_status(folder, status, error, choices=choices, started=len(list(sweep.iterdir())), seconds=3.5)
     if f1 is not None:
-        test = {"f1_macro": f1, "accuracy": 0.9, "precision_macro": 0.8, "recall_macro": 0.7}
+        test = {
+            "f1_macro": f1,
+            "ci95": {"f1_macro": [f1 - 0.1, f1 + 0.1]},
+            "accuracy": 0.9,
+            "precision_macro": 0.8,
+            "recall_macro": 0.7,
+        }
         write_json(folder / METRICS, {"test": test, "train": {"epochs": 2, "images_per_s": 50.0}, "note": note})
     return folder
 
@@ -33,14 +39,14 @@ def test_rows_and_grid(tmp_path):
     assert [row["run"] for row in rows][:2] == ["cnn_aug-on_seed-0", "cnn_aug-off_seed-0"]
     assert list(rows[0]) == [
         *("model", "aug", "seed", "status", "error", "f1_macro", "accuracy", "precision_macro", "recall_macro"),
-        *("epochs", "seconds", "images_per_s", "run", "note"),
+        *("epochs", "seconds", "images_per_s", "run", "f1_macro_low", "f1_macro_high", "val_f1_spread", "note"),
     ]
     assert (rows[0]["f1_macro"], rows[0]["seconds"], rows[0]["epochs"]) == ("0.5", "3.5", "2")
     assert (rows[4]["status"], rows[4]["error"], rows[4]["f1_macro"]) == ("failed", "ValueError: a|b", "")
     text = (tmp_path / "leaderboard.md").read_text()
     lines = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert lines[0] == ["macro F1", "aug=on", "aug=off"]
-    assert lines[2] == ["cnn", "0.5000", "0.6000"]
+    assert lines[2] == ["cnn", "0.5000 [0.400, 0.600]", "0.6000 [0.500, 0.700]"]
     assert lines[3] == ["net", "0.7500 ± 0.0707 (2 seeds)", "failed"]
     assert "1 of 5 runs did not finish" in text and "a\\|b" in text
 
@@ -49,7 +55,19 @@ def test_notes_and_single_seed_are_said(tmp_path):
     add(tmp_path, "cnn", "on", 0, 0.5, note="drawn films (phantom): says nothing about patients")
     text = leaderboard.grid(leaderboard.collect(tmp_path))
     assert "Drawn films (phantom): says nothing about patients" in text
-    assert "One seed a cell" in text
+    assert "another seed would have given another" in text
+
+
+def test_a_lottery_is_called_one(tmp_path):
+    folder = add(tmp_path, "cnn", "on", 0, 0.5)
+    for figures, wide in (
+        ([0.1, 0.5, 0.8, 0.8, 0.81, 0.8], False),
+        ([0.8, 0.8, 0.8, 0.8, 0.9, 0.62], True),
+        ([0.2, 0.9], False),
+    ):
+        metrics = read_json(folder / METRICS)
+        write_json(folder / METRICS, metrics | {"train": {"val_f1_macro": figures}})
+        assert ("wandered by 0.280" in leaderboard.grid(leaderboard.collect(tmp_path))) == wide
 
 
 def test_a_run_whose_process_has_gone_is_lost(tmp_path):

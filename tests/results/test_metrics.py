@@ -42,6 +42,10 @@ def test_training_metrics(predicted):
 def test_table_of_classes(predicted):
     metrics = evaluation_metrics(2)
     metrics.update(torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), torch.tensor([0, 1, 1]))
-    text = per_class_table(as_plain(metrics.compute(), ("NORMAL", "TUBERCULOSIS")))
-    assert text.splitlines()[2].split() == ["TUBERCULOSIS", "1.000", "0.500", "0.667", "2"]
-    assert text.splitlines()[-1].split() == ["macro", "mean", "0.750", "0.750", "0.667", "3"]
+    scores = as_plain(metrics.compute(), ("NORMAL", "TUBERCULOSIS"))
+    ends = {"recall": [0.1, 0.9], "f1": [0.2, 0.8]}
+    macro = {f"{key}_macro": [0.3, 0.7] for key in ends}
+    text = per_class_table(scores | {"ci95": {"per_class": dict.fromkeys(scores["per_class"], ends), **macro}})
+    row = "TUBERCULOSIS      1.000  0.500 [0.100, 0.900]  0.667 [0.200, 0.800]      2"
+    assert text.splitlines()[2] == row
+    assert text.splitlines()[-1] == "macro mean        0.750  0.750 [0.300, 0.700]  0.667 [0.300, 0.700]      3"
