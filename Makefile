@@ -4,7 +4,7 @@ RUN = .venv/bin/python -m
 films = $(if $(DATA),data=folder 'data.root=$(DATA)')
 # Where decoded and drawn films lie, cxr's cache_dir.
 CACHE ?= $(HOME)/.cache/cxr
-kept = $(foreach what,store phantom copies giveaways,$(CACHE)/$(what)-*)
+kept = $(foreach what,store phantom copies giveaways,'$(CACHE)'/$(what)-*)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,7 @@ clean: ## remove what make and Python left behind; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info && find cxr tests -name __pycache__ -prune -exec rm -rf {} +
 
 clean-cache: ## remove decoded and drawn films and what was found of them from CACHE
+	@test -n '$(CACHE)'
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)
 

@@ -41,8 +41,10 @@ def main() -> None:
         if not any(word.startswith(default[: default.index("=") + 1]) for word in words):
             words.append(default)
     try:
-        if not told.json.absolute().parent.is_dir():
-            raise UserError(f"--json {told.json}: no such folder")
+        if not told.json.absolute().parent.is_dir() or told.json.is_dir():
+            raise UserError(f"--json {told.json}: not a file in a folder that is there")
+        if any(word.startswith("launcher=") for word in words):
+            raise UserError("launcher: the benchmark measures one cell after the other; leave it out")
         cells = read_cells(words)
         with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
             measured = (scale if told.scale else compare)(cells, words, told, Path(folder))

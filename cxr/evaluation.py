@@ -21,7 +21,7 @@ def evaluate(
     """Figures as in metrics.json, with their intervals, and rows (N,), labels (N,) and probabilities (N, C), of the val
     or test films."""
     kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
-    trainer = build_trainer(kept, data.cache, None, [timer])
+    trainer = build_trainer(kept, data.cache, False, [timer])  # None: a logger of Lightning's own
     evaluation = trainer.validate if side == "val" else trainer.test
     evaluation(model, datamodule=data, verbose=False)
     index, labels, logits = (t.cpu() for t in model.evaluation())

@@ -53,7 +53,9 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
         (["model=vgg"], "model=vgg: unknown"),
         (["--repeats", "0"], "--repeats must be at least 1"),
         (["data=folder"], "data.root is missing"),
-        (["--json", "/no/such/b.json"], "--json /no/such/b.json: no such folder"),
+        (["--json", "/"], "--json /: not a file in a folder"),
+        (["launcher=parallel"], "launcher: "),
+        (["--json", "/no/such/b.json"], "--json /no/such/b.json: not a file in a folder"),
     ],
 )
 def test_wrong_options_get_one_line(run, words, says):

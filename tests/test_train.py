@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -36,6 +37,19 @@ def test_run_folder_holds_what_design_names(folder):
     assert sum(spent.values()) < metrics["train"]["seconds"]
     assert metrics["train"]["epochs"] == 2 and metrics["train"]["images_per_s"] > 0
     assert metrics["versions"]["torch"] == torch.__version__
+
+
+def test_the_cache_holds_only_what_clean_cache_removes(folder, cache):
+    made = {path.name.partition("-")[0] for path in cache.iterdir()}
+    assert made <= {"store", "phantom", "copies", "giveaways", ".lock"}
+    store = next(cache.glob("store-128px-*/*/"))
+    assert store.stat().st_mode & 0o055 == 0o055 & ~_umask(), "others on this machine may read it"
+
+
+def _umask():
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def test_metrics_follow_from_the_predictions(folder):

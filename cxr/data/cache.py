@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -35,7 +35,8 @@ def built(target: Path, build: Callable[[Path], None]) -> Iterator[Path]:
     try:
         with locked(target.parent):
             if not target.exists():
-                work = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+                work = target.parent / f".building-{uuid.uuid4().hex}"
+                work.mkdir()  # unlike mkdtemp's folders, others may read it as far as our umask lets them
                 try:
                     build(work)
                     os.rename(work, target)

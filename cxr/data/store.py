@@ -74,7 +74,7 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[Store, Films]:
         The store, and the table of the N films that could be read; the others stand in its `rejected`.
 
     Raises:
-        UserError: the cache cannot be written, or the disk has too little room.
+        UserError: the cache cannot be written, the disk has too little room, or no film can be read.
     """
     table = [
         dict(zip(("file", "label", "patient", "bytes", "mtime_ns", "mode"), row, strict=True))
@@ -96,6 +96,9 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[Store, Films]:
                 shutil.rmtree(other, ignore_errors=True)
     log.info("store: %d films of %dx%d, %.0f MB, in %s", len(images), size, size, images.nbytes / 1e6, folder)
     rejected = {slot: row["rejected"] for slot, row in enumerate(index) if row["rejected"]}
+    if len(rejected) == len(films):
+        slot, why = next(iter(rejected.items()))
+        raise UserError(f"{films.root}: none of its {len(films)} films can be read; {films.file[slot]}: {why}")
     used = np.setdiff1d(np.arange(len(films)), list(rejected))
     facts = {name: np.array([index[slot][name] for slot in used], dtype=np.str_) for name in ("format", "sha256")}
     for name in ("bytes", "width", "height", "coloured"):
@@ -116,8 +119,11 @@ def earlier_films(folder: Path) -> dict[tuple[str, ...], tuple[dict[str, str], n
     """What the stores beside `folder` hold, by what tells that a film is unchanged: its row of the index and pixels."""
     found = {}
     for index in folder.parent.glob(f"[!.]*/{INDEX_FILE}"):
-        images = np.load(index.with_name("films.npy"), mmap_mode="r")
-        for row, pixels in zip(read_table(index), images, strict=True):
+        try:
+            images, rows = np.load(index.with_name("films.npy"), mmap_mode="r"), read_table(index)
+        except (OSError, ValueError):  # a damaged store: everything is decoded anew
+            continue
+        for row, pixels in zip(rows, images, strict=len(rows) == len(images)):
             if not row["rejected"]:
                 found[tuple(row[key] for key in UNCHANGED)] = (row, pixels)
     return found

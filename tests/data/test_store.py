@@ -191,3 +191,21 @@ def test_the_odd_films_are_used_or_named(tmp_path, odd, film):
     accounted = {*used.file.tolist(), *(file for file, _ in used.rejected)}
     assert accounted == {f"NORMAL/{p.name}" for p in originals} | {"TB/x.png"}
     assert {file.split("/")[1][:2] for file, _ in used.rejected} == {"01", "02", "03", "10"}
+
+
+def test_no_film_that_can_be_read_is_one_line(tmp_path, film):
+    for name in ("NORMAL/a.png", "TB/b.png"):
+        film(tmp_path / "in" / name).write_text("no film")
+    with pytest.raises(UserError, match="none of its 2 films can be read; NORMAL/a.png: not a JPEG or PNG"):
+        open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+
+
+def test_a_damaged_earlier_store_is_built_anew(tmp_path, film):
+    film(tmp_path / "in" / "NORMAL" / "a.png")
+    film(tmp_path / "in" / "TB" / "b.png", seed=1)
+    open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    (damaged,) = (tmp_path / "cache").glob("*/*/films.npy")
+    damaged.write_bytes(b"half")
+    film(tmp_path / "in" / "TB" / "c.png", seed=2)
+    store, films = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    assert np.array_equal(store[0], decode(films.root / "NORMAL/a.png", 16).pixels)
