@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from cxr.command_line import fail, read_cell
-from cxr.data.audit import SIZE, audit, known_copies, summary
+from cxr.data.audit import audit, known_copies, summary
 from cxr.data.decode import decode
 from cxr.data.sources import read_films
-from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.results.leaderboard import markdown_table
 from cxr.results.run_folder import write_json
@@ -46,8 +45,7 @@ def look(options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Audit the films that the options name; returns what audit.json says."""
     cache = Path(options["cache_dir"]).expanduser()
     films = read_films(options["data"], cache)
-    store, copies = known_copies(films, cache)
-    _, films = open_store(films, SIZE, cache)  # without what cannot be read
+    store, films, copies = known_copies(films, cache)
     found = audit(films, store, copies)
     write_json(folder / "audit.json", found)
     for number, copy in enumerate(found["copies"][:PICTURES], start=1):

@@ -128,15 +128,7 @@ def speed_table(found: Mapping[str, Runs], ratios: Mapping[tuple[str, str], Any]
             ]
         )
     header = [
-        "model",
-        "aug",
-        "network alone",
-        "cxr",
-        "student",
-        "cxr / network",
-        "cxr / student",
-        "MB alone",
-        "MB more",
+        *("model", "aug", "network alone", "cxr", "student", "cxr / network", "cxr / student", "MB alone", "MB more")
     ]
     about = f"{ours[0]['device']}, {ours[0]['precision']}"
     title = f"Training, images/s, median [lowest, highest] of {repeats} or more; {about}"

@@ -17,18 +17,24 @@ Predicted = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows (N,), labels (N,) 
 
 def evaluate(
     model: Classifier, data: CXRDataModule, side: str, options: Mapping[str, Any], timer: EpochTimer
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Figures as in metrics.json, with their intervals, and rows (N,), labels (N,) and probabilities (N, C), of the val
-    or test films."""
+) -> tuple[dict[str, Any], Predicted]:
+    """Figures of the val or test films as in metrics.json, with their intervals, and what was predicted."""
+    index, labels, probabilities = predicted = predict(model, data, side, options, timer)
+    scores = as_plain({k: v.cpu() for k, v in model.scores.items()}, data.films.classes)
+    scores["ci95"] = intervals(labels, probabilities, data.group[index], data.films.classes)
+    return scores, predicted
+
+
+def predict(
+    model: Classifier, data: CXRDataModule, side: str, options: Mapping[str, Any], timer: EpochTimer
+) -> Predicted:
+    """What a network says of the val or test films; its `scores` are theirs then."""
     kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
-    trainer = build_trainer(kept, data.cache, False, [timer])  # None: a logger of Lightning's own
+    trainer = build_trainer(kept, data.cache, False, [timer])  # None would be a logger of Lightning's own
     evaluation = trainer.validate if side == "val" else trainer.test
     evaluation(model, datamodule=data, verbose=False)
     index, labels, logits = (t.cpu() for t in model.evaluation())
-    scores = as_plain({k: v.cpu() for k, v in model.scores.items()}, data.films.classes)
-    predicted = index.numpy(), labels.numpy(), logits.softmax(1).numpy()
-    scores["ci95"] = intervals(predicted[1], predicted[2], data.group[predicted[0]], data.films.classes)
-    return scores, predicted
+    return index.numpy(), labels.numpy(), logits.softmax(1).numpy()
 
 
 def give_aways(
@@ -36,7 +42,7 @@ def give_aways(
     data: CXRDataModule,
     options: Mapping[str, Any],
     timer: EpochTimer,
-    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
+    predicted: Predicted,
 ) -> dict[str, dict[str, Any]]:
     """Of metrics.json: what the test films give away to whoever does not look at lungs, each with accuracy, macro F1
     and their intervals. Nothing is chosen by it.
@@ -49,7 +55,7 @@ def give_aways(
     said = dict(data.say_without_lungs(index))
     for name, hidden in (("lungs_black", "lungs"), ("only_lungs", "rest")):
         data.hidden = hidden
-        said[name] = evaluate(model, data, "test", options, timer)[1][2].argmax(1)
+        said[name] = predict(model, data, "test", options, timer)[2].argmax(1)
     data.hidden = ""
     found = {name: headline(labels, values, group, len(classes)) for name, values in said.items()}
     if {"NORMAL", "PNEUMONIA"} <= set(classes) and len(classes) > 2:

@@ -71,7 +71,7 @@ def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[
     """The rows of some files, in their order."""
     import torch
 
-    from cxr.data.datamodule import to_unit
+    from cxr.data.batches import to_unit
 
     def read(file: Path) -> np.ndarray | str:
         if why := not_a_film(file):

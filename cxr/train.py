@@ -58,10 +58,12 @@ def sweep(command: CommandLine) -> None:
     failed: list[leaderboard.Row] = []
     try:
         cell()
-    except Exception:
+    except Exception as error:
         failed = [row for row in leaderboard.collect(command.folder) if row["status"] in ("failed", "lost")]
         if not failed:  # not a cell's error, which its log and the leaderboard hold
             raise
+        if any(row["status"] == "lost" for row in failed):  # of these nobody else tells why
+            print(f"cxr: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
     print(f"\n{leaderboard.grid(rows)}\n")
     for line in comparison.write(command.folder):

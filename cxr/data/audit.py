@@ -24,10 +24,10 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 Copies = Sequence[tuple[int, int, float]]  # rows of the table, and how alike they are
 
 
-def known_copies(films: Films, cache: Path) -> tuple[Store, Copies]:
-    """The films at the size at which they are compared, and the pairs that are copies of each other, as rows of the
-    table without what cannot be read. Each set of films is compared once, whatever becomes of names and labels."""
-    store, _ = open_store(films, SIZE, cache)
+def known_copies(films: Films, cache: Path) -> tuple[Store, Films, Copies]:
+    """The films at the size at which they are compared, their table without what cannot be read, and the pairs that are
+    copies of each other, as its rows. Each set of films is compared once, whatever becomes of names and labels."""
+    store, readable = open_store(films, SIZE, cache)
 
     def compare(folder: Path) -> None:
         from cxr.data.copies import find_copies  # which imports torch
@@ -37,7 +37,7 @@ def known_copies(films: Films, cache: Path) -> tuple[Store, Copies]:
 
     with built(cache / f"copies-{fingerprint(VERSION, SIZE, store.facts['sha256'].tolist())}", compare) as folder:
         found = read_table(folder / "copies.csv")
-    return store, [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in found]
+    return store, readable, [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in found]
 
 
 def audit(films: Films, store: Store, copies: Copies) -> dict[str, Any]:
@@ -50,9 +50,7 @@ def audit(films: Films, store: Store, copies: Copies) -> dict[str, Any]:
     """
     facts, file = store.facts, films.file
     small = np.minimum(facts["width"], facts["height"]) < TINY
-    spread = np.concatenate(
-        [store[rows].std((1, 2)) for rows in np.array_split(np.arange(len(store)), len(store) // 512 + 1)]
-    )
+    spread = np.concatenate([films.std((1, 2)) for films in store.parts()])
     named = np.array([FORMATS[Path(name).suffix.lower()] for name in file.tolist()])
     return {
         "root": str(films.root),

@@ -57,8 +57,8 @@ def find_copies(store: Store, block: int = 512) -> list[Copy]:
 def thumbnails(store: Store, block: int) -> Iterator[list[Tensor]]:
     """Edges of every film's thumbnail as a vector of length 1, whole and as ten crops of it, `block` films at a time: a
     list of (n, 1024)."""
-    for rows in np.array_split(np.arange(len(store)), len(store) // block + 1):
-        films = shrink(torch.from_numpy(store[rows]), min(store.size, 4 * THUMBNAIL))
+    for part in store.parts(block):
+        films = shrink(torch.from_numpy(part), min(store.size, 4 * THUMBNAIL))
         size = films.shape[-1]
         cut = max(1, round(CROP * size))
         corners = [(y, x) for y in (0, cut // 2, cut) for x in (0, cut // 2, cut)]

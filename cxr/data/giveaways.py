@@ -8,14 +8,15 @@ other ones.
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cxr.data.copies import THUMBNAIL, shrink
 from cxr.data.store import Store
 
-THUMBNAIL = 32  # pixels
 BORDER = 0.05  # of a side
 VERSION = 1  # raise when these rules say something else
 
@@ -29,7 +30,8 @@ def say_without_lungs(
         Classes (m,), under "majority_class", "file_facts" (logistic regression on format, size, shape, brightness and
         border of a film) and "nearest_neighbour" (on thumbnails, 32 × 32).
     """
-    facts, thumbnails = file_facts(store), small(store)
+    facts = file_facts(store)
+    thumbnails = torch.cat([shrink(torch.from_numpy(films), THUMBNAIL).flatten(1) for films in store.parts()]).numpy()
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(facts[train], labels[train])
     nearest = KNeighborsClassifier(1, algorithm="brute").fit(thumbnails[train], labels[train])
     return {
@@ -40,12 +42,10 @@ def say_without_lungs(
 
 
 def file_facts(store: Store) -> np.ndarray:
-    """What is known of each film without its middle: float64 (N, 14)."""
-    facts, size = store.facts, store.size
-    edge = max(1, round(BORDER * size))
+    """What is known of each film without looking at its middle, but for mean and spread: float64 (N, 14)."""
+    facts, edge = store.facts, max(1, round(BORDER * store.size))
     columns = []
-    for rows in np.array_split(np.arange(len(store)), len(store) // 512 + 1):
-        films = store[rows].astype(np.float32)
+    for films in (part.astype(np.float32) for part in store.parts()):
         sides = [films[:, :edge], films[:, -edge:], films[:, :, :edge], films[:, :, -edge:]]
         columns.append(
             [films.mean((1, 2)), films.std((1, 2)), *(f(s, axis=(1, 2)) for s in sides for f in (np.mean, np.std))]
@@ -56,14 +56,3 @@ def file_facts(store: Store) -> np.ndarray:
         axis=1,
     )
     return np.concatenate([about, brightness], axis=1)
-
-
-def small(store: Store) -> np.ndarray:
-    """Each film as a vector of the means of 32 × 32 fields: float32 (N, 1024)."""
-    ends = np.linspace(0, store.size, min(THUMBNAIL, store.size) + 1).astype(int)[:-1]
-    films = [
-        np.add.reduceat(np.add.reduceat(store[rows].astype(np.float32), ends, axis=1), ends, axis=2)
-        for rows in np.array_split(np.arange(len(store)), len(store) // 512 + 1)
-    ]
-    area = np.diff([*ends, store.size])
-    return (np.concatenate(films) / np.outer(area, area)).reshape(len(store), -1)

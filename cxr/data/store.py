@@ -45,6 +45,11 @@ class Store:
         """The films of some rows of the table: uint8, (S, S) of one row, else (n, S, S)."""
         return self.images[self.slot[rows]]
 
+    def parts(self, films: int = 512) -> Iterator[np.ndarray]:
+        """All films in the order of the table, some at a time: uint8 (n, S, S)."""
+        for start in range(0, len(self), films):
+            yield self[start : start + films]
+
     @property
     def size(self) -> int:
         """Side of the films in pixels."""

@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from torch import Tensor
 from torch.nn import functional as F
 
-from cxr.data.datamodule import Batch
+from cxr.data.batches import Batch
 from cxr.errors import UserError
 from cxr.results.metrics import evaluation_metrics, training_metrics
 

@@ -20,11 +20,15 @@ def compare(sweep: Path) -> dict[str, Any]:
 
     Returns:
         What stands in comparisons.json. "comparisons": how many; "pairs": for each "option" (what differs), "ours" and
-        "theirs" (its two values, the earlier one is "theirs"), "where" (the other choices), "seeds" (of both; seeds
+        "theirs" (its two values), "where" (the other choices), "seeds" (of both; seeds
         that both have are paired), "films", and for f1_macro and accuracy what intervals.difference() says, corrected
         for all comparisons.
     """
-    runs = [row for row in leaderboard.collect(sweep) if (sweep / row["run"] / PREDICTIONS).exists()]
+    runs = [
+        row
+        for row in leaderboard.collect(sweep)
+        if row["status"] == "done" and (sweep / row["run"] / PREDICTIONS).exists()
+    ]
     cells: dict[tuple[tuple[str, Any], ...], dict[Any, leaderboard.Row]] = {}
     for row in runs:
         choices = tuple((key, str(row[key])) for key in leaderboard.choices(runs) if key != "seed" and key in row)
@@ -36,34 +40,49 @@ def compare(sweep: Path) -> dict[str, Any]:
             # Others are held against what is off, else against what came first on the command line.
             ours, theirs = (one, other) if dict(other)[differ[0]] == "off" else (other, one)
             pairs.append((differ[0], ours, theirs))
-    read = {row["run"]: read_predictions(sweep / row["run"]) for row in runs}
-    found = []
+    said_by = {row["run"]: read_predictions(sweep / row["run"]) for row in runs}
+    asked = []
     for option, ours, theirs in pairs:
-        seeds = sorted(set(cells[ours]) & set(cells[theirs])) or None
-        sides = [[read[cells[c][s]["run"]] for s in seeds or cells[c]] for c in (ours, theirs)]
-        first = sides[0][0]
-        if any(p["files"] != first["files"] for p in sides[0] + sides[1]):
-            continue
-        classes = read_json(sweep / cells[ours][next(iter(cells[ours]))]["run"] / METRICS)["classes"]
-        labels = np.array([classes.index(name) for name in first["labels"]])
-        said = [[np.array([classes.index(name) for name in p["said"]]) for p in side] for side in sides]
-        shown = difference(labels, first["group"], *said, len(classes), 2 * len(pairs), RESAMPLES)
+        both = [
+            [said_by[run] for run in runs_of(cells[cell], cells[other])]
+            for cell, other in ((ours, theirs), (theirs, ours))
+        ]
+        if all(said["files"] == both[0][0]["files"] for said in both[0] + both[1]):
+            asked.append(((option, ours, theirs), both))
+    found = []
+    for (option, ours, theirs), both in asked:
+        first = both[0][0]
+        said = [[np.array([first["classes"].index(name) for name in run["said"]]) for run in side] for side in both]
+        labels = np.array([first["classes"].index(name) for name in first["labels"]])
+        shown = difference(labels, first["group"], *said, len(first["classes"]), 2 * len(asked), RESAMPLES)
         where = {key: value for key, value in ours if key != option}
         names = {"option": option, "ours": dict(ours)[option], "theirs": dict(theirs)[option], "where": where}
         found.append({**names, "seeds": len(said[0]), "films": len(labels), **shown})
-    return {"comparisons": 2 * len(pairs), "pairs": found}
+    return {"comparisons": 2 * len(asked), "pairs": found}
+
+
+def runs_of(cell: Mapping[Any, leaderboard.Row], other: Mapping[Any, leaderboard.Row]) -> list[str]:
+    """The runs of a cell that stand for it beside another: those of the seeds that both have, else all."""
+    return [cell[seed]["run"] for seed in sorted(set(cell) & set(other)) or sorted(cell)]
 
 
 def read_predictions(run: Path) -> dict[str, Any]:
-    """What a run said of its test films: files, labels, said (lists of text) and group (int array)."""
-    group = {row["file"]: int(row["group"]) for row in read_table(run / "split.csv")}
+    """What a run said of its test films: classes, files, labels, said (lists of text) and group (array of text; of runs
+    before there were groups, the patient)."""
+    split = {row["file"]: row for row in read_table(run / "split.csv")}
     rows = read_table(run / PREDICTIONS)
     return {
+        "classes": read_json(run / METRICS)["classes"],
         "files": [row["file"] for row in rows],
         "labels": [row["label"] for row in rows],
         "said": [row["prediction"] for row in rows],
-        "group": np.array([group[row["file"]] for row in rows]),
+        "group": np.array([group_of(split[row["file"]]) for row in rows]),
     }
+
+
+def group_of(row: Mapping[str, str]) -> str:
+    """What stands for a film's group in a row of split.csv."""
+    return row.get("group") or row["patient"] or row["file"]
 
 
 def sentences(compared: Mapping[str, Any]) -> list[str]:

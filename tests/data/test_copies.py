@@ -42,7 +42,7 @@ def plant(films, folder, number):
 def found_in(folder, cache):
     films = read_folder(folder)
     names = [file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in films.file.tolist()]
-    return [(names[first], names[second]) for first, second, _ in known_copies(films, cache)[1]]
+    return [(names[first], names[second]) for first, second, _ in known_copies(films, cache)[2]]
 
 
 def test_planted_copies_of_real_films(cxr4, tmp_path):
@@ -81,10 +81,10 @@ def test_films_are_compared_once_whatever_they_are_called(film, tmp_path, monkey
     film(tmp_path / "in" / "TB" / "b.png", size=(200, 200))
     film(tmp_path / "in" / "TB" / "c.png", size=(200, 200), seed=1)
     (tmp_path / "in" / "NORMAL" / "0.png").write_text("no film")
-    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache")[1] == [(0, 1, pytest.approx(1))]
+    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache")[2] == [(0, 1, pytest.approx(1))]
     monkeypatch.setattr("cxr.data.copies.find_copies", None)
     (tmp_path / "in" / "TB" / "c.png").rename(tmp_path / "in" / "TB" / "d.png")
-    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache")[1] == [(0, 1, pytest.approx(1))]
+    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache")[2] == [(0, 1, pytest.approx(1))]
 
 
 @pytest.mark.parametrize("number", [1, 2, 70])

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from cxr.data import datamodule
-from cxr.data.datamodule import Batch, CXRDataModule, SeededOrder, copy_films
+from cxr.data.batches import Batch, SeededOrder, copy_films
+from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.results.run_folder import read_table
 
