@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8, help="how long each time, after 3 steps to warm up (8)")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="the file to write (bench.json)")
     told, words = parser.parse_known_args()
-    if told.repeats < 1 or told.seconds <= 0:
+    if told.repeats < 1 or not 0 < told.seconds < float("inf"):
         fail(UserError("--repeats must be at least 1, --seconds above 0"))
     for default in ("model=cnn,resnet18", "aug=on,off"):
         if not any(word.startswith(default[: default.index("=") + 1]) for word in words):
@@ -46,6 +46,8 @@ def main() -> None:
         if any(word.startswith("launcher=") for word in words):
             raise UserError("launcher: the benchmark measures one cell after the other; leave it out")
         cells = read_cells(words)
+        if len({(choices["model"], choices["aug"]) for choices, _ in cells}) < len(cells):
+            raise UserError("the benchmark compares models and augmentation; give one value of every other option")
         with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
             measured = (scale if told.scale else compare)(cells, words, told, Path(folder))
     except UserError as error:

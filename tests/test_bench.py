@@ -52,6 +52,8 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
     [
         (["model=vgg"], "model=vgg: unknown"),
         (["--repeats", "0"], "--repeats must be at least 1"),
+        (["--seconds", "nan"], "--seconds above 0"),
+        (["seed=0,1"], "one value of every other option"),
         (["data=folder"], "data.root is missing"),
         (["--json", "/"], "--json /: not a file in a folder"),
         (["launcher=parallel"], "launcher: "),

@@ -94,16 +94,16 @@ def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str],
         captions: N, one a column.
     """
     columns = max(len(before), 4)
-    cell = (WIDTH - 0.5) / columns  # inches
-    fig = _figure(2 * cell * before.shape[1] / before.shape[2] + 0.65, title, note)
-    grid = _film_grid(fig, 2, columns)
-    gray = _gray_range(before, after)
-    for row, label, films in zip(grid, ("before", "after"), (before, after), strict=True):
-        row[0].set_ylabel(label)
-        for axes, film in zip(row[: len(films)], films, strict=True):
-            axes.imshow(film, cmap="gray", **gray)
-    for axes, caption in zip(grid[0, : len(before)], captions, strict=True):
-        axes.set_title(_fit(caption, cell * 72 - 6, 7), fontsize=7, pad=3)
+    cell = (WIDTH - 0.5) * 72 / columns  # points
+    height = cell * before.shape[1] / before.shape[2]
+    fig = _figure(2 * height / 72 + 0.65, title, note)
+    films = np.concatenate([before, after])
+    places = [(row, column) for row in (0, 1) for column in range(len(before))]
+    captions = [_fit(caption, cell - 6, 7) for caption in captions] + [""] * len(after)
+    axes = _show_films(fig, films, places, captions, cell, height, fontsize=7)
+    for row, name in enumerate(("before", "after")):
+        axes.text(-6, -(row + 0.5) * height, name, rotation=90, ha="right", va="center")
+    axes.set(xlim=(-24, (columns - 0.05) * cell), ylim=(-2 * height, 12))
     return _finish(fig)
 
 
@@ -120,15 +120,15 @@ def captioned_films(
         fig = _figure(1.5, title, note)
         fig.text(0.5, 0.5, if_none, ha="center", va="center", fontsize=13)
         return _finish(fig)
-    cell = WIDTH / columns  # inches
+    cell = WIDTH * 72 / columns  # points
     rows = -(-len(films) // columns)
-    lines = max(caption.count("\n") + 1 for caption in captions)
-    row_height = 0.95 * cell * films.shape[1] / films.shape[2] + 0.135 * lines + 0.1
-    fig = _figure(rows * row_height + 0.4, title, note)
-    grid = _film_grid(fig, rows, columns)
-    for axes, film, caption in zip(grid.flat[: len(films)], films, captions, strict=True):
-        axes.imshow(film, cmap="gray", **_gray_range(films))
-        axes.set_title(_fit(caption, cell * 72 - 16, 8), fontsize=8, pad=3)
+    head = 9.7 * max(caption.count("\n") + 1 for caption in captions) + 7
+    height = cell * films.shape[1] / films.shape[2] + head
+    fig = _figure(rows * height / 72 + 0.4, title, note)
+    places = [divmod(i, columns) for i in range(len(films))]
+    captions = [_fit(caption, cell - 16, 8) for caption in captions]
+    axes = _show_films(fig, films, places, captions, cell, height, fontsize=8)
+    axes.set(xlim=(0, (columns - 0.05) * cell), ylim=(-rows * height + head, head))
     return _finish(fig)
 
 
@@ -238,16 +238,32 @@ def _style_plot(axes: Axes, grid: str) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=9)
 
 
-def _film_grid(fig: Figure, rows: int, columns: int) -> np.ndarray:
-    """Axes without ticks and frame, rows x columns; unlike `axis("off")` this keeps a row's label."""
-    grid = fig.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
-    for axes in grid.flat:
-        axes.spines[:].set_visible(False)
-    return grid
+def _show_films(
+    fig: Figure,
+    films: np.ndarray,
+    places: Sequence[tuple[int, int]],
+    captions: Sequence[str],
+    across: float,
+    down: float,
+    fontsize: float,
+) -> Axes:
+    """Films below their captions, at places (row, column) that lie `across` and `down` points from each other.
+
+    All in one Axes, whose unit is a point and whose limits the caller sets: one for each film takes four times as long.
+    """
+    axes = fig.add_subplot(aspect="equal")
+    axes.set_axis_off()
+    width, gray = 0.95 * across, _gray_range(films)
+    height = width * films.shape[1] / films.shape[2]
+    for film, (row, column), caption in zip(films, places, captions, strict=True):
+        x, y = column * across, -row * down
+        axes.imshow(film, cmap="gray", extent=(x, x + width, y - height, y), **gray)
+        axes.text(x + width / 2, y + 3, caption, ha="center", va="bottom", fontsize=fontsize)
+    return axes
 
 
-def _gray_range(*films: np.ndarray) -> dict[str, float]:
+def _gray_range(films: np.ndarray) -> dict[str, float]:
     """Black and white: of bytes the whole range, of floats the lowest and highest value there is."""
-    if films[0].dtype == np.uint8:
+    if films.dtype == np.uint8:
         return {"vmin": 0, "vmax": 255}
-    return {"vmin": min(f.min() for f in films), "vmax": max(f.max() for f in films)}
+    return {"vmin": films.min(), "vmax": films.max()}

@@ -93,15 +93,19 @@ def test_before_after_puts_each_film_in_its_column(n):
     before = np.random.default_rng(0).random((n, 8, 8)).astype(np.float32)
     after = before / 2
     fig = figures.before_after(before, after, [f"film {i}" for i in range(n)], "Augmentation")
-    shown = [axes for axes in fig.axes if axes.images]
-    assert len(shown) == 2 * n
-    for i, (top, bottom) in enumerate(zip(shown[:n], shown[n:], strict=True)):
-        assert np.array_equal(top.images[0].get_array(), before[i])
-        assert np.array_equal(bottom.images[0].get_array(), after[i])
-        assert top.get_title() == f"film {i}"
+    (axes,) = fig.axes
+    assert len(axes.images) == 2 * n
+    captions = {text.get_text(): text.get_position() for text in axes.texts}
+    for i, (top, bottom) in enumerate(zip(axes.images[:n], axes.images[n:], strict=True)):
+        assert np.array_equal(top.get_array(), before[i])
+        assert np.array_equal(bottom.get_array(), after[i])
+        left, right, below, above = top.get_extent()
+        assert left < captions[f"film {i}"][0] < right and captions[f"film {i}"][1] > above
+        assert bottom.get_extent()[:2] == [left, right] and bottom.get_extent()[3] < below
         # One scale for both, or a film of half the brightness would look the same.
-        assert top.images[0].get_clim() == bottom.images[0].get_clim() == (after.min(), before.max())
-    assert (shown[0].get_ylabel(), shown[n].get_ylabel()) == ("before", "after")
+        assert top.get_clim() == bottom.get_clim() == (after.min(), before.max())
+        for name, film in (("before", top), ("after", bottom)):
+            assert film.get_extent()[2] < captions[name][1] < film.get_extent()[3]
 
 
 def test_bytes_are_shown_on_their_whole_range():
@@ -115,15 +119,15 @@ def test_captions_stay_apart():
     films = np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
     fig = figures.captioned_films(films, captions, "Mistakes")
     draw(fig)
-    shown = [axes for axes in fig.axes if axes.images]
-    assert [int(axes.images[0].get_array()[0, 0]) for axes in shown] == list(range(12))
-    for i, axes in enumerate(shown):
-        first, second, file = axes.get_title().split("\n")
+    (axes,) = fig.axes
+    assert [int(image.get_array()[0, 0]) for image in axes.images] == list(range(12))
+    for i, text in enumerate(axes.texts):
+        first, second, file = text.get_text().split("\n")
         assert (first, second) == ("true NORMAL", "said PNEUMONIA 0.9")
         assert file.startswith("COVID19_") and "…" in file and file.endswith(f"_{i:02}.jpeg")
-    boxes = [axes.title.get_window_extent() for axes in shown]
+    boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
-    assert not any(a.overlaps(axes.get_window_extent()) for a in boxes for axes in shown)
+    assert not any(a.overlaps(image.get_window_extent()) for a in boxes for image in axes.images)
 
 
 def test_no_films():
@@ -176,7 +180,7 @@ def test_any_names_are_drawn_as_they_are_inside_the_figure(names):
 def test_names_from_macos_are_put_together_again():
     apart = unicodedata.normalize("NFD", "Müller_é")
     fig = figures.captioned_films(np.zeros((1, 8, 8), np.uint8), [apart], "Mistakes")
-    assert fig.axes[0].get_title() == "Müller_é" != apart
+    assert fig.axes[0].texts[0].get_text() == "Müller_é" != apart
 
 
 def test_footer_is_drawn_below_everything_and_only_if_given():
