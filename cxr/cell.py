@@ -20,10 +20,11 @@ import cxr
 from cxr import dashboard
 from cxr.allocator import keep_freed_memory
 from cxr.callbacks import EpochLine, EpochTimer
-from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint
+from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint, store_temperature
 from cxr.data.datamodule import CXRDataModule
+from cxr.data.sources import CLASSES, class_name
 from cxr.errors import UserError
-from cxr.evaluation import evaluate, give_aways
+from cxr.evaluation import calibrate, give_aways, predict, score, screen
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.results.console import report
 from cxr.results.run_folder import METRICS, PREDICTIONS, write_json, write_predictions
@@ -81,24 +82,34 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     best = load_classifier(chosen)
     step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
     sides = ("val", "test") if cell.has_val else ("test",)
-    results = {side: evaluate(best, data, side, config["trainer"], timer) for side in sides}
-    scores, (index, labels, probabilities) = results["test"]
-    files = data.films.file[index].tolist()
-    write_predictions(folder / PREDICTIONS, files, data.films.classes, labels.tolist(), probabilities.tolist())
+    said = {side: predict(best, data, side, config["trainer"], timer) for side in sides}
+    val, test = said.get("val"), said["test"]
+    calibrated = calibrate(data, val, test)
+    temperature, classes = calibrated["temperature"], data.films.classes
+    if val:
+        store_temperature(chosen, temperature)
+    probabilities = {side: p.probabilities(temperature) for side, p in said.items()}
+    scores = {side: score(p.labels, probabilities[side], data.group[p.index], classes) for side, p in said.items()}
+    files = data.films.file[test.index].tolist()
+    write_predictions(folder / PREDICTIONS, files, classes, test.labels.tolist(), probabilities["test"].tolist())
     metrics = {
-        "classes": list(data.films.classes),
-        "n_test": len(labels),
+        "classes": list(classes),
+        "n_test": len(test.labels),
         "note": data.note,
-        "test": scores,
-        "val": results["val"][0] if cell.has_val else None,
-        "give_aways": give_aways(best, data, config["trainer"], timer, results["test"][1]),
+        "test": scores["test"],
+        "val": scores.get("val"),
+        "calibration": calibrated,
+        "screening": screen(config["screen"], data, val, test, temperature),
+        "give_aways": give_aways(best, data, config["trainer"], timer, test),
         "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
-    for side, (figures, predicted) in results.items():
-        dashboard.show_evaluation(logger, data, side, figures, predicted, step)
-    dashboard.show_choices(logger, choices, config, scores, step)
+    for side, p in said.items():
+        predicted = p.index, p.labels, probabilities[side]
+        dashboard.show_evaluation(logger, data, side, scores[side], predicted, step)
+    dashboard.show_calibration(logger, data, calibrated, step)
+    dashboard.show_choices(logger, choices, config, scores["test"], step)
     logger.finalize("success")
     print(report(folder, metrics), flush=True)
 
@@ -109,6 +120,9 @@ def build_cell(config: Mapping[str, Any], folder: Path, shared_console: bool = F
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = CXRDataModule(config["data"], config["aug"], config["seed"], Path(config["cache_dir"]).expanduser())
     data.setup()
+    screened, known = class_name(config["screen"]["class"]), data.films.classes
+    if screened not in (*known, *CLASSES):  # a set without tuberculosis is screened for nothing
+        raise UserError(f"screen.class={screened}: no class of these films; they have {', '.join(known)}")
     model = Classifier(config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note)
     if config["compile"]:
         model.net.compile()  # in place: the names of the weights stay

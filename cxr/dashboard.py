@@ -8,6 +8,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.results import figures
+from cxr.results.console import with_interval
 from cxr.results.run_folder import HEADLINES
 
 
@@ -39,7 +40,8 @@ def show_evaluation(
     """
     index, labels, probabilities = predicted
     classes, board, note = data.films.classes, logger.experiment, data.note
-    title = f"{side}: accuracy {scores['accuracy']:.3f}, macro F1 {scores['f1_macro']:.3f}, {len(labels)} films"
+    accuracy, f1 = (with_interval(scores, key) for key in ("accuracy", "f1_macro"))
+    title = f"{side}: accuracy {accuracy}, macro F1 {f1}, {len(labels)} films"
     matrix = figures.confusion_matrix(np.array(scores["confusion_matrix"]), classes, title, note=note)
     board.add_figure(f"{side}/confusion_matrix", matrix, step)
     curves = figures.precision_recall(labels, probabilities, classes, f"{side}: precision and recall", note=note)
@@ -57,6 +59,17 @@ def show_evaluation(
     title = f"{side}: the {len(worst)} surest of {len(wrong)} mistakes among {len(labels)} films"
     picture = figures.captioned_films(films, captions, title, note=note, if_none="no mistakes")
     board.add_figure(f"{side}/worst_mistakes", picture, step)
+
+
+def show_calibration(logger: TensorBoardLogger, data: CXRDataModule, found: Mapping[str, Any], step: int) -> None:
+    """How sure the network is of the test films, and how often it is right; `found` as in metrics.json."""
+    kinds = {
+        f"{name}: ECE {with_interval(found[key], 'ece')}": found[key]["bins"]
+        for key, name in (("before", "as trained"), ("after", f"temperature {found['temperature']:.2f}"))
+        if key in found
+    }
+    picture = figures.reliability(kinds, "test: how sure, and how often right", note=data.note)
+    logger.experiment.add_figure("test/reliability", picture, step)
 
 
 def show_choices(
@@ -80,5 +93,5 @@ def show_choices(
     }
     finals = {f"test/{key}": test[key] for key in (*HEADLINES, "auroc_macro")}
     finals |= {f"test_f1/{name}": s["f1"] for name, s in test["per_class"].items()}
-    shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in {**asked_for, **choices}.items()}
-    logger.log_hyperparams(shown, finals, step)
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in {**asked_for, **choices}.items()}
+    logger.log_hyperparams(plain, finals, step)

@@ -88,7 +88,7 @@ def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[
     if images:
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(images))[:, None].to(model.device)
-            probabilities = iter(model(to_unit(batch)).softmax(1).tolist())
+            probabilities = iter(model.probabilities(to_unit(batch)).tolist())
     for file, film in zip(files, films, strict=True):
         if isinstance(film, str):
             yield (str(file), "", *("" for _ in model.classes), film)

@@ -48,7 +48,7 @@ class Classifier(pl.LightningModule):
         self.net.to(memory_format=torch.channels_last)
         self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
         self.metrics = evaluation_metrics(len(classes))
-        self.scores: dict[str, Tensor] = {}
+        self.register_buffer("temperature", torch.ones(()))  # fitted on validation films once training is over
         # What the steps of an epoch left: tensors on the device, so that no step waits for it or computes metrics.
         self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, said classes (B,), labels (B,)
         self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
@@ -56,6 +56,14 @@ class Classifier(pl.LightningModule):
     def forward(self, films: Tensor) -> Tensor:
         """Logits (B, C), float32, of films (B, 1, S, S) from 0 to 1."""
         return self.net(films.contiguous(memory_format=torch.channels_last)).float()
+
+    def probabilities(self, films: Tensor) -> Tensor:
+        """Calibrated probabilities (B, C) of films (B, 1, S, S) from 0 to 1."""
+        return (self(films) / self.temperature).softmax(1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Checkpoints of earlier versions know no temperature.
+        checkpoint["state_dict"].setdefault("temperature", torch.ones(()))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.films)
@@ -91,17 +99,14 @@ class Classifier(pl.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        self.scores = self.evaluate()
+        scores = self.evaluate()
         _, labels, logits = self.evaluation()
         self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True)
-        for key, value in self.scores.items():
+        for key, value in scores.items():
             if value.ndim == 0:
                 self.log(f"val/{key}", value, prog_bar=key == "f1_macro")
-        for name, value in zip(self.classes, self.scores["f1"], strict=True):
+        for name, value in zip(self.classes, scores["f1"], strict=True):
             self.log(f"val_f1/{name}", value)
-
-    def on_test_epoch_end(self) -> None:
-        self.scores = self.evaluate()
 
     def evaluation(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of the table (N,), labels (N,) and logits (N, C) of the last evaluation."""

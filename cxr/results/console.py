@@ -24,6 +24,50 @@ def give_away_lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def calibration_lines(found: Mapping[str, Any]) -> list[str]:
+    """How far probabilities are off: see cxr.results.calibration."""
+    before, after = found["before"], found.get("after")
+    if after is None:
+        return [
+            f"expected calibration error {with_interval(before, 'ece')}; without validation films it cannot be mended"
+        ]
+    ece, brier = (f"{with_interval(before, key)}, then {with_interval(after, key)}" for key in ("ece", "brier"))
+    return [
+        f"before and after its logits are divided by a temperature of {found['temperature']:.2f}:",
+        f"  expected calibration error {ece}; Brier score {brier}",
+    ]
+
+
+def screening_lines(found: Mapping[str, Any] | None) -> list[str]:
+    """One class as a screening test: see cxr.results.screening."""
+    if found is None or found["test"]["sensitivity"] is None:
+        return []
+    test, who = found["test"], found["who"]
+    said = {
+        "met": "it is met",
+        "missed": "it is missed",
+        "not shown": f"cannot be shown with n={test['positive_films']}",
+    }
+    values = [
+        f"at {p['prevalence']:.1%} PPV {p['ppv']:.3f} {shown_interval(p['ci95']['ppv'])}"
+        for p in found["prevalences"]
+        if p["ppv"] is not None
+    ]
+    sensitivity, specificity = (with_interval(test, key) for key in ("sensitivity", "specificity"))
+    return [
+        f"screening for {found['class']}, by a threshold of {found['threshold']:.3g} chosen on "
+        f"{found['val']['positive_films']} validation films of it:",
+        f"  sensitivity {sensitivity}, specificity {specificity}",
+        f"  WHO target {who['sensitivity']:.0%} and {who['specificity']:.0%}: {said[who['verdict']]}",
+        *([f"  {', '.join(values)}"] if values else []),
+    ]
+
+
+def with_interval(figures: Mapping[str, Any], key: str) -> str:
+    """A figure with its interval."""
+    return f"{figures[key]:.3f} {shown_interval(figures['ci95'][key])}"
+
+
 def report(folder: Path, metrics: Mapping[str, Any]) -> str:
     """What the console says of a finished run."""
     test, chosen = metrics["test"], "best epoch by validation macro F1" if metrics["val"] else "last epoch"
@@ -31,11 +75,11 @@ def report(folder: Path, metrics: Mapping[str, Any]) -> str:
         "",
         f"{folder.name}: {metrics['n_test']} test films, opened once, {chosen}",
         per_class_table(test),
-        ", ".join(
-            f"{name} {test[key]:.3f} {shown_interval(test['ci95'][key])}"
-            for name, key in (("accuracy", "accuracy"), ("macro F1", "f1_macro"), ("macro AUROC", "auroc_macro"))
-        ),
+        f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}, "
+        f"macro AUROC {with_interval(test, 'auroc_macro')}",
         *give_away_lines(metrics["give_aways"]),
+        *calibration_lines(metrics["calibration"]),
+        *screening_lines(metrics["screening"]),
         "macro F1 is the plain mean of the classes' F1; [low, high]: 95 % intervals, had others been tested",
         *([f"{metrics['note']}"] if metrics["note"] else []),
         f"all in {folder}",
