@@ -13,7 +13,7 @@ from cxr.data.decode import decode
 from cxr.data.sources import read_films
 from cxr.errors import UserError
 from cxr.results.leaderboard import markdown_table
-from cxr.results.run_folder import write_json
+from cxr.results.run_folder import AUDIT, write_json
 
 USAGE = """python -m cxr.audit data=folder data.root=DIR [option=value …]
 Looks for bad files, copies, contradictions and leaks; options are those of cxr.train. Writes audit.json and a picture
@@ -38,7 +38,7 @@ def main() -> None:
     films = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
     print(f"\n{found['films']:,} films in {found['root']}: {films}\n")
     print(markdown_table(["", "found", "such as"], rows))
-    print(f"\nall in {folder / 'audit.json'}")
+    print(f"\nall in {folder / AUDIT}")
 
 
 def look(options: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def look(options: dict[str, Any], folder: Path) -> dict[str, Any]:
     films = read_films(options["data"], cache)
     store, films, copies = known_copies(films, cache)
     found = audit(films, store, copies)
-    write_json(folder / "audit.json", found)
+    write_json(folder / AUDIT, found)
     for number, copy in enumerate(found["copies"][:PICTURES], start=1):
         picture_pair(films.root, copy, folder / "copies" / f"{number:03}.png")
     return found

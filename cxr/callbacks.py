@@ -7,6 +7,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
+
 
 def now(trainer: pl.Trainer) -> float:
     """Seconds on a clock that only goes forward, once the device has done what it was told: steps are only queued."""
@@ -22,7 +24,7 @@ class EpochTimer(Callback):
         self.begin = time.perf_counter()
         self.epochs: list[tuple[int, float]] = []  # films and seconds of each epoch's training steps
         self.validation = self.test = 0.0  # seconds
-        self.val_f1: list[float] = []  # validation macro F1 of each epoch
+        self.history: dict[str, list[float]] = {}  # figures of each epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.films, self.epoch_begin = 0, now(trainer)
@@ -35,8 +37,9 @@ class EpochTimer(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.epochs.append((self.films, self.epoch_end - self.epoch_begin))
-        if "val/f1_macro" in trainer.callback_metrics:
-            self.val_f1.append(trainer.callback_metrics["val/f1_macro"].item())
+        for key in CURVES:
+            if key in trainer.callback_metrics:
+                self.history.setdefault(key.replace("/", "_"), []).append(trainer.callback_metrics[key].item())
 
     def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.side_begin = now(trainer)
@@ -52,7 +55,7 @@ class EpochTimer(Callback):
     def report(self) -> dict[str, Any]:
         """Of the part "train" of metrics.json: epochs, images_per_s (the first epoch, which warms up, left out where
         there are more) and seconds since the callback was made; of these, seconds spent in the steps of training,
-        validation and test; and validation macro F1 of each epoch."""
+        validation and test; and history: loss and macro F1 of each epoch."""
         films, seconds = zip(*(self.epochs[1:] or self.epochs), strict=True)
         return {
             "epochs": len(self.epochs),
@@ -63,7 +66,7 @@ class EpochTimer(Callback):
                 "validation": round(self.validation, 3),
                 "test": round(self.test, 3),
             },
-            "val_f1_macro": self.val_f1,
+            "history": self.history,
         }
 
 
@@ -79,7 +82,6 @@ class EpochLine(Callback):
         self.prefix = prefix
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        shown = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
-        figures = {key: trainer.callback_metrics[key].item() for key in shown if key in trainer.callback_metrics}
+        figures = {key: trainer.callback_metrics[key].item() for key in CURVES if key in trainer.callback_metrics}
         line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
         print(f"{self.prefix}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {line}", flush=True)

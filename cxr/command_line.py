@@ -35,6 +35,7 @@ class CommandLine:
     argv: list[str]
     multirun: bool
     folder: Path | None
+    lang: str = "en"  # of the report
 
 
 def fail(error: UserError) -> NoReturn:
@@ -74,7 +75,8 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     reserve(folder)
     # The folder holds the time of day: Hydra is told ours, so that both mean the same.
     words = [word for word in words if not word.startswith(f"hydra.{kind}.dir=")]
-    return CommandLine([*words, *fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"], args.multirun, folder)
+    words += [*fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"]
+    return CommandLine(words, args.multirun, folder, cells[0].report.lang)
 
 
 def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]]]:

@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.results import figures
-from cxr.results.console import with_interval
+from cxr.results.console import reliability_names, with_interval
 from cxr.results.run_folder import HEADLINES
 
 
@@ -63,12 +63,7 @@ def show_evaluation(
 
 def show_calibration(logger: TensorBoardLogger, data: CXRDataModule, found: Mapping[str, Any], step: int) -> None:
     """How sure the network is of the test films, and how often it is right; `found` as in metrics.json."""
-    kinds = {
-        f"{name}: ECE {with_interval(found[key], 'ece')}": found[key]["bins"]
-        for key, name in (("before", "as trained"), ("after", f"temperature {found['temperature']:.2f}"))
-        if key in found
-    }
-    picture = figures.reliability(kinds, "test: how sure, and how often right", note=data.note)
+    picture = figures.reliability(reliability_names(found), "test: how sure, and how often right", note=data.note)
     logger.experiment.add_figure("test/reliability", picture, step)
 
 

@@ -87,6 +87,7 @@ RULES = {
     "optim.weight_decay": number("from 0", lambda v: v >= 0),
     "optim.fused": BOOLEAN,
     "optim.schedule": one_of("constant", "onecycle"),
+    "report.lang": one_of("en", "ko"),
     "screen.class": Rule("the name of a class", lambda v: isinstance(v, str) and v != ""),
     "screen.sensitivity": number("above 0, up to 1", lambda v: 0 < v <= 1),
     "trainer.max_epochs": whole(1),

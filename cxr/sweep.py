@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shlex
 import sys
 import time
 import traceback
@@ -46,6 +47,11 @@ def cell_folder(options: Sequence[str], groups: Sequence[str]) -> str:
     return "_".join(names)
 
 
+def command(config: DictConfig, *flags: str) -> str:
+    """What a person typed, but for the output folder."""
+    return shlex.join(["python", "-m", "cxr.train", *flags, *config.hydra.overrides.task])
+
+
 class KeepLeaderboard(Callback):
     """Writes what the README says of status.json and the leaderboard.
 
@@ -55,10 +61,12 @@ class KeepLeaderboard(Callback):
     def __init__(self) -> None:
         self.swept: list[str] = []
         self.launched_by = 0
+        self.command = ""
         self.started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.launched_by = os.getpid()
+        self.command = command(config, "-m")
         self.swept = swept(OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -71,7 +79,8 @@ class KeepLeaderboard(Callback):
             if option not in choices:
                 value = runtime.choices[option] if option in runtime.choices else OmegaConf.select(config, option)
                 choices[option] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        write_status(Path(runtime.output_dir), "running", choices=choices, started=self.started)
+        said = self.command or command(config)
+        write_status(Path(runtime.output_dir), "running", choices=choices, started=self.started, command=said)
         self.rewrite(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:

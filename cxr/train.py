@@ -64,11 +64,14 @@ def sweep(command: CommandLine) -> None:
             raise
         if any(row["status"] == "lost" for row in failed):  # of these nobody else tells why
             print(f"cxr: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+    from cxr.results import report  # matplotlib: not before it is needed
+
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
     print(f"\n{leaderboard.grid(rows)}\n")
     for line in comparison.write(command.folder):
         print(f"- {line}")
-    print(f"\nall runs: {command.folder / 'leaderboard.md'}")
+    told = report.write(command.folder, command.lang)
+    print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {told}" if told else ""))
     if failed:
         raise SystemExit(1)
 

@@ -29,7 +29,7 @@ def test_run_folder_holds_what_design_names(folder):
     assert metrics.keys() == {"classes", "n_test", "note", "test", "val", "give_aways", "train", "versions"}
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
     assert metrics["train"].keys() == {
-        *("epochs", "images_per_s", "seconds", "seconds_in", "val_f1_macro", "device", "precision"),
+        *("epochs", "images_per_s", "seconds", "seconds_in", "history", "device", "precision"),
     }
     assert metrics["test"]["ci95"].keys() == metrics["test"].keys() - {"ci95", "confusion_matrix"}
     spent = metrics["train"]["seconds_in"]
@@ -84,7 +84,7 @@ def test_best_checkpoint_has_the_highest_validation_macro_f1(folder):
     assert best["global_step"] - 1 == steps[int(np.argmax(f1))]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["val"]["f1_macro"] == pytest.approx(max(f1), abs=1e-6)
-    assert metrics["train"]["val_f1_macro"] == pytest.approx(f1, abs=1e-6)
+    assert metrics["train"]["history"]["val_f1_macro"] == pytest.approx(f1, abs=1e-6)
 
 
 def test_last_checkpoint_is_the_last_epoch_and_all_that_training_could_go_on_from(run, tmp_path, small):

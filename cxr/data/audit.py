@@ -1,5 +1,6 @@
 """What is wrong with a set of films before anybody trains on it: bad files, copies, contradictions, leaks."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from cxr.results.run_folder import read_table, write_table
 log = logging.getLogger(__name__)
 
 SIZE = 128  # pixels at which films are compared: always the same, so that no split depends on data.image_size
-VERSION = 1  # of find_copies: raise when it finds others
+VERSION = 2  # of find_copies and of what audit() says: raise when they find something else
 TINY = 100  # pixels of the shorter side: ribs are hardly seen
 BLANK = 5  # standard deviation in gray levels of 255
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -55,6 +56,7 @@ def audit(films: Films, store: Store, copies: Copies) -> dict[str, Any]:
     return {
         "root": str(films.root),
         "note": films.note,
+        "sha256": hashlib.sha256("".join(sorted(facts["sha256"].tolist())).encode()).hexdigest(),
         "films": len(films),
         "classes": films.counts(),
         "splits": {

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cxr.data.audit import known_copies
+from cxr.data.audit import VERSION as AUDIT_VERSION
+from cxr.data.audit import audit, known_copies
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, SeededOrder, StoredFilms, as_it_is, copy_films, to_unit
 from cxr.data.cache import built, fingerprint
@@ -21,7 +22,7 @@ from cxr.data.sources import Films, read_films
 from cxr.data.split import group_films, split_films
 from cxr.data.store import Store, open_store
 from cxr.errors import UserError
-from cxr.results.run_folder import write_table
+from cxr.results.run_folder import AUDIT, read_json, write_json, write_table
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class CXRDataModule(pl.LightningDataModule):
             return
         found, d = read_films(self.data, self.cache), self.data
         self.store, films = open_store(found, d["image_size"], self.cache)
-        self.compared, _, self.copies = known_copies(found, self.cache)
+        self.compared, self.readable, self.copies = known_copies(found, self.cache)
         self.group = group_films(films.patient, [(first, second) for first, second, _ in self.copies])
         fractions = d["test_fraction"], d["val_fraction"]
         self.split = split_films(films, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"])
@@ -201,8 +202,21 @@ class CXRDataModule(pl.LightningDataModule):
         with built(self.cache / f"giveaways-{fingerprint(VERSION, *known)}", work_out) as folder:
             return dict(np.load(folder / "said.npz"))
 
+    def audited(self) -> dict[str, Any]:
+        """What audit() finds in the films; looked for once for each state of them."""
+        films = self.readable
+        known = [films.root, films.rejected, films.note, films.classes, self.copies, films.label.tolist()]
+        known += [array.tolist() for array in (films.file, films.patient, films.split, self.compared.facts["sha256"])]
+
+        def look(folder: Path) -> None:
+            write_json(folder / AUDIT, audit(films, self.compared, self.copies))
+
+        with built(self.cache / f"audit-{fingerprint(AUDIT_VERSION, *known)}", look) as folder:
+            return read_json(folder / AUDIT)
+
     def write_tables(self, folder: Path) -> None:
-        """Write split.csv, every film of the set in the table's order, and rejected.csv."""
+        """Write audit.json, split.csv, every film of the set in the table's order, and rejected.csv."""
+        write_json(folder / AUDIT, self.audited())
         films = self.films
         labels = [films.classes[i] for i in films.label]
         write_table(

@@ -12,6 +12,7 @@ from cxr.results.intervals import difference
 from cxr.results.run_folder import METRICS, PREDICTIONS, read_json, read_table, write_json
 
 FIGURES = {"f1_macro": "macro F1", "accuracy": "accuracy"}
+COMPARISONS = "comparisons.json"
 RESAMPLES = 10_000  # the ends of intervals that are corrected for many comparisons lie far out
 
 
@@ -112,7 +113,7 @@ def phrase(found: Mapping[str, Any], name: str) -> str:
 def write(sweep: Path) -> list[str]:
     """Write comparisons.json, add its sentences to leaderboard.md, and return them."""
     compared = compare(sweep)
-    write_json(sweep / "comparisons.json", compared)
+    write_json(sweep / COMPARISONS, compared)
     said = sentences(compared)
     if said:
         with (sweep / "leaderboard.md").open("a", encoding="utf-8") as file:

@@ -1,10 +1,8 @@
 """What the console says of a finished run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from cxr.results.metrics import per_class_table, shown_interval
 
 GIVE_AWAYS = {
     "majority_class": "always the majority class",
@@ -36,6 +34,16 @@ def calibration_lines(found: Mapping[str, Any]) -> list[str]:
         f"before and after its logits are divided by a temperature of {found['temperature']:.2f}:",
         f"  expected calibration error {ece}; Brier score {brier}",
     ]
+
+
+def reliability_names(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What figures.reliability() draws, by its names there; `found` as in metrics.json."""
+    names = {"before": "as trained", "after": f"temperature {found['temperature']:.2f}"}
+    return {
+        f"{name}\nECE {with_interval(found[key], 'ece')}": found[key]["bins"]
+        for key, name in names.items()
+        if key in found
+    }
 
 
 def screening_lines(found: Mapping[str, Any] | None) -> list[str]:
@@ -85,3 +93,27 @@ def report(folder: Path, metrics: Mapping[str, Any]) -> str:
         f"all in {folder}",
     ]
     return "\n".join(lines)
+
+
+def per_class_table(scores: Mapping[str, Any]) -> str:
+    """Precision, recall, F1 and support of each class, recall and F1 with their intervals, and the macro means, as
+    lines of text."""
+    width = max(len("macro mean"), *map(len, scores["per_class"]))
+    lines = [f"{'class':<{width}}  precision  {'recall':<20}  {'F1':<20}  films"]
+
+    def line(
+        name: str, figures: Mapping[str, float], ends: Mapping[str, Sequence[float]], suffix: str, films: int
+    ) -> str:
+        recall, f1 = (f"{figures[key + suffix]:.3f} {shown_interval(ends[key + suffix])}" for key in ("recall", "f1"))
+        return f"{name:<{width}}  {figures['precision' + suffix]:9.3f}  {recall:<20}  {f1:<20}  {films:5d}"
+
+    for name, s in scores["per_class"].items():
+        lines.append(line(name, s, scores["ci95"]["per_class"][name], "", s["support"]))
+    total = sum(s["support"] for s in scores["per_class"].values())
+    lines.append(line("macro mean", scores, scores["ci95"], "_macro", total))
+    return "\n".join(lines)
+
+
+def shown_interval(ends: Sequence[float]) -> str:
+    """[low, high] with three digits."""
+    return f"[{ends[0]:.3f}, {ends[1]:.3f}]"

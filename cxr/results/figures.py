@@ -76,6 +76,30 @@ def class_counts(counts: dict[str, dict[str, int]], note: str = "") -> Figure:
     return finish(fig)
 
 
+def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], note: str = "") -> Figure:
+    """Loss and macro F1 by epoch, dashed of training films and solid of validation films.
+
+    Args:
+        histories: cell -> "history" of each of its seeds' metrics.json: train_loss, val_loss, train_f1_macro and
+            val_f1_macro, a number an epoch.
+    """
+    fig = figure(3.6, "", note)
+    panels = fig.subplots(1, 2)
+    for axes, key, name in zip(panels, ("loss", "f1_macro"), ("loss", "macro F1"), strict=True):
+        for i, (cell, seeds) in enumerate(histories.items()):
+            for seed, history in enumerate(seeds):
+                for side, line in (("train", "--"), ("val", "-")):
+                    values = history.get(f"{side}_{key}", ())
+                    label = fit(cell, 130, 9) if seed == 0 and side == "train" else None
+                    colour = COLOURS[i % len(COLOURS)]
+                    axes.plot(range(1, len(values) + 1), values, line, color=colour, linewidth=1.3, label=label)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        style_plot(axes, "both")
+    panels[0].get_legend().remove()
+    return finish(fig)
+
+
 def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str], title: str, note: str = "") -> Figure:
     """Films before (top row) and after (bottom row) augmentation, on one gray scale to compare brightness.
 
@@ -174,7 +198,7 @@ def reliability(kinds: Mapping[str, Mapping[str, Any]], title: str, note: str = 
     for i, (name, bins) in enumerate(kinds.items()):
         there = [b for b, films in enumerate(bins["films"]) if films >= FEW]
         sure, right = ([bins[key][b] for b in there] for key in ("confidence", "right"))
-        top.plot(sure, right, "o-", color=COLOURS[i], markersize=4, label=name.replace(": ", "\n"))
+        top.plot(sure, right, "o-", color=COLOURS[i], markersize=4, label=name)
         bottom.stairs(bins["films"], np.linspace(0, 1, len(bins["films"]) + 1), color=COLOURS[i], linewidth=1.5)
     top.set(ylabel=f"share that was right\n(of {FEW} films or more)", ylim=(-0.02, 1.02))
     bottom.set(xlabel="probability of the said class", ylabel="films", xlim=(0, 1))

@@ -21,29 +21,30 @@ def collect(sweep: Path) -> list[Row]:
     A row holds the run's choices (model, aug, seed, every other swept option), its status and error, figures on the
     test films, and its folder; "" stands for what is not known.
     """
-    told = [(read_status(path.parent), path.parent) for path in sweep.glob(f"*/{STATUS}")]
-    rows = []
-    for status, folder in sorted(told, key=lambda pair: (pair[0].get("started", 0), pair[1])):
-        metrics = read_json(folder / METRICS)
-        train, test = metrics.get("train", {}), metrics.get("test", {})
-        low, high = test.get("ci95", {}).get("f1_macro", ("", ""))
-        rows.append(
-            {
-                **status.get("choices", {}),
-                "status": status.get("status", ""),
-                "error": status.get("error", ""),
-                **{key: test.get(key, "") for key in HEADLINES},
-                "epochs": train.get("epochs", ""),
-                "seconds": status.get("seconds", ""),
-                "images_per_s": train.get("images_per_s", ""),
-                "run": folder.name,
-                "f1_macro_low": low,
-                "f1_macro_high": high,
-                "val_f1_spread": late_spread(train.get("val_f1_macro", [])),
-                "note": metrics.get("note", ""),
-            }
-        )
-    return rows
+    folders = [path.parent for path in sweep.glob(f"*/{STATUS}")]
+    began = {folder: read_json(folder / STATUS).get("started", 0) for folder in folders}
+    return [row_of(folder) for folder in sorted(folders, key=lambda folder: (began[folder], folder))]
+
+
+def row_of(folder: Path) -> Row:
+    """The row of one run folder; see collect()."""
+    status, metrics = read_status(folder), read_json(folder / METRICS)
+    train, test = metrics.get("train", {}), metrics.get("test", {})
+    low, high = test.get("ci95", {}).get("f1_macro", ("", ""))
+    return {
+        **status.get("choices", {}),
+        "status": status.get("status", ""),
+        "error": status.get("error", ""),
+        **{key: test.get(key, "") for key in HEADLINES},
+        "epochs": train.get("epochs", ""),
+        "seconds": status.get("seconds", ""),
+        "images_per_s": train.get("images_per_s", ""),
+        "run": folder.name,
+        "f1_macro_low": low,
+        "f1_macro_high": high,
+        "val_f1_spread": late_spread(train.get("history", {}).get("val_f1_macro", [])),
+        "note": metrics.get("note", ""),
+    }
 
 
 def late_spread(figures: Sequence[float]) -> float | str:
@@ -77,7 +78,13 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def grid(rows: Sequence[Row]) -> str:
-    """The capstone's own table, macro F1 by model and augmentation, and a sentence on what the number is.
+    """The capstone's own table, and a sentence on what the number is."""
+    header, *lines = grid_rows(rows)
+    return f"{markdown_table(header, lines)}\n\n{sentence(rows)}"
+
+
+def grid_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """Macro F1 by model and augmentation, below its header.
 
     Where a sweep has more options, each combination of their values is a line. A run of one seed stands with its
     interval. Runs that differ in the seed alone share a cell: its mean, ± the standard deviation, and how many seeds.
@@ -88,7 +95,7 @@ def grid(rows: Sequence[Row]) -> str:
     for line in lines:
         own = [row for row in rows if line_of(row) == line]
         table.append([line, *(cell([row for row in own if row.get("aug", "") == aug]) for aug in augs)])
-    return f"{markdown_table(['macro F1', *(f'aug={aug}' for aug in augs)], table)}\n\n{sentence(rows)}"
+    return [["macro F1", *(f"aug={aug}" for aug in augs)], *table]
 
 
 def line_of(row: Row) -> str:

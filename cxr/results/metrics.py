@@ -60,27 +60,3 @@ def as_plain(computed: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str
         "per_class": per_class,
         "confusion_matrix": computed["confusion_matrix"].int().tolist(),
     }
-
-
-def per_class_table(scores: Mapping[str, Any]) -> str:
-    """Precision, recall, F1 and support of each class, recall and F1 with their intervals, and the macro means, as
-    lines of text."""
-    width = max(len("macro mean"), *map(len, scores["per_class"]))
-    lines = [f"{'class':<{width}}  precision  {'recall':<20}  {'F1':<20}  films"]
-
-    def line(
-        name: str, figures: Mapping[str, float], ends: Mapping[str, Sequence[float]], suffix: str, films: int
-    ) -> str:
-        recall, f1 = (f"{figures[key + suffix]:.3f} {shown_interval(ends[key + suffix])}" for key in ("recall", "f1"))
-        return f"{name:<{width}}  {figures['precision' + suffix]:9.3f}  {recall:<20}  {f1:<20}  {films:5d}"
-
-    for name, s in scores["per_class"].items():
-        lines.append(line(name, s, scores["ci95"]["per_class"][name], "", s["support"]))
-    total = sum(s["support"] for s in scores["per_class"].values())
-    lines.append(line("macro mean", scores, scores["ci95"], "_macro", total))
-    return "\n".join(lines)
-
-
-def shown_interval(ends: Sequence[float]) -> str:
-    """[low, high] with three digits."""
-    return f"[{ends[0]:.3f}, {ends[1]:.3f}]"

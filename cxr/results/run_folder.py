@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-STATUS, METRICS, PREDICTIONS = "status.json", "metrics.json", "predictions.csv"
+STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
 # The figures that stand on the leaderboard and in the HParams tab.
 HEADLINES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
 

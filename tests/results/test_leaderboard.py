@@ -66,7 +66,7 @@ def test_a_lottery_is_called_one(tmp_path):
         ([0.2, 0.9], False),
     ):
         metrics = read_json(folder / METRICS)
-        write_json(folder / METRICS, metrics | {"train": {"val_f1_macro": figures}})
+        write_json(folder / METRICS, metrics | {"train": {"history": {"val_f1_macro": figures}}})
         assert ("wandered by 0.280" in leaderboard.grid(leaderboard.collect(tmp_path))) == wide
 
 

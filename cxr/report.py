@@ -1,0 +1,35 @@
+"""python -m cxr.report DIR: make report.html of a sweep, or of one run, anew from its run folders."""
+
+import sys
+from pathlib import Path
+
+from cxr.command_line import fail
+from cxr.errors import UserError
+from cxr.results.report import LANGUAGES, write
+
+USAGE = "usage: python -m cxr.report DIR [report.lang=en|ko], the folder of a sweep or of a run"
+
+
+def main() -> None:
+    """Exit codes: 0 written, 2 the folder holds no finished run, or a wrong option."""
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help") for word in words):
+        print(USAGE)
+        return
+    try:
+        lang = next((word.partition("=")[2] for word in words if word.startswith("report.lang=")), LANGUAGES[0])
+        folders = [word for word in words if not word.startswith("report.lang=")]
+        if len(folders) != 1 or folders[0].startswith("-"):
+            raise UserError(USAGE)
+        if lang not in LANGUAGES:
+            raise UserError(f"report.lang={lang}: must be {' or '.join(LANGUAGES)}")
+        written = write(Path(folders[0]), lang)
+        if written is None:
+            raise UserError(f"{folders[0]}: no finished run of this version of cxr in it")
+    except UserError as error:
+        fail(error)
+    print(written)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""report.html of a sweep or a run: everything a sceptical reader asks for, from the run folders alone."""
+
+import base64
+import io
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from cxr.results import comparison, figures, leaderboard
+from cxr.results.console import GIVE_AWAYS, reliability_names, with_interval
+from cxr.results.run_folder import AUDIT, METRICS, STATUS, read_json, read_table
+
+TEMPLATES = Path(__file__).parent / "templates"
+LANGUAGES = ("en", "ko")
+REPORT = "report.html"
+NEEDED = {"calibration", "screening", "give_aways"}  # runs of earlier versions lack them
+PICTURED = 8  # cells whose matrix and reliability are shown
+
+
+class Run(NamedTuple):
+    """A finished run: its row of the leaderboard, its folder, and its metrics.json."""
+
+    row: leaderboard.Row
+    folder: Path
+    metrics: Mapping[str, Any]
+
+
+def write(folder: Path, lang: str) -> Path | None:
+    """Write report.html into the folder of a sweep or of one run; None where no run is done.
+
+    Args:
+        lang: of headings and standing sentences: en or ko.
+    """
+    single = (folder / STATUS).exists()
+    rows = [leaderboard.row_of(folder)] if single else leaderboard.collect(folder)
+    runs = []
+    for row in rows:
+        where = folder if single else folder / row["run"]
+        metrics = read_json(where / METRICS)
+        if row["status"] == "done" and metrics.keys() >= NEEDED:
+            runs.append(Run(row, where, metrics))
+    if not runs:
+        return None
+    path = folder / REPORT
+    part = path.with_name(f".{REPORT}.part")
+    part.write_text(render("report.html", lang, contents(folder, rows, runs, words(lang))), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def words(lang: str) -> dict[str, str]:
+    """Everything that templates say besides figures, in one language."""
+    table = yaml.safe_load((TEMPLATES / "words.yaml").read_text(encoding="utf-8"))
+    return {key: said[LANGUAGES.index(lang)] for key, said in table.items()}
+
+
+def render(template: str, lang: str, told: Mapping[str, Any]) -> str:
+    """A template filled in; what is told is escaped in HTML."""
+    engine = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True)
+    engine.undefined = StrictUndefined
+    return engine.get_template(template).render(lang=lang, w=words(lang), **told)
+
+
+def contents(
+    folder: Path, rows: Sequence[leaderboard.Row], runs: Sequence[Run], w: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the report's template is filled with; every number stands in a metrics file."""
+    first = runs[0].metrics
+    audit = read_json(runs[0].folder / AUDIT)
+    prevalences = [
+        f"PPV, {w['prevalence']} {p['prevalence']:.1%}"
+        for run in runs[:1]
+        if run.metrics["screening"]
+        for p in run.metrics["screening"]["prevalences"]
+    ]
+    rules = list(first["give_aways"])
+    seeds = {run.row.get("seed") for run in runs}
+    return {
+        "name": folder.name,
+        "runs": runs,
+        "versions": first["versions"],
+        "device": first["train"]["device"],
+        "note": first["note"],
+        "grid": leaderboard.grid_rows(rows),
+        "sentence": leaderboard.sentence(rows).replace("**", ""),
+        "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}),
+        "audit": [[what, number or w["none"], such] for what, number, such in summary_of(audit)],
+        "pictures": pictures(runs),
+        "scores": [
+            [run.row["run"], *(with_interval(run.metrics["test"], k) for k in ("f1_macro", "accuracy", "auroc_macro"))]
+            for run in runs
+        ],
+        "give_aways": [
+            [GIVE_AWAYS[rule] for rule in rules],
+            *(
+                [run.row["run"], *(with_interval(run.metrics["give_aways"][rule], "f1_macro") for rule in rules)]
+                for run in runs
+            ),
+        ],
+        "calibration": [[run.row["run"], *calibration_row(run.metrics["calibration"])] for run in runs],
+        "screened": (first["screening"] or {}).get("class", ""),
+        "screening": [
+            [run.row["run"], *screening_row(run.metrics["screening"], w)] for run in runs if run.metrics["screening"]
+        ],
+        "prevalences": prevalences,
+        "limits": [w["limit_once"], w["limit_source"], w["limit_external"]]
+        + ([w["limit_seed"]] if len(seeds) == 1 else []),
+        "command": read_json(runs[0].folder / STATUS).get("command", "")
+        + f"\npython -m cxr.report {shlex.quote(str(folder))}",
+        "data_hash": audit.get("sha256", ""),
+    }
+
+
+def summary_of(audit: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """The lines of an audit; none of a run from before training looked for them."""
+    from cxr.data.audit import summary
+
+    return summary(audit) if audit else []
+
+
+def calibration_row(found: Mapping[str, Any]) -> list[str]:
+    """Temperature, then each figure before and after."""
+    after = found.get("after")
+    cells = [f"{found['temperature']:.2f}" if after else "–"]
+    for key in ("ece", "brier", "nll"):
+        cells += [with_interval(found["before"], key), with_interval(after, key) if after else "–"]
+    return cells
+
+
+def screening_row(found: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
+    """Threshold, sensitivity, specificity, verdict and predictive values."""
+    test = found["test"]
+    shares = [with_interval(test, key) if test[key] is not None else "–" for key in ("sensitivity", "specificity")]
+    verdict = f"{w[found['who']['verdict']]} (n={test['positive_films']})"
+    values = [with_interval(p, "ppv") if p["ppv"] is not None else "–" for p in found["prevalences"]]
+    return [f"{found['threshold']:.3g}", *shares, verdict, *values]
+
+
+def pictures(runs: Sequence[Run]) -> dict[str, Any]:
+    """Every picture as PNG in base64."""
+    metrics = runs[0].metrics
+    cells: dict[str, list[Run]] = {}
+    for run in runs:
+        cells.setdefault(f"{leaderboard.line_of(run.row)}, aug={run.row.get('aug', '')}", []).append(run)
+    counts: dict[str, Counter[str]] = {}
+    for row in read_table(runs[0].folder / "split.csv"):
+        counts.setdefault(row["split"], Counter())[row["label"]] += 1
+    matrices, reliability = [], []
+    for cell, own in list(cells.items())[:PICTURED]:
+        test, calibrated = own[0].metrics["test"], own[0].metrics["calibration"]
+        title = f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}"
+        matrix = figures.confusion_matrix(np.array(test["confusion_matrix"]), metrics["classes"], title)
+        matrices.append((cell, png(matrix)))
+        reliability.append((cell, png(figures.reliability(reliability_names(calibrated), ""))))
+    histories = {cell: [run.metrics["train"]["history"] for run in own] for cell, own in cells.items()}
+    order = [split for split in ("train", "val", "test", "unused") if split in counts]
+    return {
+        "counts": png(figures.class_counts({s: {c: counts[s][c] for c in metrics["classes"]} for s in order})),
+        "augmentation": augmentation(runs),
+        "curves": png(figures.learning_curves(histories)),
+        "matrices": matrices,
+        "reliability": reliability,
+    }
+
+
+def augmentation(runs: Sequence[Run]) -> str:
+    """The picture of films before and after augmentation that TensorBoard has, of a run with augmentation if any."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = next((run for run in runs if run.row.get("aug") != "off"), runs[0])
+    events = EventAccumulator(str(run.folder), size_guidance={"images": 0})
+    events.Reload()
+    if "data/augmentation" not in events.Tags()["images"]:
+        return ""
+    return base64.b64encode(events.Images("data/augmentation")[-1].encoded_image_string).decode()
+
+
+def png(figure: Figure) -> str:
+    """A figure as PNG in base64."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=130)
+    return base64.b64encode(out.getvalue()).decode()
