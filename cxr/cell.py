@@ -24,10 +24,11 @@ from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint, store_t
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import CLASSES, class_name
 from cxr.errors import UserError
-from cxr.evaluation import calibrate, give_aways, predict, score, screen
+from cxr.evaluation import calibrate, give_aways, predict, score, screen, slices
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.results.console import report
-from cxr.results.run_folder import METRICS, PREDICTIONS, write_json, write_predictions
+from cxr.results.report import write_card
+from cxr.results.run_folder import AUDIT, METRICS, PREDICTIONS, read_json, write_json, write_predictions
 from cxr.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -100,11 +101,13 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         "val": scores.get("val"),
         "calibration": calibrated,
         "screening": screen(config["screen"], data, val, test, temperature),
+        "slices": slices(data, test),
         "give_aways": give_aways(best, data, config["trainer"], timer, test),
         "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
+    write_card(folder, metrics, config, read_json(folder / AUDIT))
     for side, p in said.items():
         predicted = p.index, p.labels, probabilities[side]
         dashboard.show_evaluation(logger, data, side, scores[side], predicted, step)

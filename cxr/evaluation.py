@@ -12,7 +12,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import class_name
 from cxr.models.classifier import Classifier
 from cxr.results.calibration import calibration, fit_temperature
-from cxr.results.intervals import headline, intervals
+from cxr.results.intervals import exact_share, headline, intervals
 from cxr.results.metrics import as_plain, evaluation_metrics
 from cxr.results.screening import choose_threshold, operating_point, screening
 from cxr.trainer import build_trainer
@@ -75,6 +75,17 @@ def screen(
     threshold = choose_threshold(val.labels == of, chance["val"], options["sensitivity"])
     points = [operating_point(p.labels == of, chance[side], threshold) for side, p in (("val", val), ("test", test))]
     return screening(name, options["sensitivity"], threshold, *points)
+
+
+def slices(data: CXRDataModule, predicted: Predicted) -> dict[str, dict[str, Any]]:
+    """Of metrics.json: accuracy on the test films of each source that a manifest names, with its exact binomial
+    interval. (Sources have few films, and few of the classes: macro F1 would mean little.)"""
+    source, right = data.films.source[predicted.index], predicted.logits.argmax(1) == predicted.labels
+    found = {}
+    for name in sorted(set(source.tolist()) - {""}):
+        hits, films = int(right[source == name].sum()), int((source == name).sum())
+        found[name] = {"films": films, "accuracy": hits / films, "ci95": {"accuracy": exact_share(hits, films)}}
+    return found
 
 
 def give_aways(

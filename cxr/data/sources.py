@@ -44,6 +44,7 @@ class Films:
         label: int64 array of length N, indices into `classes`.
         classes: class names, the known four in their fixed order, then others by name.
         rejected: (file, reason) of everything that lies in the set and cannot be used.
+        source: string array of length N, where a manifest says that a film comes from, else "".
         note: what every table and picture made from these films has to say, or "".
     """
 
@@ -53,6 +54,7 @@ class Films:
     patient: np.ndarray
     split: np.ndarray
     classes: tuple[str, ...]
+    source: np.ndarray
     rejected: tuple[tuple[str, str], ...] = field(default=())
     note: str = ""
 
@@ -68,6 +70,7 @@ class Films:
             label=self.label[keep],
             patient=self.patient[keep],
             split=self.split[keep],
+            source=self.source[keep],
             rejected=self.rejected + tuple((str(self.file[row]), why) for row, why in rejected.items()),
         )
 
@@ -116,8 +119,8 @@ def not_a_film(path: Path) -> str:
 def read_folder(root: Path) -> Films:
     """Read class folders that lie directly in `root` or below its train, val and test folders.
 
-    A `manifest.csv` in the root (file,label,patient[,split]) gives patients, and may move a film to another split
-    or class than its folder's.
+    A `manifest.csv` in the root (file,label,patient[,split,source]) gives patients, may move a film to another split
+    or class than its folder's, and may name its source.
 
     Raises:
         UserError: the folder is missing or holds no films in class folders, or the manifest cannot be used.
@@ -133,7 +136,7 @@ def read_folder(root: Path) -> Films:
         folders, beside = [(p, "") for p, _ in parts], []
 
     manifest = read_manifest(root / "manifest.csv")
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
     beside += loose_films(root)
     rejected = [(path.relative_to(root).as_posix(), "not in a class folder") for path in beside]
     for folder, split in folders:
@@ -149,6 +152,7 @@ def read_folder(root: Path) -> Films:
                     class_name(told.get("label") or folder.name),
                     told["patient"] if "patient" in told else patient_of(file),
                     split_name(told.get("split") or "") or split,
+                    told.get("source", ""),
                 )
             )
     if not rows:
@@ -158,10 +162,10 @@ def read_folder(root: Path) -> Films:
         )
     if missing := sorted(set(manifest) - {row[0] for row in rows}):
         rejected += [(file, "in manifest.csv, but not in a class folder") for file in missing]
-    file, label, patient, split = (np.array(column, dtype=np.str_) for column in zip(*rows, strict=True))
+    file, label, patient, split, source = (np.array(column, dtype=np.str_) for column in zip(*rows, strict=True))
     classes = order_classes(label.tolist())
     index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
-    return Films(root.resolve(), file, index, patient, split, classes, tuple(rejected))
+    return Films(root.resolve(), file, index, patient, split, classes, source, tuple(rejected))
 
 
 def subfolders(folder: Path) -> list[Path]:

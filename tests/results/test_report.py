@@ -1,0 +1,68 @@
+"""The report stands alone, says what the metrics files say, and escapes what users named."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from cxr import report
+from cxr.results.report import LANGUAGES, TEMPLATES, words
+
+
+def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
+    page = (sweep / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)|url\(|<script', page)
+    assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 7  # two cells
+    for run in sorted(sweep.glob("*/metrics.json")):
+        metrics = json.loads(run.read_text())
+        assert run.parent.name in page
+        for shown in (metrics["test"]["f1_macro"], metrics["calibration"]["after"]["ece"]):
+            assert f"{shown:.3f} [" in page
+        assert json.loads((run.parent / "audit.json").read_text())["sha256"] in page
+    assert "python -m cxr.train -m aug=on,off trainer.max_epochs=2" in page
+
+
+def test_what_users_named_is_escaped(run, sweep, folder):
+    told = json.loads((folder / "audit.json").read_text())
+    evil = "<script>alert(1)</script>.png"
+    (folder / "audit.json").write_text(json.dumps(told | {"blank": [evil]}))
+    try:
+        code, out, _ = run(report.main, folder, "report.lang=ko")
+    finally:
+        (folder / "audit.json").write_text(json.dumps(told))
+    page = (folder / "report.html").read_text()
+    assert code == 0 and out.strip() == str(folder / "report.html")
+    assert "&lt;script&gt;" in page and "<script" not in page
+    assert "혼동 행렬" in page and '<html lang="ko">' in page
+
+
+def test_every_word_is_there_in_every_language():
+    table = yaml.safe_load((TEMPLATES / "words.yaml").read_text())
+    assert all(len(said) == len(LANGUAGES) and all(isinstance(s, str) and s for s in said) for said in table.values())
+    for lang in LANGUAGES:
+        known = words(lang)
+        for template in ("report.html", "MODEL_CARD.md"):
+            used = re.findall(r"\bw\.(\w+)", (TEMPLATES / template).read_text())
+            assert set(used) <= known.keys()
+
+
+def test_the_model_card_says_what_the_metrics_say(folder):
+    card = (folder / "MODEL_CARD.md").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert f"n = {metrics['n_test']}" in card and metrics["note"] in card and "Not a medical device" in card
+    for scores in metrics["test"]["per_class"].values():
+        assert f"{scores['recall']:.3f} [" in card
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "usage"),
+        (["/no/such"], "/no/such: no finished run"),
+        ([".", "report.lang=fr"], "report.lang=fr: must be en or ko"),
+    ],
+)
+def test_wrong_options_get_one_line(run, words, says):
+    code, _, err = run(report.main, *words)
+    assert code == 2 and says in err and err.count("\n") == 1
