@@ -3,7 +3,8 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from cxr.results.metrics import as_plain, evaluation_metrics, per_class_table, training_metrics
+from cxr.results.console import per_class_table
+from cxr.results.metrics import as_plain, evaluation_metrics, training_metrics
 
 
 @pytest.fixture
