@@ -37,6 +37,9 @@ bench: .venv/installed ## speed, against the network alone and a student's loop
 scale: .venv/installed ## speed and memory at 1, 10 and 100 thousand films
 	$(RUN) cxr.bench --scale model=cnn aug=on $(films)
 
+report: .venv/installed ## report.html of the sweep or run DIR anew
+	$(RUN) cxr.report '$(DIR)'
+
 board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far
 	$(RUN) tensorboard.main --logdir runs --host 127.0.0.1
 
@@ -54,4 +57,4 @@ clean-cache: ## remove decoded and drawn films and what was found of them from C
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)
 
-.PHONY: help install sweep capstone seeds parallel audit bench scale board test lint clean clean-cache
+.PHONY: help install sweep capstone seeds parallel audit bench scale report board test lint clean clean-cache

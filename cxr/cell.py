@@ -26,8 +26,8 @@ from cxr.data.sources import CLASSES, class_name
 from cxr.errors import UserError
 from cxr.evaluation import calibrate, give_aways, predict, score, screen, slices
 from cxr.models.classifier import Classifier, load_classifier
+from cxr.results import model_card
 from cxr.results.console import report
-from cxr.results.report import write_card
 from cxr.results.run_folder import AUDIT, METRICS, PREDICTIONS, read_json, write_json, write_predictions
 from cxr.trainer import build_trainer
 
@@ -107,7 +107,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
-    write_card(folder, metrics, config, read_json(folder / AUDIT))
+    model_card.write(folder, metrics, config, read_json(folder / AUDIT))
     for side, p in said.items():
         predicted = p.index, p.labels, probabilities[side]
         dashboard.show_evaluation(logger, data, side, scores[side], predicted, step)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cxr.command_line import fail
 from cxr.errors import UserError
-from cxr.results.report import LANGUAGES, write
+from cxr.results.report import write
+from cxr.results.words import LANGUAGES
 
 USAGE = "usage: python -m cxr.report DIR [report.lang=en|ko], the folder of a sweep or of a run"
 

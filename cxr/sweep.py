@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cxr.errors import UserError
+from cxr.overrides import PATHS
 from cxr.parent import end_with_parent
 from cxr.results import leaderboard
 from cxr.results.run_folder import keep_traceback, write_status
@@ -49,7 +50,12 @@ def cell_folder(options: Sequence[str], groups: Sequence[str]) -> str:
 
 def command(config: DictConfig, *flags: str) -> str:
     """What a person typed, but for the output folder."""
-    return shlex.join(["python", "-m", "cxr.train", *flags, *config.hydra.overrides.task])
+    typed = []
+    for override in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)):
+        # Paths were quoted for Hydra's grammar, see quote_path().
+        is_path = override.key_or_group in PATHS and isinstance(override.value(), str)
+        typed.append(f"{override.get_key_element()}={override.value()}" if is_path else override.input_line)
+    return shlex.join(["python", "-m", "cxr.train", *flags, *typed])
 
 
 class KeepLeaderboard(Callback):

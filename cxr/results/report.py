@@ -9,25 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from cxr.results import comparison, figures, leaderboard
-from cxr.results.console import (
-    GIVE_AWAYS,
-    calibration_lines,
-    give_away_lines,
-    reliability_names,
-    screening_lines,
-    shown_interval,
-    with_interval,
-)
+from cxr.results.console import GIVE_AWAYS, reliability_names, with_interval
 from cxr.results.run_folder import AUDIT, METRICS, STATUS, read_json, read_table
+from cxr.results.words import render, words
 
-TEMPLATES = Path(__file__).parent / "templates"
-LANGUAGES = ("en", "ko")
-REPORT, CARD = "report.html", "MODEL_CARD.md"
+REPORT = "report.html"
 NEEDED = {"calibration", "screening", "give_aways"}  # runs of earlier versions lack them
 PICTURED = 8  # cells whose matrix and reliability are shown
 
@@ -61,56 +50,6 @@ def write(folder: Path, lang: str) -> Path | None:
     part.write_text(render("report.html", lang, contents(folder, rows, runs, words(lang))), encoding="utf-8")
     part.replace(path)
     return path
-
-
-def write_card(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], audit: Mapping[str, Any]) -> None:
-    """Write MODEL_CARD.md into a run folder; every number stands in metrics.json or audit.json."""
-    w = words(config["report"]["lang"])
-    test, ends = metrics["test"], metrics["test"]["ci95"]["per_class"]
-    per_class = [
-        [name, f"{s['precision']:.3f} {shown_interval(ends[name]['precision'])}"]
-        + [f"{s[key]:.3f} {shown_interval(ends[name][key])}" for key in ("recall", "f1")]
-        + [str(s["support"])]
-        for name, s in test["per_class"].items()
-    ]
-    headlines = [[w[key], with_interval(test, key)] for key in ("f1_macro", "accuracy")]
-    headlines.append(["macro AUROC", with_interval(test, "auroc_macro")])
-    told = {
-        "name": folder.name,
-        "note": metrics["note"],
-        "network": f"{config['model']['_target_'].rsplit('.', 1)[-1]}, {config['data']['image_size']} px",
-        "epochs": metrics["train"]["epochs"],
-        "headlines": leaderboard.markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
-        "per_class": leaderboard.markdown_table([w["class"], w["precision"], w["recall"], "F1", w["films"]], per_class),
-        "slices": leaderboard.markdown_table(
-            [w["source"], w["films"], w["accuracy"]],
-            [[name, str(s["films"]), with_interval(s, "accuracy")] for name, s in metrics["slices"].items()],
-        )
-        if metrics["slices"]
-        else "",
-        "films": [f"{name} {number:,}" for name, number in audit["classes"].items()],
-        "split": config["data"]["split"],
-        "give_aways": [line.strip() for line in give_away_lines(metrics["give_aways"])[1:]],
-        "calibration": [line.strip() for line in calibration_lines(metrics["calibration"])],
-        "screening": [line.strip() for line in screening_lines(metrics["screening"])],
-        "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")],
-        "versions": metrics["versions"],
-        "data_hash": audit["sha256"],
-    }
-    (folder / CARD).write_text(render(CARD, config["report"]["lang"], told), encoding="utf-8")
-
-
-def words(lang: str) -> dict[str, str]:
-    """Everything that templates say besides figures, in one language."""
-    table = yaml.safe_load((TEMPLATES / "words.yaml").read_text(encoding="utf-8"))
-    return {key: said[LANGUAGES.index(lang)] for key, said in table.items()}
-
-
-def render(template: str, lang: str, told: Mapping[str, Any]) -> str:
-    """A template filled in; what is told is escaped in HTML."""
-    engine = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True)
-    engine.undefined = StrictUndefined
-    return engine.get_template(template).render(lang=lang, w=words(lang), **told)
 
 
 def contents(

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cxr import report
-from cxr.results.report import LANGUAGES, TEMPLATES, words
+from cxr.results.words import LANGUAGES, TEMPLATES, words
 
 
 def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
@@ -21,6 +21,7 @@ def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
             assert f"{shown:.3f} [" in page
         assert json.loads((run.parent / "audit.json").read_text())["sha256"] in page
     assert "python -m cxr.train -m aug=on,off trainer.max_epochs=2" in page
+    assert re.search(r"data.root=/\S+ ", page), "as it was typed, without Hydra's quotes"
 
 
 def test_what_users_named_is_escaped(run, sweep, folder):

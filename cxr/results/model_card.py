@@ -1,0 +1,48 @@
+"""MODEL_CARD.md of a run: what a network is for, what it is worth, and where that ends (after Mitchell et al. 2019)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cxr.results import leaderboard
+from cxr.results.console import calibration_lines, give_away_lines, screening_lines, shown_interval, with_interval
+from cxr.results.words import render, words
+
+CARD = "MODEL_CARD.md"
+
+
+def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], audit: Mapping[str, Any]) -> None:
+    """Write MODEL_CARD.md into a run folder; every number stands in metrics.json or audit.json."""
+    w = words(config["report"]["lang"])
+    test, ends = metrics["test"], metrics["test"]["ci95"]["per_class"]
+    per_class = [
+        [name, f"{s['precision']:.3f} {shown_interval(ends[name]['precision'])}"]
+        + [f"{s[key]:.3f} {shown_interval(ends[name][key])}" for key in ("recall", "f1")]
+        + [str(s["support"])]
+        for name, s in test["per_class"].items()
+    ]
+    headlines = [[w[key], with_interval(test, key)] for key in ("f1_macro", "accuracy")]
+    headlines.append(["macro AUROC", with_interval(test, "auroc_macro")])
+    told = {
+        "name": folder.name,
+        "note": metrics["note"],
+        "network": f"{config['model']['_target_'].rsplit('.', 1)[-1]}, {config['data']['image_size']} px",
+        "epochs": metrics["train"]["epochs"],
+        "headlines": leaderboard.markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
+        "per_class": leaderboard.markdown_table([w["class"], w["precision"], w["recall"], "F1", w["films"]], per_class),
+        "slices": leaderboard.markdown_table(
+            [w["source"], w["films"], w["accuracy"]],
+            [[name, str(s["films"]), with_interval(s, "accuracy")] for name, s in metrics["slices"].items()],
+        )
+        if metrics["slices"]
+        else "",
+        "films": [f"{name} {number:,}" for name, number in audit["classes"].items()],
+        "split": config["data"]["split"],
+        "give_aways": [line.strip() for line in give_away_lines(metrics["give_aways"])[1:]],
+        "calibration": [line.strip() for line in calibration_lines(metrics["calibration"])],
+        "screening": [line.strip() for line in screening_lines(metrics["screening"])],
+        "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")],
+        "versions": metrics["versions"],
+        "data_hash": audit["sha256"],
+    }
+    (folder / CARD).write_text(render(CARD, config["report"]["lang"], told), encoding="utf-8")

@@ -1,0 +1,24 @@
+"""What report.html and MODEL_CARD.md say, in English or Korean, and their templates."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parent / "templates"
+LANGUAGES = ("en", "ko")
+
+
+def words(lang: str) -> dict[str, str]:
+    """Everything that templates say besides figures, in one language."""
+    table = yaml.safe_load((TEMPLATES / "words.yaml").read_text(encoding="utf-8"))
+    return {key: said[LANGUAGES.index(lang)] for key, said in table.items()}
+
+
+def render(template: str, lang: str, told: Mapping[str, Any]) -> str:
+    """A template filled in; what is told is escaped in HTML."""
+    engine = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True)
+    engine.undefined = StrictUndefined
+    return engine.get_template(template).render(lang=lang, w=words(lang), **told)
