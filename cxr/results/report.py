@@ -41,7 +41,7 @@ def write(folder: Path, lang: str) -> Path | None:
     for row in rows:
         where = folder if single else folder / row["run"]
         metrics = read_json(where / METRICS)
-        if row["status"] == "done" and metrics.keys() >= NEEDED:
+        if row["status"] == "done" and metrics.keys() >= NEEDED and (where / "split.csv").exists():
             runs.append(Run(row, where, metrics))
     if not runs:
         return None
@@ -64,7 +64,7 @@ def contents(
         if run.metrics["screening"]
         for p in run.metrics["screening"]["prevalences"]
     ]
-    rules = list(first["give_aways"])
+    rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["give_aways"]))
     seeds = {run.row.get("seed") for run in runs}
     return {
         "name": folder.name,
@@ -83,10 +83,7 @@ def contents(
         ],
         "give_aways": [
             [GIVE_AWAYS[rule] for rule in rules],
-            *(
-                [run.row["run"], *(with_interval(run.metrics["give_aways"][rule], "f1_macro") for rule in rules)]
-                for run in runs
-            ),
+            *([run.row["run"], *give_away_row(run.metrics["give_aways"], rules)] for run in runs),
         ],
         "calibration": [[run.row["run"], *calibration_row(run.metrics["calibration"])] for run in runs],
         "screened": (first["screening"] or {}).get("class", ""),
@@ -107,6 +104,11 @@ def summary_of(audit: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     from cxr.data.audit import summary
 
     return summary(audit) if audit else []
+
+
+def give_away_row(found: Mapping[str, Any], rules: Sequence[str]) -> list[str]:
+    """Macro F1 by each rule; sets without NORMAL and PNEUMONIA have none of these two."""
+    return [with_interval(found[rule], "f1_macro") if rule in found else "–" for rule in rules]
 
 
 def calibration_row(found: Mapping[str, Any]) -> list[str]:
@@ -140,7 +142,7 @@ def pictures(runs: Sequence[Run]) -> dict[str, Any]:
     for cell, own in list(cells.items())[:PICTURED]:
         test, calibrated = own[0].metrics["test"], own[0].metrics["calibration"]
         title = f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}"
-        matrix = figures.confusion_matrix(np.array(test["confusion_matrix"]), metrics["classes"], title)
+        matrix = figures.confusion_matrix(np.array(test["confusion_matrix"]), own[0].metrics["classes"], title)
         matrices.append((cell, png(matrix)))
         reliability.append((cell, png(figures.reliability(reliability_names(calibrated), ""))))
     histories = {cell: [run.metrics["train"]["history"] for run in own] for cell, own in cells.items()}
