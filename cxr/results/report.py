@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -160,6 +161,7 @@ def augmentation(runs: Sequence[Run]) -> str:
     """The picture of films before and after augmentation that TensorBoard has, of a run with augmentation if any."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it says which file it reads
     run = next((run for run in runs if run.row.get("aug") != "off"), runs[0])
     events = EventAccumulator(str(run.folder), size_guidance={"images": 0})
     events.Reload()
