@@ -19,14 +19,17 @@ from cxr.train import main
 def test_run_folder_holds_what_design_names(folder):
     assert {p.name for p in folder.iterdir() if not p.name.startswith("events.out.")} == {
         *("config.yaml", "metrics.json", "predictions.csv", "split.csv", "rejected.csv", "status.json"),
-        *("checkpoints", "train.log", "hparams.yaml"),
+        *("checkpoints", "train.log", "hparams.yaml", "audit.json", "MODEL_CARD.md"),
     }
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["choices"] == {"model": "cnn", "aug": "on", "seed": 0}
     assert config["trainer"]["max_epochs"] == 2 and config["aug"]["flip"] == 0.5
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics.keys() == {"classes", "n_test", "note", "test", "val", "give_aways", "train", "versions"}
+    assert metrics.keys() == {
+        *("classes", "n_test", "note", "test", "val", "calibration", "screening", "slices", "give_aways", "train"),
+        "versions",
+    }
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
     assert metrics["train"].keys() == {
         *("epochs", "images_per_s", "seconds", "seconds_in", "history", "device", "precision"),
@@ -41,7 +44,7 @@ def test_run_folder_holds_what_design_names(folder):
 
 def test_the_cache_holds_only_what_clean_cache_removes(folder, cache):
     made = {path.name.partition("-")[0] for path in cache.iterdir()}
-    assert made <= {"store", "phantom", "copies", "giveaways", ".lock"}
+    assert made <= {"store", "phantom", "copies", "giveaways", "audit", ".lock"}
     store = next(cache.glob("store-128px-*/*/"))
     assert store.stat().st_mode & 0o055 == 0o055 & ~_umask(), "others on this machine may read it"
 
@@ -106,7 +109,7 @@ def test_dashboard(folder):
         tags["scalars"]
     )
     assert any(tag.startswith("lr-") for tag in tags["scalars"])
-    pictures = {"data/class_counts", "data/augmentation"}
+    pictures = {"data/class_counts", "data/augmentation", "test/reliability"}
     pictures |= {
         f"{s}/{p}" for s in ("val", "test") for p in ("confusion_matrix", "precision_recall", "worst_mistakes")
     }

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from omegaconf import OmegaConf
 
 TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("en", "ko")
@@ -13,7 +13,7 @@ LANGUAGES = ("en", "ko")
 
 def words(lang: str) -> dict[str, str]:
     """Everything that templates say besides figures, in one language."""
-    table = yaml.safe_load((TEMPLATES / "words.yaml").read_text(encoding="utf-8"))
+    table = OmegaConf.load(TEMPLATES / "words.yaml")
     return {key: said[LANGUAGES.index(lang)] for key, said in table.items()}
 
 
