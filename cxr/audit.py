@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.command_line import fail, read_cell
+from cxr.command_line import fail, single_run
 from cxr.data.audit import audit, known_copies, summary
 from cxr.data.decode import decode
 from cxr.data.sources import read_films
@@ -28,8 +28,8 @@ def main() -> None:
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        options, folder = read_cell(sys.argv[1:])
-        found = look(options, folder)
+        with single_run(sys.argv[1:]) as (options, folder):
+            found = look(options, folder)
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -22,13 +22,15 @@ from cxr.allocator import keep_freed_memory
 from cxr.callbacks import EpochLine, EpochTimer
 from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint, store_temperature
 from cxr.data.datamodule import CXRDataModule
+from cxr.data.external import remember_films
 from cxr.data.sources import CLASSES, class_name
 from cxr.errors import UserError
-from cxr.evaluation import calibrate, give_aways, predict, score, screen, slices
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.results import model_card
+from cxr.results.calibration import fit_temperature
 from cxr.results.console import report
 from cxr.results.run_folder import AUDIT, METRICS, PREDICTIONS, read_json, write_json, write_predictions
+from cxr.scoring import calibrate, give_aways, predict, score, screen, slices
 from cxr.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
 # Lightning's advice to add workers is wrong for films that lie decoded in memory.
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+# The films' side file lies beside the checkpoints before there are any.
+warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
 warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
 
@@ -68,6 +72,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     cell = build_cell(config, folder, shared_console)
     data, timer, logger = cell.data, cell.timer, cell.trainer.logger
     data.write_tables(folder)
+    remember_films(data, folder / "checkpoints")
     dashboard.show_films(logger, data)
     try:
         cell.trainer.fit(cell.model, data)
@@ -84,12 +89,12 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
     sides = ("val", "test") if cell.has_val else ("test",)
     said = {side: predict(best, data, side, config["trainer"], timer) for side in sides}
-    val, test = said.get("val"), said["test"]
-    calibrated = calibrate(data, val, test)
-    temperature, classes = calibrated["temperature"], data.films.classes
-    if val:
+    val, test, classes = said.get("val"), said["test"], data.films.classes
+    temperature = fit_temperature(val.logits, val.labels) if val else None
+    if temperature:
         store_temperature(chosen, temperature)
-    probabilities = {side: p.probabilities(temperature) for side, p in said.items()}
+    calibrated = calibrate(test, data.group[test.index], temperature)
+    probabilities = {side: p.probabilities(temperature or 1.0) for side, p in said.items()}
     scores = {side: score(p.labels, probabilities[side], data.group[p.index], classes) for side, p in said.items()}
     files = data.films.file[test.index].tolist()
     write_predictions(folder / PREDICTIONS, files, classes, test.labels.tolist(), probabilities["test"].tolist())
@@ -100,9 +105,9 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         "test": scores["test"],
         "val": scores.get("val"),
         "calibration": calibrated,
-        "screening": screen(config["screen"], data, val, test, temperature),
+        "screening": screen(config["screen"], data, val, test, temperature) if val else None,
         "slices": slices(data, test),
-        "give_aways": give_aways(best, data, config["trainer"], timer, test),
+        "give_aways": give_aways(best, data, config["trainer"], timer, test, data.say_without_lungs(test.index)),
         "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),
     }
@@ -110,8 +115,8 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     model_card.write(folder, metrics, config, read_json(folder / AUDIT))
     for side, p in said.items():
         predicted = p.index, p.labels, probabilities[side]
-        dashboard.show_evaluation(logger, data, side, scores[side], predicted, step)
-    dashboard.show_calibration(logger, data, calibrated, step)
+        dashboard.show_evaluation(logger, data, side, scores[side], predicted, classes, step)
+    dashboard.show_calibration(logger, data, "test", calibrated, step)
     dashboard.show_choices(logger, choices, config, scores["test"], step)
     logger.finalize("success")
     print(report(folder, metrics), flush=True)

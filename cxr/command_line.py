@@ -2,7 +2,8 @@
 
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -88,28 +89,34 @@ def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]
     return [(dict(cell.hydra.runtime.choices), plain(cell)) for cell in compose_cells(argv, multirun=True)]
 
 
-def read_cell(argv: Sequence[str]) -> tuple[dict[str, Any], Path]:
-    """The options of the one cell that a command line asks for, and its run folder, which is made.
+@contextmanager
+def single_run(argv: Sequence[str], config_name: str = "config") -> Iterator[tuple[dict[str, Any], Path]]:
+    """The options of the one cell that a command line asks for, and its run folder, which is made; one that a failure
+    leaves empty is removed.
 
     Raises:
         UserError: an option is wrong, or the folder is already used.
     """
-    (cell,) = compose_cells(argv, multirun=False)
+    (cell,) = compose_cells(argv, False, config_name)
     folder = Path(cell.hydra.run.dir)
     reserve(folder)
-    return plain(cell), folder
+    try:
+        yield plain(cell), folder
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def compose_cells(argv: Sequence[str], multirun: bool) -> list[DictConfig]:
-    """Every cell that some options of cxr.train ask for, checked."""
+def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:
+    """Every cell that some options of a command ask for, checked."""
     words = [quote_path(word) for word in argv]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = config_groups([])
         overrides = [parse(word) for word in words]
         for override in overrides:
             check_choice(override, groups, multirun)
-        cells = [checked_cell("config", texts, groups) for texts in expand(overrides)]
-    check_films([cell.data for cell in cells if cell.data.source == "folder"])
+        cells = [checked_cell(config_name, texts, groups) for texts in expand(overrides)]
+    check_films([cell.data for cell in cells if cell.data.source == "folder" and "split" in cell.data])
     return cells
 
 

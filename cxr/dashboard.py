@@ -1,6 +1,6 @@
 """What TensorBoard shows of a run besides Lightning's own scalars."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,18 +28,20 @@ def show_evaluation(
     side: str,
     scores: Mapping[str, Any],
     predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
+    classes: Sequence[str],
     step: int,
 ) -> None:
     """Confusion matrix, precision-recall curves and worst mistakes of an evaluation.
 
     Args:
-        side: "val" or "test".
+        side: "val", "test" or "external".
         scores: as in metrics.json.
         predicted: rows of the table (N,), labels (N,) and probabilities (N, C).
+        classes: those that the network knows.
         step: the optimizer step of the checkpoint that was evaluated.
     """
     index, labels, probabilities = predicted
-    classes, board, note = data.films.classes, logger.experiment, data.note
+    board, note = logger.experiment, data.note
     accuracy, f1 = (with_interval(scores, key) for key in ("accuracy", "f1_macro"))
     title = f"{side}: accuracy {accuracy}, macro F1 {f1}, {len(labels)} films"
     matrix = figures.confusion_matrix(np.array(scores["confusion_matrix"]), classes, title, note=note)
@@ -61,10 +63,12 @@ def show_evaluation(
     board.add_figure(f"{side}/worst_mistakes", picture, step)
 
 
-def show_calibration(logger: TensorBoardLogger, data: CXRDataModule, found: Mapping[str, Any], step: int) -> None:
-    """How sure the network is of the test films, and how often it is right; `found` as in metrics.json."""
-    picture = figures.reliability(reliability_names(found), "test: how sure, and how often right", note=data.note)
-    logger.experiment.add_figure("test/reliability", picture, step)
+def show_calibration(
+    logger: TensorBoardLogger, data: CXRDataModule, side: str, found: Mapping[str, Any], step: int
+) -> None:
+    """How sure the network is of the films, and how often it is right; `found` as in metrics.json."""
+    picture = figures.reliability(reliability_names(found), f"{side}: how sure, and how often right", note=data.note)
+    logger.experiment.add_figure(f"{side}/reliability", picture, step)
 
 
 def show_choices(

@@ -21,7 +21,7 @@ def test_run_folder_holds_what_design_names(folder):
         *("config.yaml", "metrics.json", "predictions.csv", "split.csv", "rejected.csv", "status.json"),
         *("checkpoints", "train.log", "hparams.yaml", "audit.json", "MODEL_CARD.md"),
     }
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "films.npz"}
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["choices"] == {"model": "cnn", "aug": "on", "seed": 0}
     assert config["trainer"]["max_epochs"] == 2 and config["aug"]["flip"] == 0.5

@@ -31,40 +31,56 @@ class Copy(NamedTuple):
     likeness: float
 
 
-def find_copies(store: Store, block: int = 512) -> list[Copy]:
+def find_copies(store: Store) -> list[Copy]:
     """All pairs of films that are copies of each other, the most alike first.
 
     Time and memory grow with the square of the number of films: 7,103 take 25 s and 0.4 GB on two cores.
     """
-    windows = [torch.cat(parts) for parts in zip(*thumbnails(store, block), strict=True)]
-    alike: dict[tuple[int, int], float] = {}
-    for start in range(0, len(store), block):
+    windows = thumbnails(store)
+    alike = {(min(pair), max(pair)) for pair in alike_pairs(windows, windows[0]) if pair[0] != pair[1]}
+    return [Copy(*pair, value) for *pair, value in confirmed(store, store, alike)]
+
+
+def find_common(ours: Store, theirs: Store) -> list[tuple[int, int, float]]:
+    """All films of one set that are copies of a film of another: rows of both, and how alike they are, the most alike
+    first. Both stores have films of one size."""
+    windows, others = thumbnails(ours), thumbnails(theirs)
+    alike = set(alike_pairs(windows, others[0])) | {(row, other) for other, row in alike_pairs(others, windows[0])}
+    return confirmed(ours, theirs, alike)
+
+
+def alike_pairs(windows: list[Tensor], whole: Tensor, block: int = 512) -> Iterator[tuple[int, int]]:
+    """Rows of thumbnails, whole or cropped, and of whole ones (n, 1024) that are so alike that they are looked at
+    again."""
+    for start in range(0, len(windows[0]), block):
         best = torch.full((1, 1), -1.0)
         for window in windows:
-            best = torch.maximum(best, window[start : start + block] @ windows[0].T)
-        for row, column in torch.nonzero(best > ALIKE).tolist():
-            if start + row != column:
-                alike[min(start + row, column), max(start + row, column)] = 0.0
+            best = torch.maximum(best, window[start : start + block] @ whole.T)
+        yield from ((start + row, column) for row, column in torch.nonzero(best > ALIKE).tolist())
+
+
+def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[tuple[int, int, float]]:
+    """Of some pairs of rows, those that show the same film, and how alike they are, the most alike first."""
     pairs = np.array(sorted(alike), dtype=np.int64).reshape(-1, 2)
     found = []
     for part in np.split(pairs, range(64, len(pairs), 64)) if len(pairs) else ():
-        for (first, second), value in zip(part.tolist(), likeness(store, part).tolist(), strict=True):
-            if value > SAME:
-                found.append(Copy(first, second, value))
-    return sorted(found, key=lambda copy: -copy.likeness)
+        values = likeness(ours[part[:, 0]], theirs[part[:, 1]])
+        found += [(*pair, value) for pair, value in zip(part.tolist(), values.tolist(), strict=True) if value > SAME]
+    return sorted(found, key=lambda pair: -pair[2])
 
 
-def thumbnails(store: Store, block: int) -> Iterator[list[Tensor]]:
-    """Edges of every film's thumbnail as a vector of length 1, whole and as ten crops of it, `block` films at a time: a
-    list of (n, 1024)."""
-    for part in store.parts(block):
+def thumbnails(store: Store) -> list[Tensor]:
+    """Edges of every film's thumbnail as a vector of length 1, whole and as ten crops of it: a list of (n, 1024)."""
+    found = []
+    for part in store.parts():
         films = shrink(torch.from_numpy(part), min(store.size, 4 * THUMBNAIL))
         size = films.shape[-1]
         cut = max(1, round(CROP * size))
         corners = [(y, x) for y in (0, cut // 2, cut) for x in (0, cut // 2, cut)]
         crops = [films] + [films[:, y : size - cut + y, x : size - cut + x] for y, x in corners]
         crops.append(films[:, cut : size - cut, cut : size - cut])
-        yield [F.normalize(edges(shrink(crop, THUMBNAIL), 3).flatten(1)) for crop in crops]
+        found.append([F.normalize(edges(shrink(crop, THUMBNAIL), 3).flatten(1)) for crop in crops])
+    return [torch.cat(window) for window in zip(*found, strict=True)]
 
 
 def shrink(films: Tensor, side: int) -> Tensor:
@@ -80,14 +96,14 @@ def edges(films: Tensor, radius: int) -> Tensor:
     return films / films.std((1, 2), keepdim=True).clamp_min(1e-6)
 
 
-def likeness(store: Store, pairs: np.ndarray) -> Tensor:
-    """How alike the two films of each pair (n, 2) are, once laid over each other: float32 (n,).
+def likeness(ours: np.ndarray, theirs: np.ndarray) -> Tensor:
+    """How alike films (n, S, S) are to others, one by one, once laid over each other: float32 (n,).
 
     The correlation of 5 × 5 patches in the middle, without the border, where marks of a scanner are alike on all its
     films; of these the median, since an arrow or a letter may have been drawn on one of the two.
     """
-    moving, fixed = (torch.from_numpy(store[pairs[:, side]]) for side in (0, 1))
-    maps = torch.eye(2, 3).repeat(len(pairs), 1, 1)
+    moving, fixed = torch.from_numpy(ours), torch.from_numpy(theirs)
+    maps = torch.eye(2, 3).repeat(len(moving), 1, 1)
     for side, steps in ((28, 8), (56, 6), (112, 5)):
         maps = align(maps, edges(shrink(moving, side), 5), edges(shrink(fixed, side), 5), steps)
     laid_over = warp(edges(shrink(moving, 112), 5)[:, None], maps)[:, 0]

@@ -56,17 +56,23 @@ class CXRDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.films is not None:  # Lightning asks again before the test
             return
-        found, d = read_films(self.data, self.cache), self.data
-        self.store, films = open_store(found, d["image_size"], self.cache)
+        found = read_films(self.data, self.cache)
+        self.store, films = open_store(found, self.data["image_size"], self.cache)
         self.compared, self.readable, self.copies = known_copies(found, self.cache)
         self.group = group_films(films.patient, [(first, second) for first, second, _ in self.copies])
-        fractions = d["test_fraction"], d["val_fraction"]
-        self.split = split_films(films, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"])
         self.films, self.note = films, films.note
+        self.split = self.deal()
         self.report()
+        self.report_split()
+
+    def deal(self) -> np.ndarray:
+        """Which film stands where: string array of length N, see split_films()."""
+        d = self.data
+        fractions = d["test_fraction"], d["val_fraction"]
+        return split_films(self.films, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"])
 
     def report(self) -> None:
-        """Say what was found, rejected and dealt out."""
+        """Say what was found and rejected."""
         films = self.films
         log.info("%d films in %s: %s", len(films), films.root, ", ".join(f"{c} {n}" for c, n in films.counts().items()))
         for file, why in films.rejected[:10]:
@@ -77,11 +83,14 @@ class CXRDataModule(pl.LightningDataModule):
             first, second, _ = self.copies[0]
             log.info(
                 "%d pairs of films show the same film, %s and %s among them (python -m cxr.audit lists them); they "
-                "stay on one side",
+                "are kept together",
                 len(self.copies),
                 films.file[first],
                 films.file[second],
             )
+
+    def report_split(self) -> None:
+        """Say what was dealt out."""
         if unused := int((self.split == "unused").sum()):
             log.info("unused: %d training films of patients of the test folder, or copies of its films", unused)
         log.info("split %s: %s", self.data["split"], ", ".join(f"{s} {n}" for s, n in self.split_sizes().items()))

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr.results import leaderboard
 from cxr.results.intervals import difference
-from cxr.results.run_folder import METRICS, PREDICTIONS, read_json, read_table, write_json
+from cxr.results.run_folder import METRICS, PREDICTIONS, probability_columns, read_json, read_table, write_json
 
 FIGURES = {"f1_macro": "macro F1", "accuracy": "accuracy"}
 COMPARISONS = "comparisons.json"
@@ -68,12 +68,15 @@ def runs_of(cell: Mapping[Any, leaderboard.Row], other: Mapping[Any, leaderboard
 
 
 def read_predictions(run: Path) -> dict[str, Any]:
-    """What a run said of its test films: classes, files, labels, said (lists of text) and group (array of text; of runs
-    before there were groups, the patient)."""
+    """What a run said of its test films: run, classes, files, labels, said (lists of text), probabilities (float32 (N,
+    C)) and group (array of text; of runs before there were groups, the patient)."""
     split = {row["file"]: row for row in read_table(run / "split.csv")}
-    rows = read_table(run / PREDICTIONS)
+    rows, classes = read_table(run / PREDICTIONS), read_json(run / METRICS)["classes"]
+    chances = [[row[column] for column in probability_columns(classes)] for row in rows]
     return {
-        "classes": read_json(run / METRICS)["classes"],
+        "run": run,
+        "classes": classes,
+        "probabilities": np.array(chances, dtype=np.float32),
         "files": [row["file"] for row in rows],
         "labels": [row["label"] for row in rows],
         "said": [row["prediction"] for row in rows],

@@ -15,7 +15,7 @@ GIVE_AWAYS = {
 
 
 def give_away_lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What stands beside the headline: see cxr.evaluation.give_aways()."""
+    """What stands beside the headline: see cxr.scoring.give_aways()."""
     return ["macro F1 without looking at lungs, and within one source:"] + [
         f"  {GIVE_AWAYS[name]:<50}  {s['f1_macro']:.3f} {shown_interval(s['ci95']['f1_macro'])}"
         for name, s in found.items()

@@ -42,7 +42,7 @@ def counts_by_group(labels: np.ndarray, said: np.ndarray, group: np.ndarray, cla
 
 def figures_of(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Figures of confusion counts (…, C, C), true by predicted: accuracy and macro figures (…), and precision, recall
-    and f1 of the classes (…, C). As in cxr.results.metrics, a class without true and predicted films does not count."""
+    and f1 of the classes (…, C). Macro figures are means over the classes that have films."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     true, said = counts.sum(-1), counts.sum(-2)
     classes = {
@@ -50,7 +50,7 @@ def figures_of(counts: np.ndarray) -> dict[str, np.ndarray]:
         "recall": share(hits, true),
         "f1": share(2 * hits, true + said),
     }
-    there = (true + said > 0).astype(hits.dtype)
+    there = (true > 0).astype(hits.dtype)
     macro = {f"{name}_macro": share((values * there).sum(-1), there.sum(-1)) for name, values in classes.items()}
     return {"accuracy": share(hits.sum(-1), true.sum(-1)), **macro, **classes}
 
@@ -112,11 +112,37 @@ def intervals(
 
 def ends_of_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
     """The ends, (2, …), of 95 % intervals of everything in figures_of(), of counts (G, C, C) of groups."""
+    return {key: ends_of(values) for key, values in resampled_figures(counts, resamples, seed).items()}
+
+
+def resampled_figures(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+    """Everything in figures_of() of each resample of groups with counts (G, C, C): (resamples, …)."""
     drawn = [
         figures_of((weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
         for weights in draw_weights(len(counts), resamples, seed)
     ]
-    return {key: ends_of(np.concatenate([part[key] for part in drawn])) for key in drawn[0]}
+    return {key: np.concatenate([part[key] for part in drawn]) for key in drawn[0]}
+
+
+def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:
+    """How much better one set of films was said than another, which has no film in common with it: both are resampled,
+    each on its own.
+
+    Args:
+        ours, theirs: counts_by_group(), (G, C, C) each.
+
+    Returns:
+        For f1_macro and accuracy: "difference" and "ci95" [low, high].
+    """
+    own = [figures_of(counts.sum(0)) for counts in (ours, theirs)]
+    drawn = [resampled_figures(counts, seed=seed) for seed, counts in enumerate((ours, theirs))]
+    return {
+        key: {
+            "difference": float(own[0][key] - own[1][key]),
+            "ci95": ends_of(drawn[0][key] - drawn[1][key]).tolist(),
+        }
+        for key in ("f1_macro", "accuracy")
+    }
 
 
 def headline(labels: np.ndarray, said: np.ndarray, group: np.ndarray, classes: int) -> dict[str, Any]:

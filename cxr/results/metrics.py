@@ -14,8 +14,6 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from cxr.results.run_folder import HEADLINES
-
 
 def training_metrics(n_classes: int) -> MetricCollection:
     """Accuracy and macro F1, cheap enough for every training step."""
@@ -31,12 +29,13 @@ def training_metrics(n_classes: int) -> MetricCollection:
 def evaluation_metrics(n_classes: int) -> MetricCollection:
     """All figures of an evaluation; update with probabilities (B, C) and labels (B,).
 
-    As in scikit-learn, macro F1 leaves out a class with no true and no predicted film. AUROC is one-vs-rest, macro.
+    AUROC is one-vs-rest.
     """
     options: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
     metrics: dict[str, Metric] = {
         "accuracy": MulticlassAccuracy(**options, average="micro"),
         "auroc_macro": MulticlassAUROC(**options, average="macro"),
+        "auroc": MulticlassAUROC(**options, average="none"),
         "confusion_matrix": MulticlassConfusionMatrix(**options),
     }
     for name, metric in (("precision", MulticlassPrecision), ("recall", MulticlassRecall), ("f1", MulticlassF1Score)):
@@ -46,8 +45,13 @@ def evaluation_metrics(n_classes: int) -> MetricCollection:
 
 
 def as_plain(computed: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str, Any]:
-    """What `evaluation_metrics` computed, as metrics.json holds it: plain numbers, lists and dictionaries."""
-    support = computed["confusion_matrix"].sum(1).tolist()
+    """What `evaluation_metrics` computed, as metrics.json holds it: plain numbers, lists and dictionaries.
+
+    Macro figures are means over the classes that have films: a set from elsewhere may lack some. Where there is one
+    class only, macro AUROC is None.
+    """
+    support = computed["confusion_matrix"].sum(1)
+    there = support > 0
     per_class = {
         name: {
             **{key: computed[key][i].item() for key in ("precision", "recall", "f1")},
@@ -55,8 +59,11 @@ def as_plain(computed: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str
         }
         for i, name in enumerate(classes)
     }
+    macro = {f"{key}_macro": computed[key][there].mean().item() for key in ("f1", "precision", "recall", "auroc")}
     return {
-        **{key: computed[key].item() for key in (*HEADLINES, "auroc_macro")},
+        "accuracy": computed["accuracy"].item(),
+        **macro,
+        **({} if there.sum() > 1 else {"auroc_macro": None}),
         "per_class": per_class,
         "confusion_matrix": computed["confusion_matrix"].int().tolist(),
     }

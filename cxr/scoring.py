@@ -11,7 +11,7 @@ from cxr.callbacks import EpochTimer
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import class_name
 from cxr.models.classifier import Classifier
-from cxr.results.calibration import calibration, fit_temperature
+from cxr.results.calibration import calibration
 from cxr.results.intervals import exact_share, headline, intervals
 from cxr.results.metrics import as_plain, evaluation_metrics
 from cxr.results.screening import choose_threshold, operating_point, screening
@@ -48,27 +48,25 @@ def score(labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray, clas
     return as_plain(metrics.compute(), classes) | {"ci95": intervals(labels, probabilities, group, classes)}
 
 
-def calibrate(data: CXRDataModule, val: Predicted | None, test: Predicted) -> dict[str, Any]:
-    """Of metrics.json: the temperature that the validation films ask for (1 without any), and how far the probabilities
-    of the test films are off before and after they are divided by it."""
-    temperature = fit_temperature(val.logits, val.labels) if val else 1.0
-    group = data.group[test.index]
+def calibrate(predicted: Predicted, group: np.ndarray, temperature: float | None) -> dict[str, Any]:
+    """Of metrics.json: how far the probabilities of films of some groups (N,) are off, before and after logits are
+    divided by the temperature that the validation films asked for (None: there were none)."""
     found: dict[str, Any] = {
-        "temperature": temperature,
-        "before": calibration(test.labels, test.probabilities(), group),
+        "temperature": temperature or 1.0,
+        "before": calibration(predicted.labels, predicted.probabilities(), group),
     }
-    if val:
-        found["after"] = calibration(test.labels, test.probabilities(temperature), group)
+    if temperature:
+        found["after"] = calibration(predicted.labels, predicted.probabilities(temperature), group)
     return found
 
 
 def screen(
-    options: Mapping[str, Any], data: CXRDataModule, val: Predicted | None, test: Predicted, temperature: float
+    options: Mapping[str, Any], data: CXRDataModule, val: Predicted, test: Predicted, temperature: float
 ) -> dict[str, Any] | None:
-    """Of metrics.json: one class as a screening test, see cxr.results.screening; None without validation films, or
-    where the set has no such class."""
+    """Of metrics.json: one class as a screening test, see cxr.results.screening; None where the set has no such
+    class."""
     classes, name = data.films.classes, class_name(options["class"])
-    if name not in classes or not val:
+    if name not in classes:
         return None
     of = classes.index(name)
     chance = {side: p.probabilities(temperature)[:, of] for side, p in (("val", val), ("test", test))}
@@ -94,22 +92,24 @@ def give_aways(
     options: Mapping[str, Any],
     timer: EpochTimer,
     predicted: Predicted,
+    rules: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, Any]]:
-    """Of metrics.json: what the test films give away to whoever does not look at lungs, each with accuracy, macro F1
-    and their intervals. Nothing is chosen by it.
+    """Of metrics.json: what test films give away to whoever does not look at lungs, each with accuracy, macro F1 and
+    their intervals. Nothing is chosen by it.
 
-    Three simple rules; this network with the lungs blacked out, and with all but them; and, since NORMAL and PNEUMONIA
-    come from one source in the reference set, the network's score on these two alone.
+    Simple rules, by what they say of the predicted films; this network with the lungs blacked out, and with all but
+    them; and, since NORMAL and PNEUMONIA come from one source in the reference set, the network's score on these two
+    alone.
     """
     index, labels, logits = predicted
-    group, classes = data.group[index], data.films.classes
-    said = dict(data.say_without_lungs(index))
+    group, classes, said = data.group[index], model.classes, dict(rules)
     for name, hidden in (("lungs_black", "lungs"), ("only_lungs", "rest")):
         data.hidden = hidden
-        said[name] = predict(model, data, "test", options, timer).logits.argmax(1)
+        again = predict(model, data, "test", options, timer)
+        said[name] = again.logits.argmax(1)[np.isin(again.index, index)]
     data.hidden = ""
     found = {name: headline(labels, values, group, len(classes)) for name, values in said.items()}
-    if {"NORMAL", "PNEUMONIA"} <= set(classes) and len(classes) > 2:
+    if {"NORMAL", "PNEUMONIA"} <= {classes[i] for i in labels} != {"NORMAL", "PNEUMONIA"}:
         pair = [classes.index("NORMAL"), classes.index("PNEUMONIA")]
         own = np.isin(labels, pair)
         two = (labels[own] == pair[1]).astype(int)
