@@ -20,14 +20,13 @@ import cxr
 from cxr import dashboard
 from cxr.allocator import keep_freed_memory
 from cxr.callbacks import EpochLine, EpochTimer
-from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint, store_temperature
+from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.external import remember_films
 from cxr.data.sources import CLASSES, class_name
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.results import model_card
-from cxr.results.calibration import fit_temperature
 from cxr.results.console import report
 from cxr.results.run_folder import AUDIT, METRICS, PREDICTIONS, read_json, write_json, write_predictions
 from cxr.scoring import calibrate, give_aways, predict, score, screen, slices
@@ -90,9 +89,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     sides = ("val", "test") if cell.has_val else ("test",)
     said = {side: predict(best, data, side, config["trainer"], timer) for side in sides}
     val, test, classes = said.get("val"), said["test"], data.films.classes
-    temperature = fit_temperature(val.logits, val.labels) if val else None
-    if temperature:
-        store_temperature(chosen, temperature)
+    temperature = best.temperature.item() if val else None
     calibrated = calibrate(test, data.group[test.index], temperature)
     probabilities = {side: p.probabilities(temperature or 1.0) for side, p in said.items()}
     scores = {side: score(p.labels, probabilities[side], data.group[p.index], classes) for side, p in said.items()}

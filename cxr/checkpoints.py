@@ -26,13 +26,6 @@ def best_checkpoint(folder: Path) -> ModelCheckpoint:
     )
 
 
-def store_temperature(path: Path, temperature: float) -> None:
-    """Write into a checkpoint by what its network's logits are to be divided, see Classifier.probabilities()."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    checkpoint["state_dict"]["temperature"] = torch.tensor(temperature)
-    DirectCheckpointIO().save_checkpoint(checkpoint, path)
-
-
 class LastCheckpoint(ModelCheckpoint):
     """last.ckpt: all that training could go on from, after the last epoch and after others, but not more often than
     every few seconds: on a GPU an epoch can take less time than writing its state.

@@ -1,5 +1,6 @@
 """python -m cxr.train: train one cell of the model × augmentation grid, or with -m all of them."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ def cell(config: DictConfig) -> None:
     """One cell: its options go to the run folder, then torch is imported and training begins."""
     from cxr.cell import train_cell
 
+    if not gc.get_freeze_count():  # what these imports made stays: the collector need not walk it again and again
+        gc.freeze()
     hydra_options = HydraConfig.get()
     folder = Path(hydra_options.runtime.output_dir)
     choices = read_json(folder / STATUS)["choices"]

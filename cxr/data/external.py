@@ -1,6 +1,8 @@
 """Films from elsewhere: which of them a trained network has seen already, and which it can be scored on."""
 
 import logging
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cxr.data.cache import built, fingerprint
 from cxr.data.copies import find_common, shrink
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import Films
@@ -18,7 +21,9 @@ from cxr.errors import UserError
 log = logging.getLogger(__name__)
 
 SIDE_FILE = "films.npz"  # lies beside a checkpoint
-SIDE = 64  # pixels of the films in it
+# Pixels of the films in it. Of 400 altered copies, 398 are found again among the 7,103 films of the reference set, and
+# nothing else that shows another film; at 48 pixels 13 are, at 128 all.
+SIDE = 64
 SEEN = {"copies": "copies of training films", "patients": "other films of patients with a training patient's name"}
 
 
@@ -31,17 +36,23 @@ def small_films(store: Store) -> Store:
 
 def remember_films(data: CXRDataModule, folder: Path) -> None:
     """Write beside the checkpoints what tells the films that a network was trained or validated on: name, patient,
-    SHA-256 of the file, and the film itself, small."""
+    SHA-256 of the file, and the film itself, small. The cells of a sweep share one file, where the file system can."""
     rows = np.flatnonzero(np.isin(data.split, ("train", "val")))
-    known = replace(data.compared, slot=data.compared.slot[rows])
+    told = {"files": data.films.file[rows], "patients": data.films.patient[rows]}
+    told["sha256"] = data.compared.facts["sha256"][rows]
+
+    def write(folder: Path) -> None:
+        known = replace(data.compared, slot=data.compared.slot[rows])
+        np.savez(folder / SIDE_FILE, **told, images=small_films(known).images)
+
+    key = fingerprint(SIDE, *(column.tolist() for column in told.values()))
+    with built(data.cache / f"trained-{key}", write) as made:
+        kept = made / SIDE_FILE
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        folder / SIDE_FILE,
-        files=data.films.file[rows],
-        patients=data.films.patient[rows],
-        sha256=data.compared.facts["sha256"][rows],
-        images=small_films(known).images,
-    )
+    try:
+        os.link(kept, folder / SIDE_FILE)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(kept, folder / SIDE_FILE)
 
 
 def find_seen(films: Films, compared: Store, side_file: Path) -> dict[str, dict[int, str]]:

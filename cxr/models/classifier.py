@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from cxr.data.batches import Batch
 from cxr.errors import UserError
+from cxr.results.calibration import fit_temperature
 from cxr.results.metrics import evaluation_metrics, training_metrics
 
 
@@ -48,7 +49,7 @@ class Classifier(pl.LightningModule):
         self.net.to(memory_format=torch.channels_last)
         self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
         self.metrics = evaluation_metrics(len(classes))
-        self.register_buffer("temperature", torch.ones(()))  # fitted on validation films once training is over
+        self.register_buffer("temperature", torch.ones(()))  # fitted on the validation films of each epoch
         # What the steps of an epoch left: tensors on the device, so that no step waits for it or computes metrics.
         self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, said classes (B,), labels (B,)
         self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
@@ -102,6 +103,8 @@ class Classifier(pl.LightningModule):
         scores = self.evaluate()
         _, labels, logits = self.evaluation()
         self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True)
+        # Here, before a checkpoint is written: each holds its own.
+        self.temperature.fill_(fit_temperature(logits.cpu().numpy(), labels.cpu().numpy()))
         for key, value in scores.items():
             if value.ndim == 0:
                 self.log(f"val/{key}", value, prog_bar=key == "f1_macro")

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from cxr.data.audit import SIZE, known_copies
-from cxr.data.copies import find_copies
+from cxr.data.copies import find_common, find_copies
+from cxr.data.external import small_films
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 
@@ -52,6 +53,21 @@ def test_planted_copies_of_real_films(cxr4, tmp_path):
     plant([films[i] for i in rng.choice(len(films), 400, replace=False)], tmp_path / "films", 20)
     found = found_in(tmp_path / "films", tmp_path / "cache")
     assert all(first == second for first, second in found), "a pair of films that show different patients"
+    assert len(found) >= 19
+
+
+def test_planted_copies_are_found_in_another_set_though_kept_small(cxr4, tmp_path):
+    """Of 20 altered copies, at least 19 find their film among 300, at the size that lies beside a checkpoint."""
+    rng = np.random.default_rng(2)
+    films = sorted((cxr4 / "train").glob("PNEUMONIA/*"))
+    plant([films[i] for i in rng.choice(len(films), 300, replace=False)], tmp_path / "films", 20)
+    (tmp_path / "altered").mkdir()
+    (tmp_path / "films" / "B").rename(tmp_path / "altered" / "B")
+    tables = [read_folder(tmp_path / name) for name in ("altered", "films")]
+    stores = [small_films(known_copies(table, tmp_path / "cache")[0]) for table in tables]
+    found = find_common(*stores)
+    stems = [[file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in table.file.tolist()] for table in tables]
+    assert all(stems[0][ours] == stems[1][theirs] for ours, theirs, _ in found)
     assert len(found) >= 19
 
 

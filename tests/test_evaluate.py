@@ -1,0 +1,147 @@
+"""A network on films from elsewhere: what it has seen is left out, and the figures are those of the rest."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn import metrics as sk
+
+from cxr import evaluate
+from cxr.results.run_folder import read_table
+
+CKPT = "checkpoints/best.ckpt"
+pytestmark = pytest.mark.filterwarnings("ignore:No (positive|negative) samples")  # as cxr.external has it
+
+
+@pytest.fixture(scope="module")
+def other(folder, drawn, tmp_path_factory):
+    """All test films of the run but those of tuberculosis; beside them, altered copies of three training films, two
+    films with a training patient's name, four films of an unknown class, and a file that is no film."""
+    root = tmp_path_factory.mktemp("other")
+    rows, manifest = read_table(folder / "split.csv"), ["file,label,patient"]
+    for row in rows:
+        if row["split"] == "test" and row["label"] != "TUBERCULOSIS":
+            name = row["file"].rsplit("/", 1)[-1]
+            (root / row["label"]).mkdir(exist_ok=True)
+            shutil.copy(drawn / row["file"], root / row["label"] / name)
+            manifest.append(f"{row['label']}/{name},{row['label']},{row['patient']}")
+    trained = [row for row in rows if row["split"] == "train" and row["label"] == "NORMAL"]
+    for number, row in enumerate(trained[:3]):
+        film = Image.open(drawn / row["file"]).convert("L")
+        film = film.resize([side * 3 // 4 for side in film.size], Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        film.save(file, "JPEG", quality=60)
+        (root / "NORMAL" / f"copy{number}.jpg").write_bytes(file.getvalue())
+        manifest.append(f"NORMAL/copy{number}.jpg,NORMAL,new-{number}")
+    rng = np.random.default_rng(0)
+    (root / "EFFUSION").mkdir()
+    for number in range(6):
+        label = "NORMAL" if number < 2 else "EFFUSION"
+        noise = Image.fromarray(rng.integers(0, 256, (130, 150), dtype=np.uint8))
+        noise.save(root / label / f"noise{number}.png")
+        patient = trained[0]["patient"] if number < 2 else ""
+        manifest.append(f"{label}/noise{number}.png,{label},{patient}")
+    (root / "NORMAL" / "broken.png").write_text("no film")
+    (root / "manifest.csv").write_text("\n".join(manifest))
+    return root
+
+
+@pytest.fixture
+def evaluated(run, folder, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words, ckpt=folder / CKPT):
+        options = (f"ckpt={ckpt}", "trainer.precision=32-true", "name=e", f"cache_dir={cache}")
+        return (*run(evaluate.main, *options, *words), tmp_path / "runs" / "e")
+
+    return call
+
+
+def test_seen_films_and_unknown_classes_are_left_out_and_the_rest_is_scored(evaluated, other, folder):
+    code, out, _, made = evaluated(f"data.root={other}")
+    assert code == 0
+    found = json.loads((made / "evaluation.json").read_text())
+    assert found["seen"] == {"copies": 3, "patients": 2} and found["rejected"] == 1
+    assert (
+        found["unknown_classes"]["EFFUSION"]["films"] == 4 == sum(found["unknown_classes"]["EFFUSION"]["said"].values())
+    )
+    assert found["classes_without_films"] == ["TUBERCULOSIS"]
+    reasons = {row["file"]: row["reason"] for row in read_table(made / "rejected.csv")}
+    assert len(reasons) == 3 + 2 + 4 + 1 and "copy of the training film" in reasons["NORMAL/copy0.jpg"]
+
+    at_home = {r["file"].rsplit("/", 1)[-1]: r for r in read_table(folder / "predictions.csv")}
+    rows = read_table(made / "predictions.csv")
+    assert len(rows) == found["n_test"] == sum(r["label"] != "TUBERCULOSIS" for r in at_home.values())
+    for row in rows:
+        assert row["prediction"] == at_home[row["file"].rsplit("/", 1)[-1]]["prediction"]
+    present = ["NORMAL", "PNEUMONIA", "COVID19"]
+    true, said = [r["label"] for r in rows], [r["prediction"] for r in rows]
+    macro = sk.f1_score(true, said, labels=present, average="macro", zero_division=0)
+    for side in (found, found["internal"]):
+        assert side["test"]["f1_macro"] == pytest.approx(macro), "the mean of the classes that are there, on both sides"
+        assert side["test"]["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
+    assert found["difference"]["f1_macro"]["difference"] == pytest.approx(0, abs=1e-9)
+    screening = json.loads((folder / "metrics.json").read_text())["screening"]
+    assert (
+        found["screening"]["threshold"] == screening["threshold"] and found["screening"]["test"]["sensitivity"] is None
+    )
+    assert found["screening"]["test"]["specificity"] == pytest.approx(found["internal"]["screening"]["specificity"])
+    assert "3 films as copies, 2 other films" in out and "No films of TUBERCULOSIS" in out
+    assert "EFFUSION: a class that the network does not know; its 4 films" in out
+    assert (made / "evaluation.md").read_text().splitlines()[0] in out
+
+
+def test_seen_films_can_be_scored_or_end_it(evaluated, other):
+    code, _, err, made = evaluated(f"data.root={other}", "data.on_leak=fail")
+    assert code == 2 and "data.on_leak=fail: 5 films are copies of films that the network was trained on" in err
+    assert not made.exists(), "the name can be used again"
+    assert evaluated(f"data.root={other}", "data.on_leak=keep")[0] == 0
+    found = json.loads((made / "evaluation.json").read_text())
+    assert found["n_test"] == len(read_table(made / "predictions.csv")) and found["seen"]["copies"] == 3
+
+
+def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, other, folder, tmp_path):
+    shutil.copy(folder / CKPT, tmp_path / "best.ckpt")
+    code, out, _, made = evaluated(f"data.root={other}", ckpt=tmp_path / "best.ckpt")
+    found = json.loads((made / "evaluation.json").read_text())
+    assert code == 0 and found["seen"] is None and found["internal"] is None
+    assert "films.npz is not beside the checkpoint" in out and "does not lie in its run folder" in out
+
+
+def test_of_films_of_one_class(evaluated, drawn, tmp_path):
+    shutil.copytree(drawn / "test" / "COVID19", tmp_path / "one" / "covid")
+    code, out, _, made = evaluated(f"data.root={tmp_path / 'one'}", "data.on_leak=keep")
+    test = json.loads((made / "evaluation.json").read_text())["test"]
+    assert code == 0 and test["auroc_macro"] is None and "nan" not in out
+    assert test["recall_macro"] == test["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ckpt=/no/such.ckpt", "data.root=."], "ckpt=/no/such.ckpt: must be a checkpoint"),
+        ([], "data.root is missing"),
+        (["data.root=/no/such"], "data.root=/no/such: no such folder"),
+        (["data.root=.", "data.image_size=64"], "data.image_size=64: the films are made as large"),
+        (["data.root=.", "model=cnn"], "model"),
+        (["data.root=.", "data.split=given"], "data.split=given: no such option"),
+    ],
+)
+def test_wrong_options_get_one_line(evaluated, words, says):
+    code, _, err, made = evaluated(*words)
+    assert code == 2 and err.startswith("cxr: ") and says in err and err.count("\n") == 1
+    assert not made.exists(), "the name can be used again"
+
+
+def test_films_that_cannot_be_scored_get_one_line(evaluated, folder, drawn, film, tmp_path):
+    film(tmp_path / "unknown" / "EFFUSION" / "a.png")
+    code, _, err, _ = evaluated(f"data.root={tmp_path}/unknown")
+    assert code == 2 and "no film is of a class that this network knows (NORMAL, PNEUMONIA" in err
+    row = next(row for row in read_table(folder / "split.csv") if row["split"] == "train")
+    (tmp_path / "seen" / row["label"]).mkdir(parents=True)
+    shutil.copy(drawn / row["file"], tmp_path / "seen" / row["label"])
+    code, _, err, made = evaluated(f"data.root={tmp_path}/seen")
+    assert code == 2 and "the network was trained on all of these films" in err and not made.exists()
