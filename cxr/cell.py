@@ -6,6 +6,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,6 +96,18 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     scores = {side: score(p.labels, probabilities[side], data.group[p.index], classes) for side, p in said.items()}
     files = data.films.file[test.index].tolist()
     write_predictions(folder / PREDICTIONS, files, classes, test.labels.tolist(), probabilities["test"].tolist())
+
+    def draw() -> None:
+        for side, p in said.items():
+            predicted = p.index, p.labels, probabilities[side]
+            dashboard.show_evaluation(logger, data, side, scores[side], predicted, classes, step)
+        dashboard.show_calibration(logger, data, "test", calibrated, step)
+
+    # Drawing takes one core a second: the others need not wait for it.
+    with ThreadPoolExecutor(1) as artist:
+        drawn = artist.submit(draw)
+        without_lungs = give_aways(best, data, config["trainer"], timer, test, data.say_without_lungs(test.index))
+    drawn.result()  # raises what drawing raised
     metrics = {
         "classes": list(classes),
         "n_test": len(test.labels),
@@ -104,16 +117,12 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         "calibration": calibrated,
         "screening": screen(config["screen"], data, val, test, temperature) if val else None,
         "slices": slices(data, test),
-        "give_aways": give_aways(best, data, config["trainer"], timer, test, data.say_without_lungs(test.index)),
+        "give_aways": without_lungs,
         "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
     model_card.write(folder, metrics, config, read_json(folder / AUDIT))
-    for side, p in said.items():
-        predicted = p.index, p.labels, probabilities[side]
-        dashboard.show_evaluation(logger, data, side, scores[side], predicted, classes, step)
-    dashboard.show_calibration(logger, data, "test", calibrated, step)
     dashboard.show_choices(logger, choices, config, scores["test"], step)
     logger.finalize("success")
     print(report(folder, metrics), flush=True)
