@@ -47,7 +47,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     probabilities = scored.probabilities(temperature)
     test = score(labels, probabilities, group, classes)
     home = read_home(ckpt.resolve().parents[1], classes)
-    screened = home and home["metrics"]["screening"]
+    screened = home and home["metrics"].get("screening")
     found = {
         "ckpt": str(ckpt),
         "root": str(data.films.root),
@@ -60,7 +60,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         "classes_without_films": [name for name, s in test["per_class"].items() if not s["support"]],
         "unknown_classes": said_of_unknown(every, data.films.classes, len(classes)),
         "test": test,
-        "calibration": calibrate(scored, group, temperature),
+        "calibration": calibrate(scored, group, temperature if temperature != 1 else None),  # 1: never fitted
         "screening": screen(screened, labels, probabilities, classes) if screened else None,
         "slices": slices(data, scored),
         "give_aways": give_aways(
@@ -127,7 +127,7 @@ def beside_home(
         counts_by_group(*films, len(classes))
         for films in ((labels, said, elsewhere), (own, probabilities.argmax(1), numbers))
     ]
-    screened = home["metrics"]["screening"]
+    screened = home["metrics"].get("screening")
     of = classes.index(screened["class"]) if screened else 0
     return {
         "internal": {

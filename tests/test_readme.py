@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr import audit, leaderboard, predict, report
+from cxr import audit, evaluate, leaderboard, predict, report
 from cxr.command_line import prepare, read_cells
 from cxr.options import RULES
 from cxr.train import main
@@ -46,11 +46,11 @@ def test_the_readme_shows_commands():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make")])
 def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if any(module in command for module in ("cxr.predict", "cxr.leaderboard", "cxr.report")):
+    if any(module in command for module in ("cxr.predict", "cxr.leaderboard", "cxr.report", "cxr.evaluate")):
         words = ("-m", "aug=on", "data=folder", f"data.root={drawn}", "name=NAME", "model.widths=[4,4]", *FEWER)
         assert run(main, *words, f"cache_dir={cache}")[0] == 0
         command = command.replace("RUN/", "runs/NAME/cnn_aug-on_seed-0/")
-        command = command.replace("FILM_OR_FOLDER", str(drawn / "val"))
+        command = command.replace("FILM_OR_FOLDER", str(drawn / "val")).replace("OTHER", str(drawn / "test"))
     command = command.replace("seed=0,1,2", "seed=0,1")  # a third seed takes time and shows nothing more
     words = shlex.split(command.replace("FILMS", str(drawn)))[3:]
     if "cxr.bench" in command:  # tests/test_bench.py runs it
@@ -62,9 +62,10 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
         "cxr.leaderboard": leaderboard.main,
         "cxr.report": report.main,
         "cxr.audit": audit.main,
+        "cxr.evaluate": evaluate.main,
     }
     module = modules[command.split()[2]]
-    if module is audit.main:
+    if module in (audit.main, evaluate.main):
         words.append(f"cache_dir={cache}")
     if module is main and "--help" not in words:
         small = [] if "data=folder" in command else ["data.films=120"]

@@ -13,7 +13,7 @@ EVALUATION = "evaluation.json"
 
 def write(folder: Path, found: Mapping[str, Any]) -> str:
     """Write evaluation.md, and return what the console says."""
-    lines = [comparison_table(found), "", *difference_lines(found), "", *limit_lines(found)]
+    lines = [comparison_table(found), "", *difference_lines(found), "", *source_lines(found), *limit_lines(found)]
     (folder / "evaluation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     more = [*give_away_lines(found["give_aways"]), *calibration_lines(found["calibration"])]
     return "\n".join(["", *lines, "", *more, *screening_lines(found["screening"]), f"all in {folder}"])
@@ -58,6 +58,12 @@ def difference_lines(found: Mapping[str, Any]) -> list[str]:
         low, high = away["ci95"]
         shown.append(f"{away['difference']:+.3f} [{low:+.3f}, {high:+.3f}] {name}".replace("-", "−"))
     return [f"External less internal: {'; '.join(shown)}. [low, high]: 95 % intervals, had other patients come."]
+
+
+def source_lines(found: Mapping[str, Any]) -> list[str]:
+    """Accuracy on each source that the manifest names."""
+    shown = [f"{name} {with_interval(s, 'accuracy')}, n = {s['films']:,}" for name, s in found["slices"].items()]
+    return [f"Accuracy by source: {'; '.join(shown)}."] if shown else []
 
 
 def limit_lines(found: Mapping[str, Any]) -> list[str]:
