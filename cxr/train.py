@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxr.command_line import CONF, CommandLine, fail, prepare
 from cxr.errors import UserError
-from cxr.results import comparison, leaderboard
+from cxr.results import leaderboard
 from cxr.results.run_folder import STATUS, read_json, write_status
 
 
@@ -67,7 +67,7 @@ def sweep(command: CommandLine) -> None:
             raise
         if any(row["status"] == "lost" for row in failed):  # of these nobody else tells why
             print(f"cxr: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
-    from cxr.results import report  # matplotlib: not before it is needed
+    from cxr.results import comparison, report  # scipy.stats, matplotlib: not before they are needed
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
     print(f"\n{leaderboard.grid(rows)}\n")
