@@ -117,6 +117,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         "calibration": calibrated,
         "screening": screen(config["screen"], data, val, test, temperature) if val else None,
         "slices": slices(data, test),
+        "leaks": data.leaks(),
         "give_aways": without_lungs,
         "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),

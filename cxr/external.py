@@ -11,13 +11,23 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from cxr import dashboard
 from cxr.callbacks import EpochTimer
 from cxr.cell import versions
-from cxr.data.external import SIDE_FILE, ExternalFilms
+from cxr.data.external import ExternalFilms
+from cxr.errors import UserError
 from cxr.models.classifier import load_classifier
 from cxr.results import external
 from cxr.results.calibration import calibration
 from cxr.results.comparison import read_predictions
 from cxr.results.intervals import counts_by_group, unpaired_difference
-from cxr.results.run_folder import METRICS, PREDICTIONS, read_json, write_json, write_predictions, write_table
+from cxr.results.run_folder import (
+    AUDIT,
+    METRICS,
+    PREDICTIONS,
+    SIDE_FILE,
+    read_json,
+    write_json,
+    write_predictions,
+    write_table,
+)
 from cxr.results.screening import operating_point, screening
 from cxr.scoring import Predicted, calibrate, give_aways, predict, score, slices
 
@@ -48,6 +58,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     test = score(labels, probabilities, group, classes)
     home = read_home(ckpt.resolve().parents[1], classes)
     screened = home and home["metrics"].get("screening")
+    files, left_out = data.films.file.tolist(), data.left_out()
     found = {
         "ckpt": str(ckpt),
         "root": str(data.films.root),
@@ -55,8 +66,8 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         "n_test": len(labels),
         "note": "; ".join(dict.fromkeys(note for note in (model.note, data.note) if note)),
         "on_leak": options["data"]["on_leak"],
-        "seen": {kind: len(rows) for kind, rows in data.seen.items()} if data.seen is not None else None,
-        "rejected": len(data.films.rejected),
+        "known": {kind: [files[row] for row in rows] for kind, rows in data.known.items()} if data.known else None,
+        "left_out": len(left_out),
         "classes_without_films": [name for name, s in test["per_class"].items() if not s["support"]],
         "unknown_classes": said_of_unknown(every, data.films.classes, len(classes)),
         "test": test,
@@ -75,9 +86,10 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         "versions": versions(),
     }
     write_json(folder / external.EVALUATION, found)
-    files = data.films.file[scored.index].tolist()
-    write_predictions(folder / PREDICTIONS, files, classes, labels.tolist(), probabilities.tolist())
-    write_table(folder / "rejected.csv", ("file", "reason"), data.left_out())
+    named = [files[row] for row in scored.index]
+    write_predictions(folder / PREDICTIONS, named, classes, labels.tolist(), probabilities.tolist())
+    write_table(folder / "rejected.csv", ("file", "reason"), left_out)
+    write_json(folder / AUDIT, data.audited())
     logger = TensorBoardLogger(folder, name="", version="")
     dashboard.show_evaluation(logger, data, "external", test, (scored.index, labels, probabilities), classes, 0)
     dashboard.show_calibration(logger, data, "external", found["calibration"], 0)
@@ -106,10 +118,19 @@ def screen(
 
 def read_home(run: Path, classes: Sequence[str]) -> dict[str, Any] | None:
     """What the checkpoint's own run said of its test films, see read_predictions(), and its "metrics"; None where the
-    checkpoint does not lie in its run folder any more."""
+    checkpoint does not lie in its run folder any more.
+
+    Raises:
+        UserError: a file of the run folder is damaged.
+    """
     if not all((run / name).is_file() for name in (METRICS, PREDICTIONS, "split.csv")):
         return None
-    home = {**read_predictions(run), "metrics": read_json(run / METRICS)}
+    try:
+        home = {**read_predictions(run), "metrics": read_json(run / METRICS)}
+        if not len(home["files"]):
+            raise ValueError("no films")
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{run}: {PREDICTIONS}, split.csv or {METRICS} is damaged ({error})") from error
     return home if home["classes"] == list(classes) else None
 
 

@@ -10,6 +10,7 @@ from scipy.special import softmax
 from cxr.callbacks import EpochTimer
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import class_name
+from cxr.errors import UserError
 from cxr.models.classifier import Classifier
 from cxr.results.calibration import calibration
 from cxr.results.intervals import exact_share, headline, intervals
@@ -33,12 +34,19 @@ class Predicted(NamedTuple):
 def predict(
     model: Classifier, data: CXRDataModule, side: str, options: Mapping[str, Any], timer: EpochTimer
 ) -> Predicted:
-    """What a network says of the val or test films."""
+    """What a network says of the val or test films.
+
+    Raises:
+        UserError: it says nothing: training diverged, and its weights are no numbers.
+    """
     kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
     trainer = build_trainer(kept, data.cache, False, [timer])  # None would be a logger of Lightning's own
     evaluation = trainer.validate if side == "val" else trainer.test
     evaluation(model, datamodule=data, verbose=False)
-    return Predicted(*(t.cpu().numpy() for t in model.evaluation()))
+    said = Predicted(*(t.cpu().numpy() for t in model.evaluation()))
+    if not np.isfinite(said.logits).all():
+        raise UserError("the network's output is not finite: training diverged; try a smaller optim.lr")
+    return said
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

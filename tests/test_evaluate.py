@@ -64,51 +64,69 @@ def test_seen_films_and_unknown_classes_are_left_out_and_the_rest_is_scored(eval
     code, out, _, made = evaluated(f"data.root={other}")
     assert code == 0
     found = json.loads((made / "evaluation.json").read_text())
-    assert found["seen"] == {"copies": 3, "patients": 2} and found["rejected"] == 1
+    at_home = {r["file"].rsplit("/", 1)[-1]: r for r in read_table(folder / "predictions.csv")}
+    tested = sum(r["label"] != "TUBERCULOSIS" for r in at_home.values())
+    assert {kind: len(files) for kind, files in found["known"].items()} == {
+        "trained": 3,
+        "tested": tested,
+        "patients": 2,
+    }
     assert (
         found["unknown_classes"]["EFFUSION"]["films"] == 4 == sum(found["unknown_classes"]["EFFUSION"]["said"].values())
     )
     assert found["classes_without_films"] == ["TUBERCULOSIS"]
     reasons = {row["file"]: row["reason"] for row in read_table(made / "rejected.csv")}
-    assert len(reasons) == 3 + 2 + 4 + 1 and "copy of the training film" in reasons["NORMAL/copy0.jpg"]
+    assert len(reasons) == 3 + 4 + 1 == found["left_out"] and "copy of the training film" in reasons["NORMAL/copy0.jpg"]
 
-    at_home = {r["file"].rsplit("/", 1)[-1]: r for r in read_table(folder / "predictions.csv")}
     rows = read_table(made / "predictions.csv")
-    assert len(rows) == found["n_test"] == sum(r["label"] != "TUBERCULOSIS" for r in at_home.values())
-    for row in rows:
-        assert row["prediction"] == at_home[row["file"].rsplit("/", 1)[-1]]["prediction"]
+    assert len(rows) == found["n_test"] == tested + 2, "with the two of a patient's name that training has too"
     present = ["NORMAL", "PNEUMONIA", "COVID19"]
-    true, said = [r["label"] for r in rows], [r["prediction"] for r in rows]
-    macro = sk.f1_score(true, said, labels=present, average="macro", zero_division=0)
-    for side in (found, found["internal"]):
+    own = [row for row in at_home.values() if row["label"] in present]
+    for side, said in ((found, rows), (found["internal"], own)):
+        labels, classes = [r["label"] for r in said], [r["prediction"] for r in said]
+        macro = sk.f1_score(labels, classes, labels=present, average="macro", zero_division=0)
         assert side["test"]["f1_macro"] == pytest.approx(macro), "the mean of the classes that are there, on both sides"
-        assert side["test"]["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
-    assert found["difference"]["f1_macro"]["difference"] == pytest.approx(0, abs=1e-9)
+        assert side["test"]["accuracy"] == pytest.approx(sk.accuracy_score(labels, classes))
+    for row in rows:
+        if "noise" not in row["file"]:
+            assert row["prediction"] == at_home[row["file"].rsplit("/", 1)[-1]]["prediction"]
+    lost = found["test"]["f1_macro"] - found["internal"]["test"]["f1_macro"]
+    assert found["difference"]["f1_macro"]["difference"] == pytest.approx(lost, abs=1e-6)
     screening = json.loads((folder / "metrics.json").read_text())["screening"]
     assert (
         found["screening"]["threshold"] == screening["threshold"] and found["screening"]["test"]["sensitivity"] is None
     )
-    assert found["screening"]["test"]["specificity"] == pytest.approx(found["internal"]["screening"]["specificity"])
-    assert "3 films as copies, 2 other films" in out and "No films of TUBERCULOSIS" in out
-    assert "EFFUSION: a class that the network does not know; its 4 films" in out
-    assert (made / "evaluation.md").read_text().splitlines()[0] in out
+    assert "Left out as copies of training films: 3." in out and "2 films have the patient's name" in out
+    assert f"{tested} films are the run's own test films" in out and "No films of TUBERCULOSIS" in out
+    assert "EFFUSION: a class that the network does not know" in out
+    assert (made / "evaluation.md").read_text() in out
+    assert json.loads((made / "audit.json").read_text())["rejected"][0]["file"] == "NORMAL/broken.png"
 
 
 def test_seen_films_can_be_scored_or_end_it(evaluated, other):
     code, _, err, made = evaluated(f"data.root={other}", "data.on_leak=fail")
-    assert code == 2 and "data.on_leak=fail: 5 films are copies of films that the network was trained on" in err
+    assert code == 2 and "data.on_leak=fail: 3 films are copies of films that the network was trained on" in err
     assert not made.exists(), "the name can be used again"
     assert evaluated(f"data.root={other}", "data.on_leak=keep")[0] == 0
     found = json.loads((made / "evaluation.json").read_text())
-    assert found["n_test"] == len(read_table(made / "predictions.csv")) and found["seen"]["copies"] == 3
+    assert found["n_test"] == len(read_table(made / "predictions.csv"))
+    assert "WARNING: 3 copies of training films are scored" in (made / "evaluation.md").read_text()
 
 
 def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, other, folder, tmp_path):
     shutil.copy(folder / CKPT, tmp_path / "best.ckpt")
     code, out, _, made = evaluated(f"data.root={other}", ckpt=tmp_path / "best.ckpt")
     found = json.loads((made / "evaluation.json").read_text())
-    assert code == 0 and found["seen"] is None and found["internal"] is None
+    assert code == 0 and found["known"] is None and found["internal"] is None
     assert "films.npz is not beside the checkpoint" in out and "does not lie in its run folder" in out
+
+
+@pytest.mark.parametrize("name", ["checkpoints/films.npz", "predictions.csv", "metrics.json"])
+def test_a_damaged_run_folder_is_one_line(evaluated, other, folder, tmp_path, name):
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    (moved / name).write_bytes((moved / name).read_bytes()[: 3000 if "npz" in name else 1])
+    code, _, err, made = evaluated(f"data.root={other}", ckpt=moved / CKPT)
+    assert code == 2 and "damaged" in err and name.split("/")[-1] in err and not made.exists()
 
 
 def test_of_films_of_one_class(evaluated, drawn, tmp_path):

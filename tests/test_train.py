@@ -27,8 +27,8 @@ def test_run_folder_holds_what_design_names(folder):
     assert config["trainer"]["max_epochs"] == 2 and config["aug"]["flip"] == 0.5
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics.keys() == {
-        *("classes", "n_test", "note", "test", "val", "calibration", "screening", "slices", "give_aways", "train"),
-        "versions",
+        *("classes", "n_test", "note", "test", "val", "calibration", "screening", "slices", "leaks", "give_aways"),
+        *("train", "versions"),
     }
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
     assert metrics["train"].keys() == {
@@ -222,6 +222,7 @@ def test_checkpoints_are_plain_data(folder):
         ("+model.depth=3", "unexpected keyword argument 'depth'"),
         ("optim._target_=no.such.Optimizer", "no.such.Optimizer"),
         ("+trainer.limit_val_batches=0", "no epoch was validated"),
+        ("optim.lr=1e30", "is not finite: training diverged; try a smaller optim.lr"),
         ("data.image_size=16 model.widths=[4,4,4,4,4]", "too small for 5 poolings"),
     ],
 )

@@ -91,9 +91,19 @@ class CXRDataModule(pl.LightningDataModule):
 
     def report_split(self) -> None:
         """Say what was dealt out."""
-        if unused := int((self.split == "unused").sum()):
-            log.info("unused: %d training films of patients of the test folder, or copies of its films", unused)
+        if (leaks := self.leaks()) and leaks["films"]:
+            done = "kept in training" if leaks["on_leak"] == "keep" else "unused"
+            log.info("%s: %d films of patients of the test folder, or copies of its films", done, leaks["films"])
         log.info("split %s: %s", self.data["split"], ", ".join(f"{s} {n}" for s, n in self.split_sizes().items()))
+
+    def leaks(self) -> dict[str, Any] | None:
+        """Of metrics.json: with the set's own test folder, how many "films" beside it are of its patients or copies of
+        its films, and what became of them ("on_leak": drop or keep)."""
+        if self.data["split"] != "given":
+            return None
+        test = self.split == "test"
+        leaks = np.isin(self.group, self.group[test]) & ~test
+        return {"on_leak": self.data["on_leak"], "films": int(leaks.sum())}
 
     def split_sizes(self) -> dict[str, int]:
         """Films per split, in the order of use."""

@@ -85,7 +85,12 @@ class Classifier(pl.LightningModule):
         films = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
         self.train_metrics.update(torch.cat(said), torch.cat(labels))
         options = {"on_step": False, "on_epoch": True, "batch_size": 1}
-        self.log("train/loss", (torch.stack(losses) * films).sum() / films.sum(), prog_bar=True, **options)
+        loss = (torch.stack(losses) * films).sum() / films.sum()
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss of epoch {self.current_epoch + 1} is not finite: training diverged; try a smaller optim.lr"
+            )
+        self.log("train/loss", loss, prog_bar=True, **options)
         self.log_dict(self.train_metrics.compute(), **options)
         self.train_metrics.reset()
 

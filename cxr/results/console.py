@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+FEW = 10  # positive validation films: a threshold from fewer depends on each of them
 GIVE_AWAYS = {
     "majority_class": "always the majority class",
     "file_facts": "logistic regression on size, brightness and border",
@@ -12,6 +13,7 @@ GIVE_AWAYS = {
     "only_lungs": "this network, all but the lungs blacked out",
     "normal_or_pneumonia": "this network, NORMAL against PNEUMONIA only",
 }
+RULES = ("majority_class", "file_facts", "nearest_neighbour")  # those of them that no network is needed for
 
 
 def give_away_lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -20,6 +22,17 @@ def give_away_lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         f"  {GIVE_AWAYS[name]:<50}  {s['f1_macro']:.3f} {shown_interval(s['ci95']['f1_macro'])}"
         for name, s in found.items()
     ]
+
+
+def beaten_lines(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which networks, by name, are no better than a rule that does not look at lungs, of their metrics.json."""
+    beaten: dict[str, list[str]] = {}
+    for name, metrics in runs.items():
+        rules = {rule: metrics.get("give_aways", {}).get(rule, {}).get("f1_macro", 0) for rule in RULES}
+        best = max(rules, key=lambda rule: rules[rule])
+        if metrics["test"]["f1_macro"] <= rules[best]:
+            beaten.setdefault(f"{GIVE_AWAYS[best]} (macro F1 {rules[best]:.3f})", []).append(name)
+    return [f"No better than {rule}: {', '.join(names)}." for rule, names in beaten.items()]
 
 
 def calibration_lines(found: Mapping[str, Any]) -> list[str]:
@@ -48,8 +61,10 @@ def reliability_names(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def screening_lines(found: Mapping[str, Any] | None) -> list[str]:
     """One class as a screening test: see cxr.results.screening."""
-    if found is None or found["test"]["sensitivity"] is None:
-        return []
+    if found is None:
+        return ["no screening threshold: there are no validation films, or the set has no such class"]
+    if found["test"]["sensitivity"] is None:
+        return [f"no films of {found['class']}: of screening for it, nothing can be said"]
     test, who = found["test"], found["who"]
     said = {
         "met": "it is met",
@@ -57,17 +72,18 @@ def screening_lines(found: Mapping[str, Any] | None) -> list[str]:
         "not shown": f"cannot be shown with n={test['positive_films']}",
     }
     values = [
-        f"at {p['prevalence']:.1%} PPV {p['ppv']:.3f} {shown_interval(p['ci95']['ppv'])}"
+        f"  at a prevalence of {p['prevalence']:.1%}: "
+        + ", ".join(f"{key.upper()} {with_interval(p, key)}" for key in ("ppv", "npv") if p[key] is not None)
         for p in found["prevalences"]
-        if p["ppv"] is not None
     ]
+    few = " (so few that it is hardly chosen)" if found["val"]["positive_films"] < FEW else ""
     sensitivity, specificity = (with_interval(test, key) for key in ("sensitivity", "specificity"))
     return [
         f"screening for {found['class']}, by a threshold of {found['threshold']:.3g} chosen on "
-        f"{found['val']['positive_films']} validation films of it:",
+        f"{found['val']['positive_films']} validation films of it{few}:",
         f"  sensitivity {sensitivity}, specificity {specificity}",
         f"  WHO target {who['sensitivity']:.0%} and {who['specificity']:.0%}: {said[who['verdict']]}",
-        *([f"  {', '.join(values)}"] if values else []),
+        *values,
     ]
 
 
@@ -85,6 +101,7 @@ def report(folder: Path, metrics: Mapping[str, Any]) -> str:
         per_class_table(test),
         f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}, "
         f"macro AUROC {with_interval(test, 'auroc_macro')}",
+        *beaten_lines({folder.name: metrics}),
         *give_away_lines(metrics["give_aways"]),
         *calibration_lines(metrics["calibration"]),
         *screening_lines(metrics["screening"]),

@@ -7,13 +7,16 @@ from typing import Any
 from cxr.results.comparison import FIGURES
 from cxr.results.console import calibration_lines, give_away_lines, screening_lines, with_interval
 from cxr.results.leaderboard import markdown_table
+from cxr.results.run_folder import SIDE_FILE
 
 EVALUATION = "evaluation.json"
 
 
 def write(folder: Path, found: Mapping[str, Any]) -> str:
     """Write evaluation.md, and return what the console says."""
-    lines = [comparison_table(found), "", *difference_lines(found), "", *source_lines(found), *limit_lines(found)]
+    warnings = warning_lines(found)
+    lines = [*warnings, *([""] if warnings else []), comparison_table(found), ""]
+    lines += [*difference_lines(found), *source_lines(found), *limit_lines(found)]
     (folder / "evaluation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     more = [*give_away_lines(found["give_aways"]), *calibration_lines(found["calibration"])]
     return "\n".join(["", *lines, "", *more, *screening_lines(found["screening"]), f"all in {folder}"])
@@ -51,13 +54,13 @@ def comparison_table(found: Mapping[str, Any]) -> str:
 def difference_lines(found: Mapping[str, Any]) -> list[str]:
     """How much worse the network is elsewhere."""
     if not found["internal"]:
-        return ["The checkpoint does not lie in its run folder: its own test films are not known."]
+        return []
     shown = []
     for key, name in FIGURES.items():
         away = found["difference"][key]
         low, high = away["ci95"]
         shown.append(f"{away['difference']:+.3f} [{low:+.3f}, {high:+.3f}] {name}".replace("-", "−"))
-    return [f"External less internal: {'; '.join(shown)}. [low, high]: 95 % intervals, had other patients come."]
+    return [f"External less internal: {'; '.join(shown)}. [low, high]: 95 % intervals, had other patients come.", ""]
 
 
 def source_lines(found: Mapping[str, Any]) -> list[str]:
@@ -66,28 +69,41 @@ def source_lines(found: Mapping[str, Any]) -> list[str]:
     return [f"Accuracy by source: {'; '.join(shown)}."] if shown else []
 
 
+def warning_lines(found: Mapping[str, Any]) -> list[str]:
+    """What makes these figures less than they look; it stands above them."""
+    known, lines = found["known"], []
+    if known is None:
+        lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: films of its training may be among these.")
+    elif known["trained"] and found["on_leak"] == "keep":
+        lines.append(f"WARNING: {len(known['trained']):,} copies of training films are scored (data.on_leak=keep).")
+    if known and known["tested"]:
+        lines.append(
+            f"WARNING: {len(known['tested']):,} films are the run's own test films: nothing from elsewhere, and not "
+            "independent of the internal figures."
+        )
+    if known and known["patients"]:
+        lines.append(
+            f"{len(known['patients']):,} films have the patient's name or number of a training film. If these are the "
+            "same people, take them out; evaluation.json names the films."
+        )
+    if not found["internal"]:
+        lines.append(
+            "The checkpoint does not lie in its run folder: without metrics.json, predictions.csv and split.csv there "
+            "are no internal figures and no screening threshold."
+        )
+    return lines
+
+
 def limit_lines(found: Mapping[str, Any]) -> list[str]:
     """What was left out, and what these figures do not say."""
     lines = []
-    if found["seen"] is None:
-        lines.append(
-            "Not known which of these films the network was trained on: films.npz is not beside the checkpoint."
-        )
-    else:
-        kept = "scored all the same (data.on_leak=keep)" if found["on_leak"] == "keep" else "left out"
-        lines.append(
-            f"Seen in training: {found['seen']['copies']:,} films as copies, {found['seen']['patients']:,} other films "
-            f"of patients of the same name; {kept}."
-        )
+    if found["known"] and found["on_leak"] == "drop":
+        lines.append(f"Left out as copies of training films: {len(found['known']['trained']):,}.")
     for name, of in found["unknown_classes"].items():
         said = ", ".join(f"{other} {films:,}" for other, films in of["said"].items() if films)
-        lines.append(
-            f"{name}: a class that the network does not know; its {of['films']:,} films are not scored ({said})."
-        )
+        lines.append(f"{name}: a class that the network does not know; its films are not scored (said: {said}).")
     if lacking := found["classes_without_films"]:
-        lines.append(
-            f"No films of {', '.join(lacking)}: macro figures are means over the other classes, on both sides."
-        )
-    if found["rejected"]:
-        lines.append(f"{found['rejected']:,} files cannot be used: rejected.csv says why.")
+        both = ", on both sides" if found["internal"] else ""
+        lines.append(f"No films of {', '.join(lacking)}: macro figures are means over the other classes{both}.")
+    lines.append(f"Not scored in all: {found['left_out']:,}, each with its reason in rejected.csv.")
     return [*lines, *([found["note"]] if found["note"] else [])]

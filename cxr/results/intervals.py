@@ -111,8 +111,15 @@ def intervals(
 
 
 def ends_of_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
-    """The ends, (2, …), of 95 % intervals of everything in figures_of(), of counts (G, C, C) of groups."""
-    return {key: ends_of(values) for key, values in resampled_figures(counts, resamples, seed).items()}
+    """The ends, (2, …), of 95 % intervals of everything in figures_of(), of counts (G, C, C) of groups.
+
+    Where all films are right, or none, no resample differs: accuracy then has the exact interval of as many groups.
+    """
+    ends = {key: ends_of(values) for key, values in resampled_figures(counts, resamples, seed).items()}
+    right, films = np.trace(counts.sum(0)), counts.sum()
+    if right in (0, films):
+        ends["accuracy"] = np.array(exact_share(len(counts) if right else 0, len(counts)))
+    return ends
 
 
 def resampled_figures(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:

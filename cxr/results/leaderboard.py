@@ -83,6 +83,11 @@ def grid(rows: Sequence[Row]) -> str:
     return f"{markdown_table(header, lines)}\n\n{sentence(rows)}"
 
 
+def finished(sweep: Path, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """metrics.json of every run that is done, by its name."""
+    return {row["run"]: read_json(sweep / row["run"] / METRICS) for row in rows if row["status"] == "done"}
+
+
 def grid_rows(rows: Sequence[Row]) -> list[list[str]]:
     """Macro F1 by model and augmentation, below its header.
 

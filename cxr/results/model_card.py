@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from cxr.results import leaderboard
-from cxr.results.console import calibration_lines, give_away_lines, screening_lines, shown_interval, with_interval
+from cxr.results.console import (
+    beaten_lines,
+    calibration_lines,
+    give_away_lines,
+    screening_lines,
+    shown_interval,
+    with_interval,
+)
+from cxr.results.run_folder import STATUS, read_json
 from cxr.results.words import render, words
 
 CARD = "MODEL_CARD.md"
@@ -30,6 +38,10 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
         "epochs": metrics["train"]["epochs"],
         "headlines": leaderboard.markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
         "per_class": leaderboard.markdown_table([w["class"], w["precision"], w["recall"], "F1", w["films"]], per_class),
+        "beaten": beaten_lines({folder.name: metrics}),
+        "leaks": metrics["leaks"],
+        "seed": config["seed"],
+        "command": read_json(folder / STATUS).get("command", ""),
         "slices": leaderboard.markdown_table(
             [w["source"], w["films"], w["accuracy"]],
             [[name, str(s["films"]), with_interval(s, "accuracy")] for name, s in metrics["slices"].items()],

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr.results import comparison, figures, leaderboard
-from cxr.results.console import GIVE_AWAYS, reliability_names, with_interval
+from cxr.results.console import GIVE_AWAYS, beaten_lines, reliability_names, with_interval
 from cxr.results.run_folder import AUDIT, METRICS, STATUS, read_json, read_table
 from cxr.results.words import render, words
 
@@ -60,10 +60,11 @@ def contents(
     first = runs[0].metrics
     audit = read_json(runs[0].folder / AUDIT)
     prevalences = [
-        f"PPV, {w['prevalence']} {p['prevalence']:.1%}"
+        f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
         for run in runs[:1]
         if run.metrics["screening"]
         for p in run.metrics["screening"]["prevalences"]
+        for key in ("ppv", "npv")
     ]
     rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["give_aways"]))
     seeds = {run.row.get("seed") for run in runs}
@@ -74,6 +75,8 @@ def contents(
         "device": first["train"]["device"],
         "note": first["note"],
         "grid": leaderboard.grid_rows(rows),
+        "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}),
+        "single": (folder / STATUS).exists(),
         "sentence": leaderboard.sentence(rows).replace("**", ""),
         "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}),
         "audit": [[what, number or w["none"], such] for what, number, such in summary_of(audit)],
@@ -92,7 +95,7 @@ def contents(
             [run.row["run"], *screening_row(run.metrics["screening"], w)] for run in runs if run.metrics["screening"]
         ],
         "prevalences": prevalences,
-        "limits": [w["limit_once"], w["limit_source"], w["limit_external"]]
+        "limits": [w["use_text"], w["limit_once"], w["limit_source"], w["limit_external"]]
         + ([w["limit_seed"]] if len(seeds) == 1 else []),
         "command": read_json(runs[0].folder / STATUS).get("command", "")
         + f"\npython -m cxr.report {shlex.quote(str(folder))}",
@@ -126,7 +129,9 @@ def screening_row(found: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
     test = found["test"]
     shares = [with_interval(test, key) if test[key] is not None else "–" for key in ("sensitivity", "specificity")]
     verdict = f"{w[found['who']['verdict']]} (n={test['positive_films']})"
-    values = [with_interval(p, "ppv") if p["ppv"] is not None else "–" for p in found["prevalences"]]
+    values = [
+        with_interval(p, key) if p[key] is not None else "–" for p in found["prevalences"] for key in ("ppv", "npv")
+    ]
     return [f"{found['threshold']:.3g}", *shares, verdict, *values]
 
 

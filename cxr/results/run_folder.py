@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr.errors import UserError
+
 STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
+SIDE_FILE = "films.npz"  # beside the checkpoints: what tells the films of a run again
 # The figures that stand on the leaderboard and in the HParams tab.
 HEADLINES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
 
@@ -36,8 +39,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file, or {} where there is none yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """A JSON file, or {} where there is none yet.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON, so damaged; move its run folder away, or train that run again") from error
 
 
 def write_predictions(

@@ -99,6 +99,7 @@ def test_no_batch_of_one_film_in_training(build, drawn):
 
 def test_tables(build, drawn, tmp_path):
     module = build(drawn, split="given")
+    assert module.leaks() == {"on_leak": "drop", "films": int((module.split == "unused").sum())}
     module.write_tables(tmp_path)
     rows = read_table(tmp_path / "split.csv")
     assert [r["file"] for r in rows] == module.films.file.tolist()

@@ -12,6 +12,7 @@ from cxr.results.intervals import (
     ends_of,
     exact_share,
     figures_of,
+    headline,
     intervals,
     unpaired_difference,
 )
@@ -135,3 +136,10 @@ def test_coverage_of_unpaired_differences():
         for key, found in unpaired_difference(*sides).items():
             held[key] += found["ci95"][0] <= 0 <= found["ci95"][1]
     assert all(0.93 <= number / 300 <= 0.97 for number in held.values()), held
+
+
+def test_where_all_are_right_or_wrong_accuracy_has_the_exact_interval():
+    labels, group = np.zeros(30, dtype=int), np.repeat(np.arange(10), 3)
+    for said, ends in ((0, exact_share(10, 10)), (1, exact_share(0, 10))):
+        found = headline(labels, np.full(30, said), group, 2)
+        assert found["ci95"]["accuracy"] == ends and ends[1] - ends[0] > 0.3, "as many as there are patients"

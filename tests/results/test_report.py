@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from cxr import report
+from cxr.results.console import beaten_lines
 from cxr.results.words import LANGUAGES, TEMPLATES, words
 
 
@@ -53,6 +54,26 @@ def test_the_model_card_says_what_the_metrics_say(folder):
     assert f"n = {metrics['n_test']}" in card and metrics["note"] in card and "Not a medical device" in card
     for scores in metrics["test"]["per_class"].values():
         assert f"{scores['recall']:.3f} [" in card
+
+
+def test_networks_that_are_no_better_than_thumbnails_are_named():
+    def run(f1, thumbnails):
+        rules = {"majority_class": {"f1_macro": 0.2}, "nearest_neighbour": {"f1_macro": thumbnails}}
+        return {"test": {"f1_macro": f1}, "give_aways": rules}
+
+    assert beaten_lines({"a": run(0.5, 0.4)}) == []
+    lines = beaten_lines({"a": run(0.2, 0.4), "b": run(0.5, 0.4), "c": run(0.4, 0.4), "d": run(0.1, 0.1)})
+    assert lines == [
+        "No better than nearest neighbour on thumbnails (macro F1 0.400): a, c.",
+        "No better than always the majority class (macro F1 0.200): d.",
+    ]
+
+
+def test_a_damaged_metrics_file_is_one_line(run, sweep, tmp_path):
+    moved = shutil.copytree(sweep, tmp_path / "sweep")
+    next(moved.glob("*/metrics.json")).write_text("{")
+    code, _, err = run(report.main, moved)
+    assert code == 2 and "metrics.json: not JSON, so damaged" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
