@@ -24,7 +24,7 @@ from cxr.callbacks import EpochLine, EpochTimer
 from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.external import remember_films
-from cxr.data.sources import CLASSES, class_name
+from cxr.data.sources import check_screened
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.results import model_card
@@ -135,9 +135,7 @@ def build_cell(config: Mapping[str, Any], folder: Path, shared_console: bool = F
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = CXRDataModule(config["data"], config["aug"], config["seed"], Path(config["cache_dir"]).expanduser())
     data.setup()
-    screened, known = class_name(config["screen"]["class"]), data.films.classes
-    if screened not in (*known, *CLASSES):  # a set without tuberculosis is screened for nothing
-        raise UserError(f"screen.class={screened}: no class of these films; they have {', '.join(known)}")
+    check_screened(config["screen"]["class"], data.films.classes)
     model = Classifier(config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note)
     if config["compile"]:
         model.net.compile()  # in place: the names of the weights stay

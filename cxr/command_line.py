@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cxr.data.sources import read_folder
+from cxr.data.sources import check_screened, read_folder
 from cxr.data.split import group_films, split_films
 from cxr.errors import UserError
 from cxr.options import check_name, check_values, flatten
@@ -66,7 +66,7 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
             fixed.append(f'hydra.sweep.subdir="{cell_folder(swept(overrides), list(groups))}"')
         name = args.config_name or config_name
         cells = [checked_cell(name, cell + fixed, groups) for cell in expand(overrides)]
-    check_films([cell.data for cell in cells if cell.data.source == "folder"])
+    check_films([cell for cell in cells if cell.data.source == "folder"])
     if args.info or args.cfg:
         return CommandLine(words, args.multirun, None)
     kind = "sweep" if args.multirun else "run"
@@ -116,7 +116,7 @@ def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "confi
         for override in overrides:
             check_choice(override, groups, multirun)
         cells = [checked_cell(config_name, texts, groups) for texts in expand(overrides)]
-    check_films([cell.data for cell in cells if cell.data.source == "folder" and "split" in cell.data])
+    check_films([cell for cell in cells if cell.data.source == "folder" and "split" in cell.data])
     return cells
 
 
@@ -216,13 +216,16 @@ def option_names(config: Mapping[str, Any]) -> set[str]:
     return names | {".".join(parts[:n]) for name in names if (parts := name.split(".")) for n in range(1, len(parts))}
 
 
-def check_films(choices: Sequence[DictConfig]) -> None:
-    """Raise UserError for a folder of films that cannot be read or split as the cells ask. (What follows from copies
-    among the films is known once they are decoded.)"""
-    tables = {root: read_folder(Path(root)) for root in {data.root for data in choices}}
+def check_films(cells: Sequence[DictConfig]) -> None:
+    """Raise UserError for a folder of films that cannot be read, split or screened as the cells ask. (What follows from
+    copies among the films is known once they are decoded.)"""
+    tables = {root: read_folder(Path(root)) for root in {cell.data.root for cell in cells}}
     groups = {root: group_films(films.patient) for root, films in tables.items()}
-    for root, *how in {(d.root, d.split, d.split_seed, d.test_fraction, d.val_fraction, d.on_leak) for d in choices}:
+    hows = ("root", "split", "split_seed", "test_fraction", "val_fraction", "on_leak")
+    for root, *how in {tuple(cell.data[key] for key in hows) for cell in cells}:
         split_films(tables[root], groups[root], *how)
+    for root, screened in {(cell.data.root, cell.screen["class"]) for cell in cells}:
+        check_screened(screened, tables[root].classes)
 
 
 def check_distinct(folders: Sequence[str]) -> None:

@@ -164,3 +164,9 @@ def test_own_yaml_in_a_config_dir(tmp_path):
     assert "model.own=2" in prepare(words, "config").argv
     with pytest.raises(UserError, match="choose cnn or mine or resnet18"):
         prepare([*words[:2], "model=other"], "config")
+
+
+def test_a_class_to_screen_for_that_the_films_lack_is_said_before_anything_starts(run, drawn, tmp_path):
+    code, _, err = run(main, "data=folder", f"data.root={drawn}", "screen.class=LUPUS", f"hydra.run.dir={tmp_path}/r")
+    assert code == 2 and "screen.class=LUPUS: no class of these films" in err and err.count("\n") == 1
+    assert not (tmp_path / "r").exists(), "the name can be used again"

@@ -4,7 +4,7 @@ import csv
 import os
 import re
 import urllib.error
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,13 @@ def class_name(name: str) -> str:
     key = re.sub(r"[^A-Z0-9]", "", name.upper())
     key = ALIASES.get(key, key)
     return key if key in CLASSES else name.strip().upper()
+
+
+def check_screened(name: str, classes: Sequence[str]) -> None:
+    """Raise UserError for a class to screen for that neither these films nor the reference set have. (A set without
+    tuberculosis is screened for nothing.)"""
+    if class_name(name) not in (*classes, *CLASSES):
+        raise UserError(f"screen.class={name}: no class of these films; they have {', '.join(classes)}")
 
 
 def order_classes(names: Iterable[str]) -> tuple[str, ...]:
