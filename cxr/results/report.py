@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr.results import comparison, figures, leaderboard
-from cxr.results.console import GIVE_AWAYS, beaten_lines, reliability_names, with_interval
+from cxr.results.console import beaten_lines, reliability_names, with_interval
 from cxr.results.run_folder import AUDIT, METRICS, STATUS, read_json, read_table
 from cxr.results.words import render, words
 
@@ -86,7 +86,7 @@ def contents(
             for run in runs
         ],
         "give_aways": [
-            [GIVE_AWAYS[rule] for rule in rules],
+            [w[rule] for rule in rules],
             *([run.row["run"], *give_away_row(run.metrics["give_aways"], rules)] for run in runs),
         ],
         "calibration": [[run.row["run"], *calibration_row(run.metrics["calibration"])] for run in runs],
