@@ -96,8 +96,8 @@ def test_seen_films_and_unknown_classes_are_left_out_and_the_rest_is_scored(eval
     assert (
         found["screening"]["threshold"] == screening["threshold"] and found["screening"]["test"]["sensitivity"] is None
     )
-    assert "Left out as copies of training films: 3." in out and "2 films have the patient's name" in out
-    assert f"{tested} films are the run's own test films" in out and "No films of TUBERCULOSIS" in out
+    assert "Left out as copies of training films: 3." in out and "of a training film's patient: 2." in out
+    assert f"copies of the run's own test films: {tested}." in out and "No films of TUBERCULOSIS" in out
     assert "EFFUSION: a class that the network does not know" in out
     assert (made / "evaluation.md").read_text() in out
     assert json.loads((made / "audit.json").read_text())["rejected"][0]["file"] == "NORMAL/broken.png"
@@ -110,7 +110,7 @@ def test_seen_films_can_be_scored_or_end_it(evaluated, other):
     assert evaluated(f"data.root={other}", "data.on_leak=keep")[0] == 0
     found = json.loads((made / "evaluation.json").read_text())
     assert found["n_test"] == len(read_table(made / "predictions.csv"))
-    assert "WARNING: 3 copies of training films are scored" in (made / "evaluation.md").read_text()
+    assert "copies of training films that are scored (data.on_leak=keep): 3." in (made / "evaluation.md").read_text()
 
 
 def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, other, folder, tmp_path):

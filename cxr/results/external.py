@@ -75,16 +75,18 @@ def warning_lines(found: Mapping[str, Any]) -> list[str]:
     if known is None:
         lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: films of its training may be among these.")
     elif known["trained"] and found["on_leak"] == "keep":
-        lines.append(f"WARNING: {len(known['trained']):,} copies of training films are scored (data.on_leak=keep).")
+        lines.append(
+            f"WARNING: copies of training films that are scored (data.on_leak=keep): {len(known['trained']):,}."
+        )
     if known and known["tested"]:
         lines.append(
-            f"WARNING: {len(known['tested']):,} films are the run's own test films: nothing from elsewhere, and not "
+            f"WARNING: copies of the run's own test films: {len(known['tested']):,}. They are not from elsewhere, nor "
             "independent of the internal figures."
         )
     if known and known["patients"]:
         lines.append(
-            f"{len(known['patients']):,} films have the patient's name or number of a training film. If these are the "
-            "same people, take them out; evaluation.json names the films."
+            f"Films with the name or number of a training film's patient: {len(known['patients']):,}. If these are the "
+            "same people, take the films out; evaluation.json names them."
         )
     if not found["internal"]:
         lines.append(
