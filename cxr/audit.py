@@ -1,17 +1,14 @@
 """python -m cxr.audit: what is wrong with a set of films, before anybody trains on it."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cxr.command_line import fail, single_run
+from cxr.command_line import run_single
 from cxr.data.audit import audit, known_copies, summary
 from cxr.data.decode import decode
 from cxr.data.sources import read_films
-from cxr.errors import UserError
 from cxr.results.leaderboard import markdown_table
 from cxr.results.run_folder import AUDIT, write_json
 
@@ -23,26 +20,11 @@ PICTURES = 200  # pairs that are pictured; audit.json names all
 
 def main() -> None:
     """Exit codes: 0 looked at, whatever was found; 2 wrong options or no films."""
-    if any(word in ("-h", "--help") for word in sys.argv[1:]):
-        print(USAGE)
-        return
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        with single_run(sys.argv[1:]) as (options, folder):
-            found = look(options, folder)
-    except UserError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    rows = [[what, f"{number:,}" if number else "none", example] for what, number, example in summary(found)]
-    films = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
-    print(f"\n{found['films']:,} films in {found['root']}: {films}\n")
-    print(markdown_table(["", "found", "such as"], rows))
-    print(f"\nall in {folder / AUDIT}")
+    run_single(look, USAGE)
 
 
-def look(options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Audit the films that the options name; returns what audit.json says."""
+def look(options: dict[str, Any], folder: Path) -> None:
+    """Audit the films that the options name; write and print what was found."""
     cache = Path(options["cache_dir"]).expanduser()
     films = read_films(options["data"], cache)
     store, films, copies = known_copies(films, cache)
@@ -50,7 +32,11 @@ def look(options: dict[str, Any], folder: Path) -> dict[str, Any]:
     write_json(folder / AUDIT, found)
     for number, copy in enumerate(found["copies"][:PICTURES], start=1):
         picture_pair(films.root, copy, folder / "copies" / f"{number:03}.png")
-    return found
+    rows = [[what, f"{number:,}" if number else "none", example] for what, number, example in summary(found)]
+    counts = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
+    print(f"\n{found['films']:,} films in {found['root']}: {counts}\n")
+    print(markdown_table(["", "found", "such as"], rows))
+    print(f"\nall in {folder / AUDIT}")
 
 
 def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:

@@ -1,9 +1,10 @@
 """From what a person typed to options: checked for every cell before any starts, without importing torch."""
 
 import importlib.util
+import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -89,22 +90,26 @@ def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]
     return [(dict(cell.hydra.runtime.choices), plain(cell)) for cell in compose_cells(argv, multirun=True)]
 
 
-@contextmanager
-def single_run(argv: Sequence[str], config_name: str = "config") -> Iterator[tuple[dict[str, Any], Path]]:
-    """The options of the one cell that a command line asks for, and its run folder, which is made; one that a failure
-    leaves empty is removed.
-
-    Raises:
-        UserError: an option is wrong, or the folder is already used.
-    """
-    (cell,) = compose_cells(argv, False, config_name)
-    folder = Path(cell.hydra.run.dir)
-    reserve(folder)
+def run_single(work: Callable[[dict[str, Any], Path], None], usage: str, config_name: str = "config") -> None:
+    """Be a command that has one run folder and no sweeps: `work` gets the checked options and the folder, which a
+    failure leaves only if something lies in it. Prints `usage` for --help; exit codes 0, 2 and 130 as in the README."""
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        print(usage)
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        yield plain(cell), folder
-    finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        (cell,) = compose_cells(sys.argv[1:], False, config_name)
+        folder = Path(cell.hydra.run.dir)
+        reserve(folder)
+        try:
+            work(plain(cell), folder)
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:

@@ -1,9 +1,10 @@
 """python -m cxr.evaluate: what a trained network is worth on films from elsewhere, beside what it was worth at home."""
 
-import logging
 import sys
+from pathlib import Path
+from typing import Any
 
-from cxr.command_line import fail, single_run
+from cxr.command_line import fail, run_single
 from cxr.errors import UserError
 
 USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder data.root=OTHER [option=value …]
@@ -15,23 +16,16 @@ trainer.devices, trainer.precision; data=phantom and data=kaggle as for cxr.trai
 
 def main() -> None:
     """Exit codes: 0 scored, 2 wrong options, no checkpoint or no films, 130 interrupted."""
-    if any(word in ("-h", "--help") for word in sys.argv[1:]):
-        print(USAGE)
-        return
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        if own := next((word for word in sys.argv[1:] if word.lstrip("+").startswith("data.image_size=")), None):
-            raise UserError(
-                f"{own}: the films are made as large as those that the network was trained on; leave it out"
-            )
-        with single_run(sys.argv[1:], "evaluate") as (options, folder):
-            from cxr.external import evaluate  # torch: not before it is needed
+    if own := next((word for word in sys.argv[1:] if word.lstrip("+").startswith("data.image_size=")), None):
+        fail(UserError(f"{own}: the films are made as large as those of the network's training; leave it out"))
+    run_single(evaluate, USAGE, "evaluate")
 
-            print(evaluate(options, folder))
-    except UserError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+
+def evaluate(options: dict[str, Any], folder: Path) -> None:
+    """Score the films that the options name."""
+    from cxr import external  # torch: not before it is needed
+
+    print(external.evaluate(options, folder))
 
 
 if __name__ == "__main__":
