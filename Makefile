@@ -4,7 +4,7 @@ RUN = .venv/bin/python -m
 films = $(if $(DATA),data=folder 'data.root=$(DATA)')
 # Where decoded and drawn films lie, cxr's cache_dir.
 CACHE ?= $(HOME)/.cache/cxr
-kept = $(foreach what,store phantom copies giveaways audit trained,'$(CACHE)'/$(what)-*)
+kept = $(foreach what,store phantom copies giveaways audit known,'$(CACHE)'/$(what)-*)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -70,10 +70,10 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         UserError: the films, the weights or the hardware are not what the options say.
     """
     cell = build_cell(config, folder, shared_console)
-    data, timer, logger = cell.data, cell.timer, cell.trainer.logger
+    data = cell.data
     data.write_tables(folder)
     remember_films(data, folder / "checkpoints")
-    dashboard.show_films(logger, data)
+    dashboard.show_films(cell.trainer.logger, data)
     try:
         cell.trainer.fit(cell.model, data)
     except RuntimeError as error:  # that of torch's compiler stands in a private module
@@ -85,8 +85,18 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
     chosen = folder / "checkpoints" / (BEST if cell.has_val else LAST)
     if not chosen.exists():
         raise UserError("trainer.*: with these options no epoch was validated, so there is no best one to test")
-    best = load_classifier(chosen)
     step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    test_cell(cell, load_classifier(chosen), step, config, choices, folder)
+
+
+def test_cell(
+    cell: Cell, best: Classifier, step: int, config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path
+) -> None:
+    """Open the test films, once, and write what there is to say of the network `best`, that of a training step.
+
+    The other arguments are those of train_cell().
+    """
+    data, timer, logger = cell.data, cell.timer, cell.trainer.logger
     sides = ("val", "test") if cell.has_val else ("test",)
     said = {side: predict(best, data, side, config["trainer"], timer) for side in sides}
     val, test, classes = said.get("val"), said["test"], data.films.classes

@@ -154,7 +154,7 @@ def beside_home(
         "internal": {
             "run": str(home["run"]),
             "n_test": len(own),
-            "test": home["metrics"]["test"] if there.all() else score(own, probabilities, numbers, classes),
+            "test": score(own, probabilities, numbers, classes),
             "calibration": calibration(own, probabilities, numbers),
             "screening": screened and operating_point(own == of, probabilities[:, of], screened["threshold"]),
         },

@@ -68,13 +68,10 @@ def sweep(command: CommandLine) -> None:
         if any(row["status"] == "lost" for row in failed):  # of these nobody else tells why
             print(f"cxr: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
     from cxr.results import comparison, report  # scipy.stats, matplotlib: not before they are needed
-    from cxr.results.console import beaten_lines
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
     print(f"\n{leaderboard.grid(rows)}\n")
     for line in comparison.write(command.folder):
-        print(f"- {line}")
-    for line in beaten_lines(leaderboard.finished(command.folder, rows)):
         print(f"- {line}")
     told = report.write(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {told}" if told else ""))

@@ -113,6 +113,18 @@ def test_seen_films_can_be_scored_or_end_it(evaluated, other):
     assert "copies of training films that are scored (data.on_leak=keep): 3." in (made / "evaluation.md").read_text()
 
 
+def test_the_internal_side_has_the_figures_of_the_run_itself(evaluated, drawn, folder):
+    """To the ends of the intervals, where OTHER has all classes."""
+    code, _, _, made = evaluated(f"data.root={drawn}", "data.on_leak=keep")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    internal = json.loads((made / "evaluation.json").read_text())["internal"]
+    assert code == 0 and internal["n_test"] == metrics["n_test"]
+    for key in ("f1_macro", "accuracy", "auroc_macro"):
+        assert internal["test"][key] == pytest.approx(metrics["test"][key])
+        assert internal["test"]["ci95"][key] == pytest.approx(metrics["test"]["ci95"][key])
+    assert internal["calibration"]["ci95"]["ece"] == pytest.approx(metrics["calibration"]["after"]["ci95"]["ece"])
+
+
 def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, other, folder, tmp_path):
     shutil.copy(folder / CKPT, tmp_path / "best.ckpt")
     code, out, _, made = evaluated(f"data.root={other}", ckpt=tmp_path / "best.ckpt")

@@ -46,7 +46,7 @@ def remember_films(data: CXRDataModule, folder: Path) -> None:
         np.savez(folder / SIDE_FILE, **told, images=small_films(known).images)
 
     key = fingerprint(SIDE, *(column.tolist() for column in told.values()))
-    with built(data.cache / f"trained-{key}", write) as made:
+    with built(data.cache / f"known-{key}", write) as made:
         kept = made / SIDE_FILE
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cxr.results import leaderboard
+from cxr.results.console import beaten_lines
 from cxr.results.intervals import difference
 from cxr.results.run_folder import METRICS, PREDICTIONS, probability_columns, read_json, read_table, write_json
 
@@ -69,9 +70,10 @@ def runs_of(cell: Mapping[Any, leaderboard.Row], other: Mapping[Any, leaderboard
 
 def read_predictions(run: Path) -> dict[str, Any]:
     """What a run said of its test films: run, classes, files, labels, said (lists of text), probabilities (float32 (N,
-    C)) and group (array of text; of runs before there were groups, the patient)."""
+    C)) and group (int; of runs before there were groups, the patient or file, text)."""
     split = {row["file"]: row for row in read_table(run / "split.csv")}
     rows, classes = read_table(run / PREDICTIONS), read_json(run / METRICS)["classes"]
+    group = [group_of(split[row["file"]]) for row in rows]
     chances = [[row[column] for column in probability_columns(classes)] for row in rows]
     return {
         "run": run,
@@ -80,7 +82,8 @@ def read_predictions(run: Path) -> dict[str, Any]:
         "files": [row["file"] for row in rows],
         "labels": [row["label"] for row in rows],
         "said": [row["prediction"] for row in rows],
-        "group": np.array([group_of(split[row["file"]]) for row in rows]),
+        # As numbers where they are: sorted as text, a resample would draw other groups than the run's own.
+        "group": np.array([int(name) for name in group] if all(name.isdigit() for name in group) else group),
     }
 
 
@@ -114,10 +117,11 @@ def phrase(found: Mapping[str, Any], name: str) -> str:
 
 
 def write(sweep: Path) -> list[str]:
-    """Write comparisons.json, add its sentences to leaderboard.md, and return them."""
+    """Write comparisons.json; add its sentences, and which networks are no better than simple rules, to leaderboard.md,
+    and return them."""
     compared = compare(sweep)
     write_json(sweep / COMPARISONS, compared)
-    said = sentences(compared)
+    said = sentences(compared) + beaten_lines(leaderboard.finished(sweep))
     if said:
         with (sweep / "leaderboard.md").open("a", encoding="utf-8") as file:
             file.write("\n## Comparisons\n\n" + "\n".join(f"- {line}" for line in said) + "\n")

@@ -28,7 +28,7 @@ def beaten_lines(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Which networks, by name, are no better than a rule that does not look at lungs, of their metrics.json."""
     beaten: dict[str, list[str]] = {}
     for name, metrics in runs.items():
-        rules = {rule: metrics.get("give_aways", {}).get(rule, {}).get("f1_macro", 0) for rule in RULES}
+        rules = {rule: metrics["give_aways"].get(rule, {}).get("f1_macro", 0) for rule in RULES}
         best = max(rules, key=lambda rule: rules[rule])
         if metrics["test"]["f1_macro"] <= rules[best]:
             beaten.setdefault(f"{GIVE_AWAYS[best]} (macro F1 {rules[best]:.3f})", []).append(name)

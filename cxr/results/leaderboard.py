@@ -83,9 +83,10 @@ def grid(rows: Sequence[Row]) -> str:
     return f"{markdown_table(header, lines)}\n\n{sentence(rows)}"
 
 
-def finished(sweep: Path, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """metrics.json of every run that is done, by its name."""
-    return {row["run"]: read_json(sweep / row["run"] / METRICS) for row in rows if row["status"] == "done"}
+def finished(sweep: Path) -> dict[str, dict[str, Any]]:
+    """metrics.json of every run that is done, by its name; of earlier versions' runs, those that have give-aways."""
+    found = {row["run"]: read_json(sweep / row["run"] / METRICS) for row in collect(sweep) if row["status"] == "done"}
+    return {name: metrics for name, metrics in found.items() if "give_aways" in metrics}
 
 
 def grid_rows(rows: Sequence[Row]) -> list[list[str]]:
