@@ -1,11 +1,30 @@
 """From a film's file to a square of gray bytes, whatever kind of file it is."""
 
 import hashlib
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+
+# The largest detectors give 20 million pixels. This many, in the costliest kind of file (a progressive JPEG in CMYK,
+# all of whose coefficients libjpeg keeps), take 470 MB; see to_gray() for the others.
+MAX_PIXELS = 36_000_000
+MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RGBA, not compressed, are 144 MB
+MIN_SIDE = 16
+BAND = 2**20  # pixels that are looked at at a time
+
+# Pillow's warnings name no file, and nobody could act on them; of a film that is too large, we say it.
+warnings.filterwarnings("ignore", module="PIL")
+
+
+class BadFilm(ValueError):
+    """A file that is no film; the message is the reason that a person reads."""
 
 
 class Decoded(NamedTuple):
@@ -21,55 +40,104 @@ class Decoded(NamedTuple):
 
 
 def decode(path: Path, size: int) -> Decoded:
-    """Read a film as gray bytes, stretched to a square.
+    """Read a film as gray bytes, stretched to a square, in at most 500 MB of memory.
 
     Args:
-        path: a JPEG or PNG file, whatever its name ends with.
+        path: a JPEG or PNG file, whatever its name ends with. (No pipe or device: opening one may wait for ever.)
         size: side in pixels.
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is no readable JPEG or PNG (Pillow raises all of these).
-        PIL.Image.DecompressionBombError: far more pixels than any film has.
+        UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any film; see why_unreadable().
     """
     with path.open("rb") as file:
+        if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+            raise BadFilm(f"{length:,} bytes, far more than any film has (at most {MAX_BYTES:,})")
+        if why := no_image(file.read(64)):
+            raise BadFilm(why)
+        file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        with Image.open(file, formats=("JPEG", "PNG")) as image:
+        with open_image(file) as image:
             width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BadFilm(f"{width}x{height} pixels, far more than any film has (at most {MAX_PIXELS:,})")
+            if min(width, height) < MIN_SIDE:
+                raise BadFilm(f"{width}x{height} pixels: too small to be a film")
             # A large JPEG is decoded at a half, quarter or eighth of its size; its colours stay, to be looked at.
             image.draft("L" if image.mode == "L" else "RGB", (2 * size, 2 * size))
-            coloured = has_colour(image)
-            pixels = to_square(ImageOps.exif_transpose(image), size)
-    return Decoded(pixels, width, height, image.format, coloured, sha256)
+            gray, coloured = to_gray(image)
+            # A JPEG that has more pictures behind its first one (MPO) is a JPEG.
+            kind = "PNG" if image.format == "PNG" else "JPEG"
+        gray = ImageOps.exif_transpose(gray).resize((size, size), Image.Resampling.BILINEAR)
+    return Decoded(np.asarray(gray), width, height, kind, coloured, sha256)
 
 
-def has_colour(image: Image.Image) -> int:
-    """1 where the channels differ by more than a JPEG's noise at a hundredth or more of the pixels, else 0."""
-    if image.mode == "1" or image.mode.startswith(("L", "I", "F")):
-        return 0
-    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), dtype=np.int16), 2, 0)
-    return int(((abs(red - green) > 24) | (abs(green - blue) > 24)).mean() > 0.01)
+def no_image(head: bytes) -> str:
+    """Why a file that begins with `head` can be no JPEG or PNG, or ""."""
+    if not head:
+        return "empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the film itself: run git lfs pull"
+    return "" if head.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")) else "not a JPEG or PNG image"
 
 
-def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """An image of any mode as uint8 gray of shape (size, size)."""
-    if image.mode.startswith(("I", "F")):
-        # 16-bit films use 10 to 16 of their bits and nothing says how many: the film's own range becomes 0-255.
-        pixels = np.asarray(image, dtype=np.float32)
-        low, span = pixels.min(), max(float(np.ptp(pixels)), 1.0)
-        image = Image.fromarray(((pixels - low) * (255 / span)).astype(np.uint8))
-    elif "A" in image.mode or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))
+def open_image(file: BinaryIO) -> Image.Image:
+    """A JPEG or PNG whose header has been read, and no pixel yet."""
+    try:
+        return Image.open(file, formats=("JPEG", "PNG"))
+    except Image.DecompressionBombError as error:  # before anybody can ask for its size
+        pixels = f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+        raise BadFilm(f"{pixels}, far more than any film has (at most {MAX_PIXELS:,})") from error
+    except Image.UnidentifiedImageError as error:  # no_image() knows it to begin like one
+        raise BadFilm("truncated or damaged: it begins like a JPEG or PNG, but its header cannot be read") from error
+
+
+def to_gray(image: Image.Image) -> tuple[Image.Image, int]:
+    """An image of any mode in mode L, and whether it has a colour: 1 where the channels differ by more than a JPEG's
+    noise at a hundredth or more of the pixels, else 0. Band by band: whole, a large one would take a gigabyte."""
+    gray, coloured = Image.new("L", image.size), 0
+    image.load()
+    deep = image.mode.startswith(("I", "F"))
+    # 16-bit films use 10 to 16 of their bits and nothing says how many: the film's own range becomes 0-255.
+    low, high = map(np.float32, image.getextrema()) if deep else (0, 0)
+    span = max(float(high - low), 1.0)
+    for top, band in bands(image):
+        if deep:
+            band = Image.fromarray(((np.asarray(band, dtype=np.float32) - low) * (255 / span)).astype(np.uint8))
+        elif band.mode not in ("1", "L", "LA"):
+            red, green, blue = np.moveaxis(np.asarray(band.convert("RGB"), dtype=np.int16), 2, 0)
+            coloured += np.count_nonzero((abs(red - green) > 24) | (abs(green - blue) > 24))
+        if "A" in band.mode or "transparency" in band.info:
+            band = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "black"), band)
+        gray.paste(band.convert("L"), (0, top))
+    gray.info = image.info  # where its EXIF stands
+    return gray, int(coloured / (image.width * image.height) > 0.01)
+
+
+def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """An image cut into bands of about BAND pixels, each with the row it begins at."""
+    rows = max(BAND // image.width, 1)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def why_unreadable(error: Exception) -> str:
     """One line for a film that decode() could not read."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not a JPEG or PNG image"
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, BadFilm):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:  # the system's; Pillow's own have none
+        return "not there any more" if isinstance(error, FileNotFoundError) else error.strerror.lower()
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"{'truncated' if 'truncated' in said.lower() else 'damaged'}: {said}"
 
 
-# Everything that Pillow raises for a bad file; anything else is a bug of ours.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# Whatever Pillow raises for a bad file: ten thousands of files of which some bytes were changed made it raise the first
+# three and struct.error.
+UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, TypeError, ArithmeticError, LookupError, EOFError, MemoryError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)

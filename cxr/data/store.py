@@ -24,7 +24,7 @@ from cxr.results.run_folder import read_table, write_table
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise when decode() or the files of a store change: old stores are then left alone and built anew
+FORMAT = 4  # raise when decode() or the files of a store change: old stores are then left alone and built anew
 BLOCK = 64  # films a process decodes at a time
 
 
