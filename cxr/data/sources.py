@@ -1,8 +1,10 @@
 """Where films come from: a folder, Kaggle or our own drawings, all as one table of films."""
 
 import csv
+import errno
 import os
 import re
+import stat
 import urllib.error
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = ("train", "val", "test")
@@ -107,20 +109,45 @@ def patient_of(file: str) -> str:
 
 def list_files(folder: Path) -> list[Path]:
     """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._film.jpg, .ipynb_checkpoints)
-    are the system's, not films. A link to a folder is a file here: it is not followed."""
-    found = []
-    for where, folders, files in os.walk(folder):  # which, unlike rglob, asks the file system once a folder
+    are the system's, not films. A link to a folder is a file here: it is not followed. So is a folder that cannot be
+    read, since nobody knows what lies in it: not_a_film() says why."""
+    found: list[Path] = []
+    closed: list[OSError] = []
+    # Unlike rglob, os.walk asks the file system once a folder; it would pass over those that are closed.
+    for where, folders, files in os.walk(folder, onerror=closed.append):
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
         found += [Path(where, name) for name in (*files, *links) if not name.startswith(".")]
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return sorted(found)
+    return sorted(found + [Path(error.filename) for error in closed])
 
 
 def not_a_film(path: Path) -> str:
-    """Why a path cannot be a film, or ""."""
-    if not path.is_file():
-        return "a link to nothing" if path.is_symlink() else "not a file"
+    """Why a path cannot be a film, or "". Opens nothing: a pipe would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return why_closed(error, path.is_symlink())
+    if stat.S_ISDIR(mode):
+        return "a link to a folder, which is not followed" if path.is_symlink() else why_not_listed(path)
+    if not stat.S_ISREG(mode):
+        return "a pipe, socket or device, not a file"
     return "" if path.suffix.lower() in SUFFIXES else f"not one of {', '.join(SUFFIXES)}"
+
+
+def why_closed(error: OSError, link: bool = False) -> str:
+    """What the system has against a path, in words."""
+    if isinstance(error, FileNotFoundError):
+        return "a link to nothing" if link else "not there any more"
+    return "a link that leads to itself" if error.errno == errno.ELOOP else (error.strerror or str(error)).lower()
+
+
+def why_not_listed(folder: Path) -> str:
+    """Why what lies in a folder cannot be listed, or ""."""
+    try:
+        with os.scandir(folder):
+            return ""
+    except OSError as error:
+        return f"a folder that cannot be read: {why_closed(error)}"
 
 
 def read_folder(root: Path) -> Films:
@@ -130,22 +157,26 @@ def read_folder(root: Path) -> Films:
     or class than its folder's, and may name its source.
 
     Raises:
-        UserError: the folder is missing or holds no films in class folders, or the manifest cannot be used.
+        UserError: the folder is missing, closed or holds no films in class folders, or the manifest cannot be used.
     """
     root = Path(root).expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):  # which, unlike Path's, does not fail below a closed folder
         raise UserError(f"data.root={root}: no such folder")
+    if why := why_not_listed(root):
+        raise UserError(f"data.root={root}: {why}")
     parts = [(p, split_name(p.name)) for p in subfolders(root)]
     if any(split for _, split in parts):
         folders = [(c, split) for p, split in parts if split for c in subfolders(p)]
         beside = [f for p, split in parts for f in (loose_films(p) if split else list_files(p))]
+        unseen = [gap for p, split in parts if split for gap in gaps(p)]
     else:
-        folders, beside = [(p, "") for p, _ in parts], []
+        folders, beside, unseen = [(p, "") for p, _ in parts], [], []
 
     manifest = read_manifest(root / "manifest.csv")
     rows: list[tuple[str, ...]] = []
     beside += loose_films(root)
-    rejected = [(path.relative_to(root).as_posix(), "not in a class folder") for path in beside]
+    said = [*gaps(root), *unseen, *((path, "not in a class folder") for path in beside)]
+    rejected = [(path.relative_to(root).as_posix(), why) for path, why in said]
     for folder, split in folders:
         for path in list_files(folder):
             file = path.relative_to(root).as_posix()
@@ -163,9 +194,10 @@ def read_folder(root: Path) -> Films:
                 )
             )
     if not rows:
+        such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(
             f"data.root={root}: no films found; expected jpg, jpeg or png files in class folders "
-            "(NORMAL, PNEUMONIA, …), directly there or below train, val and test"
+            f"(NORMAL, PNEUMONIA, …), directly there or below train, val and test{such_as}"
         )
     if missing := sorted(set(manifest) - {row[0] for row in rows}):
         rejected += [(file, "in manifest.csv, but not in a class folder") for file in missing]
@@ -176,13 +208,39 @@ def read_folder(root: Path) -> Films:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, hidden ones left out."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """The folders directly in a folder, hidden ones left out; none in one that cannot be read."""
+    return [Path(entry) for entry in entries(folder) if is_folder(entry)]
 
 
 def loose_films(folder: Path) -> list[Path]:
-    """The films directly in a folder."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    """The films directly in a folder; none in one that cannot be read."""
+    return [path for entry in entries(folder) if (path := Path(entry)).suffix.lower() in SUFFIXES]
+
+
+def gaps(folder: Path) -> list[tuple[Path, str]]:
+    """Where films may lie that nobody sees, with the reason: a folder itself, or links in it that lead nowhere, as to a
+    disk that is not mounted."""
+    if why := why_not_listed(folder):
+        return [(folder, why)]
+    links = [Path(entry) for entry in entries(folder) if entry.is_symlink() and not os.path.exists(entry)]
+    return [(path, not_a_film(path)) for path in links if path.suffix.lower() not in SUFFIXES]
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies directly in a folder, in name order, hidden ones left out; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one, as far as we can see."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def split_name(name: str) -> str:
@@ -193,7 +251,7 @@ def split_name(name: str) -> str:
 
 def read_manifest(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a manifest.csv by their file, or nothing where there is none."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
@@ -204,6 +262,8 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
             rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: {why_closed(error)}") from error
     by_file = {row["file"].replace("\\", "/"): row for row in rows}
     if len(by_file) < len(rows):
         raise UserError(f"{path}: {len(rows) - len(by_file)} rows name a file that another row names too")
