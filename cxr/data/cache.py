@@ -16,6 +16,8 @@ from cxr.errors import UserError
 
 log = logging.getLogger(__name__)
 
+BUILDING = ".building-"  # what the name of a folder begins with until it is whole
+
 
 def fingerprint(*parts: object) -> str:
     """16 hexadecimal digits that stand for `parts`."""
@@ -27,15 +29,19 @@ def fingerprint(*parts: object) -> str:
 
 
 @contextmanager
-def built(target: Path, build: Callable[[Path], None]) -> Iterator[Path]:
-    """Give `target`, a folder in the cache; where it does not exist, `build` fills it, whole or not at all.
+def built(target: Path, build: Callable[[Path], None], intact: Callable[[Path], bool] = Path.exists) -> Iterator[Path]:
+    """Give `target`, a folder in the cache; where it does not exist or is not `intact`, `build` fills it, whole or not
+    at all.
 
     Its parent folder stays locked meanwhile: a second process waits, then finds what the first one built.
     """
     try:
         with locked(target.parent):
-            if not target.exists():
-                work = target.parent / f".building-{uuid.uuid4().hex}"
+            if not intact(target):
+                # Whoever holds the lock is the only one who builds: what others left here, they were killed at.
+                for left in (target, *target.parent.glob(f"{BUILDING}*")):
+                    shutil.rmtree(left, ignore_errors=True)
+                work = target.parent / f"{BUILDING}{uuid.uuid4().hex}"
                 work.mkdir()  # unlike mkdtemp's folders, others may read it as far as our umask lets them
                 try:
                     build(work)

@@ -1,12 +1,14 @@
 """Decode each film once: memory-mapped bytes in the cache, shared by every run that asks for the same films."""
 
+import csv
 import logging
 import multiprocessing
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from tqdm import tqdm
 from cxr.data.cache import built, fingerprint
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.sources import Films
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 from cxr.parent import end_with_parent
 from cxr.results.run_folder import read_table, write_table
 
@@ -93,7 +95,8 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[Store, Films]:
     ]
     group = cache / f"store-{size}px-{fingerprint(FORMAT, size, str(films.root))}"
     key = fingerprint([tuple(row.values()) for row in table])
-    with built(group / key, lambda folder: fill_store(folder, films.root, table, size)) as folder:
+    fill, intact = partial(fill_store, root=films.root, table=table, size=size), partial(is_whole, size=size)
+    with built(group / key, fill, intact) as folder:
         images = np.load(folder / "films.npy", mmap_mode="c")  # copy-on-write: torch takes no read-only arrays
         index = read_table(folder / INDEX_FILE)
         for other in group.iterdir():
@@ -103,12 +106,26 @@ def open_store(films: Films, size: int, cache: Path) -> tuple[Store, Films]:
     rejected = {slot: row["rejected"] for slot, row in enumerate(index) if row["rejected"]}
     if len(rejected) == len(films):
         slot, why = next(iter(rejected.items()))
-        raise UserError(f"{films.root}: none of its {len(films)} films can be read; {films.file[slot]}: {why}")
+        raise UserError(
+            f"{films.root}: none of its {len(films)} films can be read; {printable(films.file[slot])}: {why}"
+        )
     used = np.setdiff1d(np.arange(len(films)), list(rejected))
     facts = {name: np.array([index[slot][name] for slot in used], dtype=np.str_) for name in ("format", "sha256")}
     for name in ("bytes", "width", "height", "coloured"):
         facts[name] = np.array([index[slot][name] for slot in used], dtype=np.int64)
     return Store(images, used, facts), films.without(rejected)
+
+
+def is_whole(folder: Path, size: int) -> bool:
+    """Whether a folder holds a store of films of this size, with a row of the index for each."""
+    try:
+        images = np.load(folder / "films.npy", mmap_mode="r")
+        with (folder / INDEX_FILE).open(newline="", encoding="utf-8") as index:
+            lines = csv.reader(index)
+            fit = images.dtype == np.uint8 and images.shape[1:] == (size, size) and next(lines) == [*INDEX]
+            return fit and sum(1 for _ in lines) == len(images)
+    except (OSError, ValueError, EOFError, StopIteration, csv.Error):  # there is none yet, or a damaged one
+        return False
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
@@ -120,15 +137,14 @@ def file_state(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_mode
 
 
-def earlier_films(folder: Path) -> dict[tuple[str, ...], tuple[dict[str, str], np.ndarray]]:
+def earlier_films(folder: Path, size: int) -> dict[tuple[str, ...], tuple[dict[str, str], np.ndarray]]:
     """What the stores beside `folder` hold, by what tells that a film is unchanged: its row of the index and pixels."""
     found = {}
     for index in folder.parent.glob(f"[!.]*/{INDEX_FILE}"):
-        try:
-            images, rows = np.load(index.with_name("films.npy"), mmap_mode="r"), read_table(index)
-        except (OSError, ValueError):  # a damaged store: everything is decoded anew
+        if not is_whole(index.parent, size):  # everything is decoded anew
             continue
-        for row, pixels in zip(rows, images, strict=len(rows) == len(images)):
+        images = np.load(index.with_name("films.npy"), mmap_mode="r")
+        for row, pixels in zip(read_table(index), images, strict=True):
             if not row["rejected"]:
                 found[tuple(row[key] for key in UNCHANGED)] = (row, pixels)
     return found
@@ -142,7 +158,7 @@ def fill_store(folder: Path, root: Path, table: Sequence[Mapping[str, str | int]
             f"cache_dir: {folder.parent} has {free / 1e6:.0f} MB free, {len(table)} films of {size}x{size} need "
             f"{needed / 1e6:.0f} MB; choose another cache_dir=DIR, or make clean-cache"
         )
-    path, earlier = folder / "films.npy", earlier_films(folder)
+    path, earlier = folder / "films.npy", earlier_films(folder, size)
     store = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(table), size, size))
     if hasattr(os, "posix_fallocate"):  # once, or the file system looks for room at every write
         with path.open("rb+") as file:
@@ -158,7 +174,7 @@ def fill_store(folder: Path, root: Path, table: Sequence[Mapping[str, str | int]
     blocks = [new[i : i + BLOCK] for i in range(0, len(new), BLOCK)]
     jobs = [[(slot, root / str(table[slot]["file"])) for slot in block] for block in blocks]
     with path.open("rb") as file, tqdm(total=len(new), unit=" films", disable=None) as bar:
-        for done in spread(partial(decode_block, path, store.offset, size), jobs):
+        for done in spread(partial(decode_block, path, store.offset, size), jobs, what_was_decoded):
             for slot, facts in done:
                 told[slot] = facts
             bar.update(len(done))
@@ -171,19 +187,44 @@ def fill_store(folder: Path, root: Path, table: Sequence[Mapping[str, str | int]
             os.fsync(file)
 
 
-def spread(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+def spread(work: Callable[[Any], Any], jobs: Sequence[Any], killed: Callable[[Sequence[Any]], str]) -> Iterator[Any]:
     """The results of some jobs, done by as many processes as there are cores. (Threads would wait for each other: much
-    of the decoding of a small film is Python.)"""
+    of the decoding of a small film is Python.)
+
+    Raises:
+        UserError: one of the processes was killed; `killed` says so of the jobs that may have been at work.
+    """
     if len(jobs) < 2:
         yield from map(work, jobs)
         return
     # As torch's own workers do: fork, which takes no time, where it is safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+    cores = os.cpu_count() or 1
+    with ProcessPoolExecutor(cores, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
         try:
-            yield from pool.map(work, jobs)
+            futures = [pool.submit(work, job) for job in jobs]
+            for future in futures:
+                yield future.result()
+        except BrokenProcessPool as error:  # whatever job was not done has this error now, those at work before others
+            left = [job for job, future in zip(jobs, futures, strict=False) if not (future.done() and is_done(future))]
+            raise UserError(killed(left[:cores])) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def is_done(future: Future) -> bool:
+    """Whether a job has a result, or an error of its own."""
+    return not future.cancelled() and not isinstance(future.exception(), BrokenProcessPool)
+
+
+def what_was_decoded(blocks: Sequence[Sequence[tuple[int, Path]]]) -> str:
+    """What to do where a process that decoded one of these blocks of films was killed."""
+    first = [printable(str(block[0][1])) for block in blocks[:4]] + ["…"] * (len(blocks) > 4)
+    return (
+        "a process that decodes films was killed, most likely because memory ran out (500 MB a core are enough); it "
+        f"was at one of the films from {', '.join(first)} on, {BLOCK} each; end other programs and start again, or take "
+        "those films away"
+    )
 
 
 def decode_block(
