@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ RULES = {
     "data.test_fraction": number("between 0 and 1", lambda v: 0 < v < 1),
     "data.val_fraction": number("from 0 to less than 1", lambda v: 0 <= v < 1),
     "data.on_leak": one_of("drop", "keep", "fail"),
+    "data.on_bad": one_of("skip", "fail"),
     "data.batch_size": whole(1),
     "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),
     "data.resident": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
@@ -100,7 +102,7 @@ RULES = {
     "ckpt": Rule(
         "a checkpoint, such as RUN/checkpoints/best.ckpt", lambda v: v != "" and Path(v).expanduser().is_file()
     ),
-    "source": Rule("a film or a folder of films", lambda v: v != "" and Path(v).expanduser().exists()),
+    "source": Rule("a film or a folder of films", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
     "out": Rule(
         "a CSV file that does not exist yet, in a folder that does",
         lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),

@@ -21,7 +21,7 @@ from cxr.data.hiding import hide
 from cxr.data.sources import Films, read_films
 from cxr.data.split import group_films, split_films
 from cxr.data.store import Store, open_store
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 from cxr.results.run_folder import AUDIT, read_json, write_json, write_table
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,21 @@ class CXRDataModule(pl.LightningDataModule):
         self.drawn: tuple[int, torch.device, Tensor] | None = None  # what augmentation does in an epoch
 
     def setup(self, stage: str | None = None) -> None:
+        """Read, decode and split the films.
+
+        Raises:
+            UserError: they cannot be used or split, or some cannot be used and `data.on_bad` is fail.
+        """
         if self.films is not None:  # Lightning asks again before the test
             return
         found = read_films(self.data, self.cache)
         self.store, films = open_store(found, self.data["image_size"], self.cache)
+        if films.rejected and self.data["on_bad"] == "fail":
+            file, why = films.rejected[0]
+            raise UserError(
+                f"data.on_bad=fail: {len(films.rejected)} files in {films.root} cannot be used, the first one is "
+                f"{printable(file)} ({why}); python -m cxr.audit lists them; mend them, take them away, or use skip"
+            )
         self.compared, self.readable, self.copies = known_copies(found, self.cache)
         self.group = group_films(films.patient, [(first, second) for first, second, _ in self.copies])
         self.films, self.note = films, films.note
@@ -76,7 +87,7 @@ class CXRDataModule(pl.LightningDataModule):
         films = self.films
         log.info("%d films in %s: %s", len(films), films.root, ", ".join(f"{c} {n}" for c, n in films.counts().items()))
         for file, why in films.rejected[:10]:
-            log.warning("not used: %s (%s)", file, why)
+            log.warning("not used: %s (%s)", printable(file), why)
         if len(films.rejected) > 10:
             log.warning("not used: %d more files, all in rejected.csv", len(films.rejected) - 10)
         if self.copies:
@@ -85,8 +96,8 @@ class CXRDataModule(pl.LightningDataModule):
                 "%d pairs of films show the same film, %s and %s among them (python -m cxr.audit lists them); they "
                 "are kept together",
                 len(self.copies),
-                films.file[first],
-                films.file[second],
+                printable(films.file[first]),
+                printable(films.file[second]),
             )
 
     def report_split(self) -> None:
