@@ -9,6 +9,7 @@ from cxr.command_line import run_single
 from cxr.data.audit import audit, known_copies, summary
 from cxr.data.decode import decode
 from cxr.data.sources import read_films
+from cxr.errors import printable
 from cxr.results.leaderboard import markdown_table
 from cxr.results.run_folder import AUDIT, write_json
 
@@ -32,7 +33,7 @@ def look(options: dict[str, Any], folder: Path) -> None:
     write_json(folder / AUDIT, found)
     for number, copy in enumerate(found["copies"][:PICTURES], start=1):
         picture_pair(films.root, copy, folder / "copies" / f"{number:03}.png")
-    rows = [[what, f"{number:,}" if number else "none", example] for what, number, example in summary(found)]
+    rows = [[what, f"{number:,}" if number else "none", printable(example)] for what, number, example in summary(found)]
     counts = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
     print(f"\n{found['films']:,} films in {found['root']}: {counts}\n")
     print(markdown_table(["", "found", "such as"], rows))
@@ -46,7 +47,7 @@ def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
     films = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
     facts = zip(copy["files"], copy["labels"], copy["patients"], copy["splits"], strict=True)
     captions = [
-        f"{file}\n{label}, patient {patient or 'unknown'}, {split or 'no split'}"
+        f"{printable(file)}\n{label}, patient {patient or 'unknown'}, {split or 'no split'}"
         for file, label, patient, split in facts
     ]
     path.parent.mkdir(exist_ok=True)

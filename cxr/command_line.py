@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxr.data.sources import check_screened, read_folder
 from cxr.data.split import group_films, split_films
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 from cxr.options import check_name, check_values, flatten
 from cxr.overrides import expand, parse, quote, quote_path
 from cxr.sweep import cell_folder, swept
@@ -42,7 +42,7 @@ class CommandLine:
 
 def fail(error: UserError) -> NoReturn:
     """End the process with the line that tells a user what to do; 2 is the exit code of wrong options."""
-    print(f"cxr: {error}", file=sys.stderr)
+    print(f"cxr: {printable(str(error))}", file=sys.stderr)
     raise SystemExit(2)
 
 

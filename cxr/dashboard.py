@@ -7,6 +7,7 @@ import numpy as np
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.datamodule import CXRDataModule
+from cxr.errors import printable
 from cxr.results import figures
 from cxr.results.console import reliability_names, with_interval
 from cxr.results.run_folder import HEADLINES
@@ -54,7 +55,7 @@ def show_evaluation(
     worst = wrong[np.argsort(-probabilities[wrong, said[wrong]])][:12]
     captions = [
         f"true {classes[labels[i]]}\nsaid {classes[said[i]]} {probabilities[i, said[i]]:.2f}\n"
-        f"{str(data.films.file[index[i]]).rsplit('/', 1)[-1]}"
+        f"{printable(data.films.file[index[i]]).rsplit('/', 1)[-1]}"
         for i in worst
     ]
     films = np.array(data.store[index[worst]])

@@ -35,7 +35,7 @@ def predict(options: dict[str, Any]) -> int:
     from cxr.models.classifier import load_classifier
 
     source = Path(options["source"]).expanduser()
-    files = list_files(source) if source.is_dir() else [source]
+    files = list_files(source) if os.path.isdir(source) else [source]
     if not files:
         raise UserError(f"source={source}: this folder holds no files")
     model = load_classifier(Path(options["ckpt"]).expanduser(), options["trainer"]["accelerator"])
@@ -58,11 +58,12 @@ def predict(options: dict[str, Any]) -> int:
 
 
 def open_out(path: str | None) -> AbstractContextManager[TextIO]:
-    """The file to write, or the console."""
+    """The file to write, or the console; bytes in a file's name that are no UTF-8 are written as \\udcNN."""
     if path is None:
+        sys.stdout.reconfigure(errors="backslashreplace")
         return nullcontext(sys.stdout)
     try:
-        return Path(path).expanduser().open("x", newline="", encoding="utf-8")
+        return Path(path).expanduser().open("x", newline="", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror})") from error
 

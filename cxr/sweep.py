@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 from cxr.overrides import PATHS
 from cxr.parent import end_with_parent
 from cxr.results import leaderboard
@@ -97,7 +97,7 @@ class KeepLeaderboard(Callback):
             self.rewrite(config)
             return
         error = job_return._return_value  # the property would raise it
-        line = (
+        line = printable(
             " ".join(f"{error}".split())
             if isinstance(error, UserError)
             else f"{type(error).__name__}: {error}".split("\n")[0]

@@ -17,7 +17,7 @@ from cxr.data.copies import find_common, shrink
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import Films
 from cxr.data.store import Store
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 from cxr.results.run_folder import SIDE_FILE
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class ExternalFilms(CXRDataModule):
             row, file = next(iter(trained.items()))
             raise UserError(
                 f"data.on_leak=fail: {len(trained)} films are copies of films that the network was trained on, "
-                f"{films.file[row]} ({file}) among them; use drop or keep"
+                f"{printable(films.file[row])} ({printable(file)}) among them; use drop or keep"
             )
         if on_leak == "drop":
             split[list(trained)] = "unused"

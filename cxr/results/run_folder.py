@@ -18,7 +18,7 @@ HEADLINES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8; bytes in a file's name that are none are written as \\xNN."""
+    """Write a CSV file in UTF-8; bytes in a file's name that are none are written as \\udcNN."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -32,9 +32,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all: others read it while runs go on."""
+    """Write a JSON file whole or not at all: others read it while runs go on. Bytes in a file's name that are no UTF-8
+    are written as JSON writes them, \\udcNN, and come back as they were."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
     part.replace(path)
 
 
