@@ -222,8 +222,8 @@ def what_was_decoded(blocks: Sequence[Sequence[tuple[int, Path]]]) -> str:
     first = [printable(str(block[0][1])) for block in blocks[:4]] + ["…"] * (len(blocks) > 4)
     return (
         "a process that decodes films was killed, most likely because memory ran out (500 MB a core are enough); it "
-        f"was at one of the films from {', '.join(first)} on, {BLOCK} each; end other programs and start again, or take "
-        "those films away"
+        f"was at one of the films from {', '.join(first)} on, {BLOCK} each; end other programs and start again, or "
+        "take those films away"
     )
 
 
