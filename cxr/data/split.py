@@ -50,7 +50,8 @@ def split_films(
         if leaks.any() and on_leak == "fail":
             raise UserError(
                 f"data.on_leak=fail: {leaks.sum()} training films, {printable(films.file[leaks][0])} among them, are "
-                "of patients of the test folder or copies of its films (python -m cxr.audit lists them); use drop or keep"
+                "of patients of the test folder or copies of its films (python -m cxr.audit lists them); use drop or "
+                "keep"
             )
         if on_leak != "keep":
             split[leaks] = "unused"
