@@ -35,7 +35,7 @@ def look(options: dict[str, Any], folder: Path) -> None:
         picture_pair(films.root, copy, folder / "copies" / f"{number:03}.png")
     rows = [[what, f"{number:,}" if number else "none", printable(example)] for what, number, example in summary(found)]
     counts = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
-    print(f"\n{found['films']:,} films in {found['root']}: {counts}\n")
+    print(f"\n{found['films']:,} films in {printable(found['root'])}: {counts}\n")
     print(markdown_table(["", "found", "such as"], rows))
     print(f"\nall in {folder / AUDIT}")
 

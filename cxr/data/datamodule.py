@@ -85,7 +85,8 @@ class CXRDataModule(pl.LightningDataModule):
     def report(self) -> None:
         """Say what was found and rejected."""
         films = self.films
-        log.info("%d films in %s: %s", len(films), films.root, ", ".join(f"{c} {n}" for c, n in films.counts().items()))
+        counts = ", ".join(f"{name} {number}" for name, number in films.counts().items())
+        log.info("%d films in %s: %s", len(films), printable(str(films.root)), counts)
         for file, why in films.rejected[:10]:
             log.warning("not used: %s (%s)", printable(file), why)
         if len(films.rejected) > 10:

@@ -104,11 +104,12 @@ def to_gray(image: Image.Image) -> tuple[Image.Image, int]:
     for top, band in bands(image):
         if deep:
             band = Image.fromarray(((np.asarray(band, dtype=np.float32) - low) * (255 / span)).astype(np.uint8))
-        elif band.mode not in ("1", "L", "LA"):
+        elif "A" in band.mode or "transparency" in band.info:
+            band = band.convert("RGBA")
+        if band.mode not in ("1", "L"):
             red, green, blue = np.moveaxis(np.asarray(band.convert("RGB"), dtype=np.int16), 2, 0)
             coloured += np.count_nonzero((abs(red - green) > 24) | (abs(green - blue) > 24))
-        if "A" in band.mode or "transparency" in band.info:
-            band = band.convert("RGBA")
+        if band.mode == "RGBA":
             band = Image.alpha_composite(Image.new("RGBA", band.size, "black"), band)
         gray.paste(band.convert("L"), (0, top))
     gray.info = image.info  # where its EXIF stands

@@ -82,10 +82,10 @@ class Films:
 
 
 def class_name(name: str) -> str:
-    """The standard name of a class as somebody spelt it; names we do not know are only upper-cased."""
+    """The standard name of a class as somebody spelt it; names we do not know are upper-cased, and on one line."""
     key = re.sub(r"[^A-Z0-9]", "", name.upper())
     key = ALIASES.get(key, key)
-    return key if key in CLASSES else name.strip().upper()
+    return key if key in CLASSES else printable(name.strip().upper())
 
 
 def check_screened(name: str, classes: Sequence[str]) -> None:
@@ -190,7 +190,7 @@ def read_folder(root: Path) -> Films:
                     class_name(told.get("label") or folder.name),
                     told["patient"] if "patient" in told else patient_of(file),
                     split_name(told.get("split") or "") or split,
-                    told.get("source", ""),
+                    printable(told.get("source", "")),
                 )
             )
     if not rows:
