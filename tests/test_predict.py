@@ -1,9 +1,11 @@
 """What a trained network says of films without labels."""
 
 import csv
+import io
 
 import pytest
 import torch
+from bad_films import BAD_FILMS, USED
 
 from cxr import predict
 from cxr.results.run_folder import read_table
@@ -21,6 +23,21 @@ def films(drawn, tmp_path):
     (folder / "notes.txt").write_text("x")
     (folder / ".DS_Store").write_text("x")
     return folder
+
+
+def test_predict_files_of_any_name(run, sweep, tmp_path):
+    for number, odd in enumerate(BAD_FILMS.values()):
+        (tmp_path / "in" / f"{number:02}").mkdir(parents=True)
+        odd.write(tmp_path / "in" / f"{number:02}" / odd.name)
+    ckpt = sweep / "cnn_aug-on_seed-0" / "checkpoints" / "best.ckpt"
+    code, out, _ = run(predict.main, f"ckpt={ckpt}", f"source={tmp_path / 'in'}")
+    rows = {row["file"].split("/in/")[1]: row for row in csv.DictReader(io.StringIO(out, newline=""))}
+    assert code == 1 and len(rows) == len(BAD_FILMS)
+    for number, odd in enumerate(BAD_FILMS.values()):
+        row = rows[f"{number:02}/{odd.name}".encode("utf-8", "backslashreplace").decode()]
+        assert (row["prediction"] != "") == (odd.expected == USED) and (
+            odd.expected == USED or odd.expected in row["error"]
+        )
 
 
 def test_predict_a_folder(run, sweep, films, tmp_path):

@@ -12,6 +12,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from cxr.errors import UserError, printable
+
 # The largest detectors give 20 million pixels. This many, in the costliest kind of file (a progressive JPEG in CMYK,
 # all of whose coefficients libjpeg keeps), take 470 MB; see to_gray() for the others.
 MAX_PIXELS = 36_000_000
@@ -48,7 +50,23 @@ def decode(path: Path, size: int) -> Decoded:
 
     Raises:
         UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any film; see why_unreadable().
+        UserError: memory ran out, which says nothing about the film.
     """
+    try:
+        return read(path, size)
+    except UNREADABLE:
+        raise
+    except MemoryError as error:
+        raise UserError(
+            f"{path}: memory ran out (500 MB a core are enough); end other programs, start again"
+        ) from error
+    except Exception as error:  # a bug of ours, or a new one of Pillow's: nobody could tell from which of the films
+        error.add_note(f"while decoding {printable(str(path))}")
+        raise
+
+
+def read(path: Path, size: int) -> Decoded:
+    """What decode() says, but for errors that are not the film's."""
     with path.open("rb") as file:
         if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise BadFilm(f"{length:,} bytes, far more than any film has (at most {MAX_BYTES:,})")
@@ -139,6 +157,6 @@ def why_unreadable(error: Exception) -> str:
 # Whatever Pillow raises for a bad file: ten thousands of files of which some bytes were changed made it raise the first
 # three and struct.error.
 UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, TypeError, ArithmeticError, LookupError, EOFError, MemoryError),
+    *(OSError, ValueError, SyntaxError, TypeError, ArithmeticError, LookupError, EOFError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )

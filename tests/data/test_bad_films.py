@@ -62,6 +62,18 @@ def test_gray_is_made_band_by_band_to_the_same_bytes(tmp_path, monkeypatch):
         assert np.array_equal(whole.pixels, banded.pixels) and whole[1:] == banded[1:], name
 
 
+def test_an_error_that_is_not_the_film_s_names_the_film(tmp_path, film, monkeypatch):
+    path = film(tmp_path / "a\n.png")
+    monkeypatch.setattr(decode_module, "to_gray", lambda image: 1 / 0)
+    monkeypatch.setattr(decode_module, "UNREADABLE", ())
+    with pytest.raises(ZeroDivisionError) as caught:
+        decode(path, 16)
+    assert caught.value.__notes__ == [f"while decoding {tmp_path}/a\\n.png"]
+    monkeypatch.setattr(decode_module, "to_gray", lambda image: bytearray(2**62))
+    with pytest.raises(UserError, match="memory ran out"):
+        decode(path, 16)
+
+
 # The costliest kinds: a progressive JPEG, of which libjpeg keeps all coefficients, and four bytes a pixel with alpha.
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
