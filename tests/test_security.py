@@ -1,0 +1,255 @@
+"""Checkpoints, options and archives are data: none of them runs code, or writes where it should not."""
+
+import pickle
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from cxr import evaluate, predict, train
+from cxr.command_line import prepare
+from cxr.errors import UserError
+from cxr.models.classifier import build, load_classifier
+from cxr.targets import check_objects
+
+
+class Canary:
+    """Whoever unpickles this makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def raw_pickle(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+def legacy(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def archive_of_objects(content, path):
+    with path.open("wb") as file:
+        np.savez(file, files=np.array([content], dtype=object))
+
+
+@pytest.fixture
+def said(run, tmp_path, monkeypatch):
+    """Run a command that has to end with one line; returns its exit code and the line."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(main, *words):
+        code, _, err = run(main, *words)
+        (line,) = (line for line in err.splitlines() if line.startswith("cxr: "))
+        assert "Traceback" not in err
+        return code, line
+
+    return call
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("save", [raw_pickle, torch.save, legacy])
+def test_no_entry_point_runs_the_code_in_a_checkpoint(said, tmp_path, small, drawn, cache, save):
+    canary, evil = tmp_path / "canary", tmp_path / "evil.ckpt"
+    save({"state_dict": Canary(canary), "hyper_parameters": Canary(canary)}, evil)
+    code, line = said(predict.main, f"ckpt={evil}", f"source={drawn}")
+    assert code == 2 and "not a checkpoint that cxr wrote" in line
+    code, line = said(evaluate.main, f"ckpt={evil}", "data=folder", f"data.root={drawn}", f"cache_dir={cache}")
+    assert code == 2 and "not a checkpoint that cxr wrote" in line
+    films = [word for word in small if not word.startswith(("model.", "aug"))]
+    code, line = said(train.main, *films, "model=resnet18", f"model.weights={evil}", "name=r")
+    assert code == 1 and "not a file of weights that torch can read safely" in line
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("save", [archive_of_objects, raw_pickle, lambda _, path: np.savez(path, files=np.zeros(3))])
+def test_the_films_beside_a_checkpoint_are_data_too(said, tmp_path, folder, drawn, cache, save):
+    canary, run = tmp_path / "canary", shutil.copytree(folder, tmp_path / "run")
+    save(Canary(canary), run / "checkpoints" / "films.npz")
+    ckpt = run / "checkpoints" / "best.ckpt"
+    code, line = said(evaluate.main, f"ckpt={ckpt}", "data=folder", f"data.root={drawn}", f"cache_dir={cache}")
+    assert code == 2 and "films.npz: damaged, or not what cxr wrote" in line
+    assert not canary.exists()
+
+
+CNN = {"_target_": "cxr.models.cnn.CNN", "widths": [4], "hidden": 8}
+SYSTEM = {"_target_": "os.system", "_args_": ["touch canary"]}
+HOSTILE = [
+    SYSTEM,
+    SYSTEM | {"_partial_": True},
+    SYSTEM | {"_target_": "cxr.cell.os.system"},
+    SYSTEM | {"_target_": "cxr.models.resnet.torch.os.system"},
+    SYSTEM | {"_target_": "torch.nn.modules.module.torch.os.system"},
+    SYSTEM | {"_target_": "${_args_.0}"},
+    SYSTEM | {"_target_": ["os.system"]},
+    CNN | {"hidden": SYSTEM},
+    CNN | {"widths": [4, {"deep": [SYSTEM]}]},
+    CNN | {"hidden": "${oc.create:'{_target_: os.system, _args_: [touch canary]}'}"},
+    {"_target_": "torch.nn.Sequential", "_args_": [SYSTEM]},
+    {"_target_": "builtins.exec", "_args_": ["open('canary', 'w')"]},
+    {"_target_": "functools.partial", "_args_": [{"_target_": "hydra.utils.get_method", "path": "os.system"}]},
+    {"_target_": "torch.hub.load", "repo_or_dir": ".", "source": "local", "model": "x"},
+    {"_target_": "cxr.models.resnet.torch.load", "f": "x", "weights_only": False},
+    {"_target_": "torch.nn.modules.module.register_module_forward_hook", "hook": "x"},
+    {"_target_": "cxr.models.cnn.CNN.load_state_dict"},
+    {"_target_": "torch.nn.Module.__init__.__globals__"},
+    {"_target_": "cxr.train.main"},
+    {"_target_": 3},
+    {},
+    "os.system",
+]
+
+
+@pytest.mark.parametrize("options", HOSTILE)
+def test_options_build_networks_and_nothing_else(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"_target_|\$\{") as refused:
+        build("model", options, n_classes=2, image_size=16)
+    assert "\n" not in str(refused.value) and not (tmp_path / "canary").exists()
+
+
+def test_what_torch_and_torchvision_offer_can_be_named():
+    for name in ("torch.nn.Linear", "torch.optim.RMSprop", "torchvision.models.vit_b_16", "torchvision.ops.MLP"):
+        check_objects({"_target_": name}, "model")
+    norm = {"_target_": "torch.nn.BatchNorm2d", "_partial_": True}
+    net = build("model", {"_target_": "torchvision.models.resnet18", "num_classes": 2, "norm_layer": norm})
+    assert net.fc.out_features == 2
+
+
+@pytest.fixture
+def altered(folder, tmp_path):
+    """A good checkpoint with other options of its network."""
+    kept = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+
+    def save(**more):
+        kept["hyper_parameters"] |= more
+        torch.save(kept, tmp_path / "altered.ckpt")
+        return tmp_path / "altered.ckpt"
+
+    return save
+
+
+@pytest.mark.parametrize("where", ["model", "_instantiator", "_class_path"])
+def test_a_checkpoint_cannot_name_code(said, tmp_path, altered, drawn, cache, where):
+    ckpt = altered(**{where: SYSTEM if where == "model" else "os.system", "_instantiator": "os.system"})
+    code, line = said(predict.main, f"ckpt={ckpt}", f"source={drawn}")
+    assert code == 2 and f"ckpt={ckpt}" in line
+    code, line = said(evaluate.main, f"ckpt={ckpt}", "data=folder", f"data.root={drawn}", f"cache_dir={cache}")
+    assert code == 2 and f"ckpt={ckpt}" in line
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_checkpoint_reads_no_other_file(altered, monkeypatch, tmp_path):
+    """Those weights that its training began with are another file, or a download; its own are in it."""
+    from cxr.models import resnet
+
+    net = resnet.resnet18(4, 16, None)
+    path = altered(model={"_target_": "cxr.models.resnet.resnet18", "weights": "imagenet"})
+    kept = torch.load(path, weights_only=True)
+    kept["state_dict"] = {k: v for k, v in kept["state_dict"].items() if not k.startswith("net.")}
+    kept["state_dict"] |= {f"net.{k}": v for k, v in net.state_dict().items()}
+    torch.save(kept, path)
+    monkeypatch.setattr(resnet, "read_weights", None)
+    assert torch.equal(load_classifier(path).net.conv1.weight, net.conv1.weight)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of choices whose model=mine names a class of the package mynets, which can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mynets.py").write_text(
+        "import os\nfrom torch import nn\n\nclass Net(nn.Linear):\n"
+        "    def __init__(self, n_classes, image_size):\n        super().__init__(image_size, n_classes)\n"
+    )
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("_target_: mynets.Net\n")
+    yield ["--config-dir", str(tmp_path / "conf"), "model=mine"]
+    sys.modules.pop("mynets", None)
+
+
+def test_own_networks_need_a_word_that_no_file_can_say(own, monkeypatch):
+    with pytest.raises(UserError, match=r"model._target_=mynets.Net: .*CXR_TRUST=PACKAGE"):
+        prepare(own, "config")
+    with pytest.raises(UserError, match="CXR_TRUST"):
+        build("model", {"_target_": "mynets.Net"}, n_classes=2, image_size=16)
+    assert "mynets" not in sys.modules, "what is refused is not imported"
+    monkeypatch.setenv("CXR_TRUST", "other, mynets")
+    assert prepare(own, "config").argv
+    assert build("model", {"_target_": "mynets.Net"}, n_classes=2, image_size=16).out_features == 2
+    for name in ("mynets.os.system", "mynetsx.Net"):  # a package that is trusted vouches for itself alone
+        with pytest.raises(UserError, match="_target_"):
+            build("model", {"_target_": name})
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("model._target_=os.system", "model._target_=os.system: options may name parts of cxr.models"),
+        ("-m model._target_=cxr.models.cnn.CNN,os.system", "model._target_=os.system"),
+        ("+model.deep=[{_target_:os.system}]", "model.deep.0._target_=os.system"),
+        ("+trainer.profiler={_target_:os.system}", "trainer.profiler._target_"),
+        ("optim._target_=torch.hub.load", "optim._target_=torch.hub.load"),
+        ("hydra.launcher._target_=os.system", "hydra.launcher._target_=os.system"),
+        ("+hydra.callbacks.mine._target_=os.system", "hydra.callbacks.mine._target_=os.system"),
+        ("+hydra.callbacks.mine._target_=cxr.sweep.os.system", "hydra.callbacks.mine._target_=cxr.sweep.os.system"),
+        ("+hydra.callbacks.mine._target_=cxr.sweep.command", "hydra.callbacks.mine._target_=cxr.sweep.command"),
+        ("hydra.job_logging.handlers.file.class=subprocess.Popen", "logs go to the console and"),
+        ("hydra.job_logging.handlers.file.filename=../x", "logs go to the console and"),
+        ("hydra.job_logging.handlers.console.stream=ext://os.environ", "logs go to the console and"),
+        ("hydra.job.name=../x", "hydra.job.name=../x: must be the name of a folder"),
+        ("hydra.output_subdir=../x", "hydra.output_subdir=../x: must be the name of a folder"),
+        ("-m aug=on,off hydra.sweep.subdir=../${seed}", "hydra.sweep.subdir=../0: must be the name of a folder"),
+        ("-m aug=on,off hydra.sweep.subdir=/x", "hydra.sweep.subdir=/x: must be the name of a folder"),
+        ("model=sub/mine", "model=sub/mine: unknown"),
+        ("+hydra.job.env_set.CXR_TRUST=os", "hydra.job.env_set: options set no environment variables"),
+        ("hydra.searchpath=[pkg://os]", "imports a package"),
+        ("--config-path /x", "write --config-dir DIR"),
+        ("--experimental-rerun x.pickle", "a pickle is a program"),
+        ("--help --config-dir /x", "--help: without --config-dir"),
+    ],
+)
+def test_options_of_the_command_line_name_no_code_and_no_place_outside(said, tmp_path, words, says):
+    code, line = said(train.main, *words.split())
+    assert code == 2 and says in line
+    assert not list(tmp_path.iterdir()), "nothing has started"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hydra:\n  job_logging:\n    filters:\n      mine: {'()': os.system}\n", "logs go to the console"),
+        ("hydra:\n  hydra_logging: ${model.log}\nmodel:\n  log: {version: 1, f: {'()': os.system}}\n", "logs go to"),
+        ("hydra:\n  callbacks: \"${oc.create:'{mine: {_target_: os.system}}'}\"\n", "hydra.callbacks.mine._target_"),
+        ("hydra:\n  sweeper:\n    params: {hydra.job.name: ../x}\n", "hydra.sweeper.params: hydra.job.name"),
+        ("a: b: c\n", "mapping values are not allowed"),
+        ("hydra:\n  sweep:\n    subdir: ../x\n  job:\n    env_set: {CXR_TRUST: os}\n", "hydra.job.env_set"),
+    ],
+)
+def test_files_of_choices_are_data(said, tmp_path, text, says):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "theirs.yaml").write_text(f"# @package _global_\n{text}")
+    code, line = said(train.main, "-m", "--config-dir", tmp_path, "aug=on,off", "experiment=theirs", "name=n")
+    assert code == 2 and says in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_swept_values_stay_in_the_folder_of_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: cxr.models.cnn.CNN\nwidths: [4]\nhidden: x\n")
+    words = ["-m", "--config-dir", "mine", "model=own", "model.hidden=3,4", "+model.a='../../x','/y'", "name=n"]
+    assert any("folder_text" in word for word in prepare(words, "config").argv)
+
+
+def test_all_that_conf_offers_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for choice in ("model=cnn,resnet18", "optim=adam,adamw,sgd", "experiment=capstone2022,quick,tuned"):
+        prepare(["-m", choice, f"name={choice}"], "config")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    prepare(["-m", "launcher=parallel", "aug=on,off", "name=b"], "config")
