@@ -1,17 +1,26 @@
 """Checkpoints, options and archives are data: none of them runs code, or writes where it should not."""
 
+import json
 import pickle
+import re
 import shutil
 import sys
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
 from cxr import evaluate, predict, train
 from cxr.command_line import prepare
+from cxr.data.decode import UNREADABLE, decode
 from cxr.errors import UserError
 from cxr.models.classifier import build, load_classifier
+from cxr.results import leaderboard, model_card, report
+from cxr.results.run_folder import read_table, write_table
 from cxr.targets import check_objects
 
 
@@ -253,3 +262,104 @@ def test_all_that_conf_offers_is_allowed(tmp_path, monkeypatch):
         prepare(["-m", choice, f"name={choice}"], "config")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     prepare(["-m", "launcher=parallel", "aug=on,off", "name=b"], "config")
+
+
+# As a name of a class, a film, a source, an option and an error.
+NAME = """<script>alert(1)</script>' " onerror="alert(1)'> [x](javascript:alert(1)) a|b {{ 7 * 7 }}<img src=x>"""
+
+
+class Page(HTMLParser):
+    """All tags of a page with their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def renamed(value):
+    """A JSON file with that name in the place of every other: of classes, files, options, errors, notes."""
+    if isinstance(value, dict):
+        return {NAME if key == "NORMAL" else key: renamed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [renamed(inner) for inner in value]
+    if not isinstance(value, str) or value in ("done", "off", "on") or re.fullmatch(r"[a-z_]+", value):
+        return value
+    return NAME if value == "NORMAL" else f"{value}{NAME}"
+
+
+def test_no_name_becomes_a_part_of_a_page_or_a_table(sweep, tmp_path):
+    copy = shutil.copytree(sweep, tmp_path / "sweep", ignore=shutil.ignore_patterns("checkpoints"))
+    for path in [*copy.glob("*/*.json"), copy / "comparisons.json"]:
+        told = renamed(json.loads(path.read_text()))
+        if path.name == "status.json":
+            told |= {"choices": told["choices"] | {"cache_dir": NAME}, "error": NAME}
+        path.write_text(json.dumps(told))
+    for path in copy.glob("*/split.csv"):
+        rows = [{**row, "label": row["label"].replace("NORMAL", NAME)} for row in read_table(path)]
+        write_table(path, list(rows[0]), [list(row.values()) for row in rows])
+    leaderboard.write(copy)
+    page = Page(report.write(copy, "en").read_text())
+    assert NAME in page.text
+    tags = "html head meta title style body h1 h2 h3 h4 p section div table thead tbody tr th td ul li img pre code br"
+    assert {tag for tag, _ in page.tags} <= set(tags.split())
+    for tag, attributes in page.tags:
+        assert attributes.keys() <= {"lang", "charset", "name", "content", "class", "alt", "src"}, tag
+        assert attributes.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+    run = next(copy.glob("*/metrics.json")).parent
+    metrics, audit = (json.loads((run / name).read_text()) for name in ("metrics.json", "audit.json"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    model_card.write(run, metrics | {"note": NAME}, config, audit)
+    for path in (copy / "leaderboard.md", run / "MODEL_CARD.md"):
+        text = path.read_text()
+        assert "<" not in text and "](" not in text, path
+        tables = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
+        assert len(tables) > 4 and len(set(tables)) <= 4, "columns stay columns"
+
+
+@pytest.mark.filterwarnings("ignore:No (positive|negative) samples")  # as cxr.external has it
+def test_nor_a_part_of_what_is_said_of_films_from_elsewhere(run, folder, drawn, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, manifest = NAME.replace("/", ""), ["file,patient,source"]
+    for number, film in enumerate(sorted((drawn / "test" / "NORMAL").iterdir())[:6]):
+        place = tmp_path / "films" / ("NORMAL" if number < 4 else name) / f"{number}{name}{film.suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(film, place)
+        quoted = str(place.relative_to(tmp_path / "films")).replace('"', '""')
+        manifest.append(f'"{quoted}",p{number},"{name.replace(chr(34), "")}"')
+    (tmp_path / "films" / "manifest.csv").write_text("\n".join(manifest))
+    words = [f"ckpt={folder / 'checkpoints' / 'best.ckpt'}", "data=folder", f"data.root={tmp_path / 'films'}"]
+    code, _, err = run(evaluate.main, *words, "data.on_leak=keep", f"cache_dir={cache}", "name=e")
+    assert code == 0, err
+    text = (tmp_path / "runs" / "e" / "evaluation.md").read_text()
+    assert "&lt;SCRIPT>" in text and "&lt;script>" in text and "<" not in text and "](" not in text
+
+
+def test_tensorboard_is_started_for_this_machine_alone():
+    root = Path(__file__).parents[1]
+    for name in ("Makefile", "README.md"):
+        text = (root / name).read_text(encoding="utf-8")
+        started = [line for line in text.splitlines() if re.search(r"tensorboard(\.main)? .*--logdir", line)]
+        assert all("--host 127.0.0.1" in line for line in started) and "bind_all" not in text
+        assert started or name == "README.md"
+
+
+def test_decoders_of_other_kinds_of_image_are_not_reached(tmp_path):
+    for kind in ("gif", "bmp", "tiff", "webp", "ppm"):
+        Image.new("L", (40, 40)).save(tmp_path / f"a.{kind}")
+        (tmp_path / f"a.{kind}").rename(tmp_path / f"{kind}.png")
+        with pytest.raises(Image.UnidentifiedImageError):
+            decode(tmp_path / f"{kind}.png", 16)
+
+
+def test_a_bomb_is_a_film_that_cannot_be_read(tmp_path, monkeypatch):
+    Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UNREADABLE):
+        decode(tmp_path / "bomb.png", 16)
