@@ -18,6 +18,7 @@ from cxr import evaluate, predict, train
 from cxr.command_line import prepare
 from cxr.data.decode import UNREADABLE, decode
 from cxr.errors import UserError
+from cxr.models import resnet
 from cxr.models.classifier import build, load_classifier
 from cxr.results import leaderboard, model_card, report
 from cxr.results.run_folder import read_table, write_table
@@ -143,20 +144,49 @@ def altered(folder, tmp_path):
     return save
 
 
-@pytest.mark.parametrize("where", ["model", "_instantiator", "_class_path"])
-def test_a_checkpoint_cannot_name_code(said, tmp_path, altered, drawn, cache, where):
-    ckpt = altered(**{where: SYSTEM if where == "model" else "os.system", "_instantiator": "os.system"})
-    code, line = said(predict.main, f"ckpt={ckpt}", f"source={drawn}")
-    assert code == 2 and f"ckpt={ckpt}" in line
-    code, line = said(evaluate.main, f"ckpt={ckpt}", "data=folder", f"data.root={drawn}", f"cache_dir={cache}")
-    assert code == 2 and f"ckpt={ckpt}" in line
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"model": SYSTEM}, "model._target_=os.system: options may name"),
+        ({"model": CNN | {"hidden": SYSTEM}}, "model.hidden._target_=os.system"),
+        ({"_instantiator": "os.system"}, "not a checkpoint that cxr wrote"),
+        ({"_instantiator": "pytorch_lightning.cli.instantiate_module"}, "not a checkpoint that cxr wrote"),
+        ({"image_size": "64"}, "not a checkpoint that cxr wrote"),
+        ({"classes": [1, 2, 3, 4]}, "not a checkpoint that cxr wrote"),
+        ({"model": 3}, "not a checkpoint that cxr wrote"),
+    ],
+)
+def test_a_checkpoint_cannot_name_code(said, tmp_path, altered, drawn, cache, more, says):
+    ckpt = altered(**more)
+    for main, *words in (
+        (predict.main, f"source={drawn}"),
+        (evaluate.main, "data=folder", f"data.root={drawn}", f"cache_dir={cache}"),
+    ):
+        code, line = said(main, f"ckpt={ckpt}", *words)
+        assert code == 2 and line.startswith(f"cxr: ckpt={ckpt}: ") and says in line
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"state_dict": 3},
+        {"state_dict": {1: torch.zeros(1)}},
+        {1: torch.zeros(1)},
+        {"fc.weight": torch.zeros(1)},
+        {"conv1.weight": torch.zeros(1, 3)},
+        {"conv1.weight": torch.zeros(64, 3, 7, 7)},
+        [torch.zeros(1)],
+    ],
+)
+def test_weights_of_any_shape_are_one_line(tmp_path, state):
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="model.weights="):
+        resnet.resnet18(4, 16, str(tmp_path / "w.pt"))
 
 
 def test_a_checkpoint_reads_no_other_file(altered, monkeypatch, tmp_path):
     """Those weights that its training began with are another file, or a download; its own are in it."""
-    from cxr.models import resnet
-
     net = resnet.resnet18(4, 16, None)
     path = altered(model={"_target_": "cxr.models.resnet.resnet18", "weights": "imagenet"})
     kept = torch.load(path, weights_only=True)

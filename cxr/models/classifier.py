@@ -174,7 +174,10 @@ def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
     """
     device = {"auto": best_device(), "gpu": "cuda"}.get(accelerator, accelerator)
     try:
-        options = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]["model"]
+        kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
+        options, size, names = kept["model"], kept["image_size"], [*kept["classes"], kept.get("note", "")]
+        if "_instantiator" in kept or type(size) is not int or not all(isinstance(name, str) for name in names):
+            raise ValueError("hyper_parameters")  # Lightning would call its instantiator; ours have none
         if "weights" in options:  # they are in the checkpoint: those that training began with are not fetched again
             options = {**options, "weights": None}
         model = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, model=options)
