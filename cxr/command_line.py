@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cxr.data.sources import check_screened, read_folder
 from cxr.data.split import group_films, split_films
@@ -24,6 +25,7 @@ from cxr.errors import UserError, printable
 from cxr.options import check_name, check_values, flatten
 from cxr.overrides import expand, parse, quote, quote_path
 from cxr.sweep import cell_folder, swept
+from cxr.targets import check_hydra, check_names
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -54,6 +56,12 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     """
     words = [quote_path(word) for word in argv]
     args = get_args_parser().parse_args(words)
+    if args.experimental_rerun:
+        raise UserError("--experimental-rerun: a pickle is a program, and is not read; give that run's options anew")
+    if args.config_path:  # Hydra would put it in the place of conf, and of all that was checked
+        raise UserError(f"--config-path {args.config_path}: write --config-dir DIR to add a folder of your own choices")
+    if (args.help or args.hydra_help) and args.config_dir:  # Hydra reads what has not been checked, to set up its log
+        raise UserError("--help: without --config-dir")
     if args.help or args.hydra_help or args.shell_completion:
         return CommandLine(words, False, None)
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -155,6 +163,8 @@ def config_groups(search: Sequence[str]) -> Groups:
 def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     """Raise UserError for a choice that a group does not have, or several values without -m."""
     key = override.key_or_group
+    if key == "hydra.searchpath" and "pkg:" in override.input_line:
+        raise UserError(f"{override.input_line}: imports a package to look for YAML files; write file://DIR")
     if override.is_sweep_override() and not multirun:
         raise UserError(f"{override.input_line}: several values need -m: python -m cxr.train -m {override.input_line}")
     if override.is_delete():
@@ -187,10 +197,22 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> Dict
             typed = o.value() if isinstance(o.value(), str) else o.input_line.partition("=")[2]
             check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), known, owners(o, groups))
         config = compose(config_name, list(texts), return_hydra_config=True)
+        check_code(config)
         check_values(plain(config))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from error
     return config
+
+
+def check_code(config: DictConfig) -> None:
+    """Raise UserError for options that name code which they may not, or would write outside of the run folder."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    # What only a run knows, so that every ${…} can be followed: none hides anything from the check.
+    raw["hydra"]["runtime"]["output_dir"] = "RUN"
+    raw["hydra"]["job"] |= {"id": "0", "num": 0}
+    told = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    check_hydra(told.pop("hydra"))
+    check_names(told, "")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -68,9 +67,14 @@ def find_known(films: Films, compared: Store, side_file: Path) -> dict[str, dict
         UserError: the side file cannot be read.
     """
     try:
-        with np.load(side_file) as kept:
+        with np.load(side_file, allow_pickle=False) as kept:  # a pickle is a program
             known = {key: kept[key] for key in ("files", "patients", "splits", "sha256", "images")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        n = len(known["images"])
+        if known["images"].shape != (n, SIDE, SIDE) or known["images"].dtype != np.uint8:
+            raise ValueError("images")
+        if any(column.shape != (n,) or column.dtype.kind != "U" for key, column in known.items() if key != "images"):
+            raise ValueError("columns")
+    except Exception as error:  # a damaged or hostile file can make NumPy raise anything
         raise UserError(f"{side_file}: damaged, or not what cxr wrote beside a checkpoint") from error
     rows_of: dict[str, list[int]] = {}
     for other, sha256 in enumerate(known["sha256"].tolist()):

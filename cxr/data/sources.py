@@ -5,7 +5,6 @@ import errno
 import os
 import re
 import stat
-import urllib.error
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -279,9 +278,24 @@ def read_kaggle() -> Films:
         raise UserError(f"data=kaggle needs kagglehub: pip install kagglehub, or {by_hand}") from error
     try:
         root = Path(kagglehub.dataset_download(KAGGLE_SET))
-    except (OSError, urllib.error.URLError, ValueError) as error:  # requests' errors are OSErrors
+    except Exception as error:  # of requests, zipfile, tarfile and kagglehub, which have no common ancestor
         raise UserError(f"data=kaggle: the download failed ({type(error).__name__}); {by_hand}") from error
+    check_links(root)
     return read_folder(dataset_root(root))
+
+
+def check_links(folder: Path) -> None:
+    """Raise UserError for a link in a downloaded set that leads out of it.
+
+    Unpacking itself writes nothing outside: Python's zipfile drops .. and leading slashes and makes no links, and
+    kagglehub unpacks tar files, since 1.0.2, with tarfile's filter "data". Nothing here can look at an archive before
+    kagglehub unpacks it: that it is no bomb is for Kaggle to see to, which packs it from a data set that we name.
+    """
+    inside = folder.resolve()
+    for where, folders, files in os.walk(folder):
+        for path in (Path(where, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise UserError(f"data=kaggle: {path} is a link that leads out of the data set; remove {folder}")
 
 
 def dataset_root(folder: Path) -> Path:

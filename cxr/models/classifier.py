@@ -1,6 +1,5 @@
 """The LightningModule around a network: loss, optimizer, schedule and torchmetrics."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from cxr.data.batches import Batch
 from cxr.errors import UserError
 from cxr.results.calibration import fit_temperature
 from cxr.results.metrics import evaluation_metrics, training_metrics
+from cxr.targets import check_objects
 
 
 class Classifier(pl.LightningModule):
@@ -147,8 +147,11 @@ def build(part: str, options: Mapping[str, Any], **arguments: Any) -> Any:
     """Make what the options of a part of conf describe.
 
     Raises:
-        UserError: there is no such class or function, or it does not take these options.
+        UserError: there is no such class or function, it is none that options may name, or it does not take these.
     """
+    if not isinstance(options, Mapping) or "_target_" not in options:
+        raise UserError(f"{part}._target_ is missing: name the class or function to build")
+    check_objects(options, part)
     try:
         return hydra.utils.instantiate(options, **arguments, _convert_="all")
     except InstantiationException as error:
@@ -160,7 +163,8 @@ def build(part: str, options: Mapping[str, Any], **arguments: Any) -> Any:
 
 
 def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
-    """Return the network of a checkpoint, ready to predict. Its file is read as data: torch runs no code from it.
+    """Return the network of a checkpoint, ready to predict. Its file is read as data: torch runs no code from it, and
+    of its options build() takes no code but networks.
 
     Args:
         accelerator: cpu, gpu (or cuda), mps, or auto for the best that is there.
@@ -170,8 +174,16 @@ def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
     """
     device = {"auto": best_device(), "gpu": "cuda"}.get(accelerator, accelerator)
     try:
-        model = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
+        options, size, names = kept["model"], kept["image_size"], [*kept["classes"], kept.get("note", "")]
+        if "_instantiator" in kept or type(size) is not int or not all(isinstance(name, str) for name in names):
+            raise ValueError("hyper_parameters")  # Lightning would call its instantiator; ours have none
+        if "weights" in options:  # they are in the checkpoint: those that training began with are not fetched again
+            options = {**options, "weights": None}
+        model = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, model=options)
+    except UserError as error:
+        raise UserError(f"ckpt={path}: {error}") from error
+    except Exception as error:  # a damaged or hostile file can make torch and Lightning raise anything
         raise UserError(f"ckpt={path}: not a checkpoint that cxr wrote, or a damaged one") from error
     try:
         return model.to(device).eval()

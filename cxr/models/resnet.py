@@ -1,6 +1,5 @@
 """torchvision's ResNet-18 for films of one channel."""
 
-import pickle
 import urllib.error
 from pathlib import Path
 
@@ -51,11 +50,15 @@ def read_weights(weights: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"model.weights={weights}: no such file; allowed are null, imagenet or a path") from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged or hostile file can make torch raise anything
         raise UserError(f"model.weights={weights}: not a file of weights that torch can read safely") from error
-    if isinstance(state, dict) and "state_dict" in state:  # one of our own checkpoints
-        state = {k.removeprefix("net."): v for k, v in state["state_dict"].items() if k.startswith("net.")}
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    own = isinstance(state, dict) and "state_dict" in state  # one of our own checkpoints
+    state = state["state_dict"] if own else state
+    if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
+        raise UserError(f"model.weights={weights}: not a state dict of ResNet-18")
+    if own:
+        state = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
+    if not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"model.weights={weights}: not a state dict of ResNet-18")
     return state
 
@@ -63,13 +66,13 @@ def read_weights(weights: str) -> dict[str, Tensor]:
 def load(net: ResNet, state: dict[str, Tensor], weights: str) -> None:
     """Load a state dict; a classifier for other classes is left out, three input channels become one."""
     state = dict(state)
-    if state.get("conv1.weight", torch.empty(0)).shape[1:2] == (3,):
-        fold_first_convolution(state)
-    if "fc.weight" in state and state["fc.weight"].shape != net.fc.weight.shape:
-        del state["fc.weight"], state["fc.bias"]
     try:
+        if state.get("conv1.weight", torch.empty(0)).shape[1:2] == (3,):
+            fold_first_convolution(state)
+        if "fc.weight" in state and state["fc.weight"].shape != net.fc.weight.shape:
+            del state["fc.weight"], state["fc.bias"]
         lacking = net.load_state_dict(state, strict=False)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         raise UserError(f"model.weights={weights}: shapes differ from ResNet-18's") from error
     if lacking.unexpected_keys or set(lacking.missing_keys) - {"fc.weight", "fc.bias"}:
         raise UserError(f"model.weights={weights}: not a state dict of ResNet-18")

@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr.results.comparison import FIGURES
 from cxr.results.console import calibration_lines, give_away_lines, screening_lines, with_interval
-from cxr.results.leaderboard import markdown_table
+from cxr.results.leaderboard import inert, markdown_table
 from cxr.results.run_folder import SIDE_FILE
 
 EVALUATION = "evaluation.json"
@@ -17,7 +17,7 @@ def write(folder: Path, found: Mapping[str, Any]) -> str:
     warnings = warning_lines(found)
     lines = [*warnings, *([""] if warnings else []), comparison_table(found), ""]
     lines += [*difference_lines(found), *source_lines(found), *limit_lines(found)]
-    (folder / "evaluation.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "evaluation.md").write_text(inert("\n".join(lines) + "\n"), encoding="utf-8")
     more = [*give_away_lines(found["give_aways"]), *calibration_lines(found["calibration"])]
     return "\n".join(["", *lines, "", *more, *screening_lines(found["screening"]), f"all in {folder}"])
 

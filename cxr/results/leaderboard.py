@@ -60,7 +60,7 @@ def write(sweep: Path) -> list[Row]:
     part = sweep / f".leaderboard.{os.getpid()}"
     write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
     part.replace(sweep / "leaderboard.csv")
-    part.write_text(as_markdown(rows), encoding="utf-8")
+    part.write_text(inert(as_markdown(rows)), encoding="utf-8")
     part.replace(sweep / "leaderboard.md")
     return rows
 
@@ -156,12 +156,18 @@ def shown(value: Any) -> str:
         if isinstance(value, float)
         else str(value)
     )
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(text.split())
+
+
+def inert(text: str) -> str:
+    """Markdown without what names of files and classes could bring into it: HTML, links and pictures."""
+    return text.replace("<", "&lt;").replace("](", "]&#40;")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown whose columns also line up as plain text."""
-    widths = [max(len(str(line[i])) for line in [header, *rows]) for i in range(len(header))]
-    lines = [[str(v).ljust(w) for v, w in zip(line, widths, strict=True)] for line in [header, *rows]]
+    table = [[str(cell).replace("|", "\\|") for cell in line] for line in [header, *rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
+    lines = [[cell.ljust(w) for cell, w in zip(line, widths, strict=True)] for line in table]
     lines.insert(1, ["-" * w for w in widths])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

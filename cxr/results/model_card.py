@@ -57,4 +57,4 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
         "versions": metrics["versions"],
         "data_hash": audit["sha256"],
     }
-    (folder / CARD).write_text(render(CARD, config["report"]["lang"], told), encoding="utf-8")
+    (folder / CARD).write_text(leaderboard.inert(render(CARD, config["report"]["lang"], told)), encoding="utf-8")

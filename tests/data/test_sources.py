@@ -1,4 +1,7 @@
 import csv
+import stat
+import tarfile
+import zipfile
 
 import pytest
 
@@ -156,4 +159,63 @@ def test_kaggle_reads_what_kagglehub_downloads(monkeypatch, tmp_path, film):
         read_films({"source": "kaggle"}, tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
     with pytest.raises(UserError, match="pip install"):
+        read_films({"source": "kaggle"}, tmp_path)
+
+
+@pytest.fixture
+def kagglehub(monkeypatch, tmp_path):
+    """A stand-in that unpacks the archive which it is given, as kagglehub does."""
+
+    def serve(archive):
+        def download(_):
+            if tarfile.is_tarfile(archive):
+                with tarfile.open(archive) as f:
+                    f.extractall(tmp_path / "set", filter="data")
+            else:
+                with zipfile.ZipFile(archive) as f:
+                    f.extractall(tmp_path / "set")
+            return str(tmp_path / "set")
+
+        module = type(sources)("kagglehub")
+        module.dataset_download = download
+        monkeypatch.setitem(__import__("sys").modules, "kagglehub", module)
+
+    return serve
+
+
+def test_an_archive_writes_nothing_outside_and_makes_no_links(kagglehub, film, tmp_path):
+    picture = film(tmp_path / "a.jpg").read_bytes()
+    link = zipfile.ZipInfo("train/NORMAL/link.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("train/NORMAL/a.jpg", "../../train/NORMAL/b.jpg", f"{tmp_path}/train/NORMAL/c.jpg"):
+            archive.writestr(name, picture)
+        archive.writestr(link, "/etc/hostname")
+    kagglehub(tmp_path / "a.zip")
+    assert read_films({"source": "kaggle"}, tmp_path).root.is_relative_to(tmp_path / "set")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.zip", "set"]
+    assert not any(path.is_symlink() for path in (tmp_path / "set").rglob("*"))
+
+
+@pytest.mark.parametrize(("name", "target"), [("../x", None), ("train/NORMAL/x.jpg", "/etc/hostname")])
+def test_a_tar_file_that_leads_outside_is_one_line(kagglehub, tmp_path, name, target):
+    entry = tarfile.TarInfo(name)
+    if target:
+        entry.type, entry.linkname = tarfile.SYMTYPE, target
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(entry)
+    kagglehub(tmp_path / "a.tar")
+    with pytest.raises(UserError, match="download failed"):
+        read_films({"source": "kaggle"}, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["a.tar"], ["a.tar", "set"])
+
+
+def test_links_out_of_a_downloaded_set_are_refused(monkeypatch, film, tmp_path):
+    film(tmp_path / "outside" / "NORMAL" / "a.jpg")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train").symlink_to(tmp_path / "outside")
+    module = type(sources)("kagglehub")
+    module.dataset_download = lambda _: str(tmp_path / "set")
+    monkeypatch.setitem(__import__("sys").modules, "kagglehub", module)
+    with pytest.raises(UserError, match="train is a link that leads out of the data set"):
         read_films({"source": "kaggle"}, tmp_path)
