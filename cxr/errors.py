@@ -1,8 +1,12 @@
-"""The one exception that is the user's to fix, and how names of the user's files stand in what we say."""
+"""The exceptions that are the user's to fix, and how names of the user's files stand in what we say."""
 
 
 class UserError(Exception):
     """A mistake in what the user gave: one line that says what is wrong, where, and what to do."""
+
+
+class Diverged(UserError):
+    """Training left the finite numbers; the run has no score."""
 
 
 def printable(text: str) -> str:

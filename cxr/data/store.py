@@ -21,8 +21,8 @@ from cxr.data.cache import built, fingerprint
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.sources import Films
 from cxr.errors import UserError, printable
-from cxr.parent import end_with_parent
 from cxr.results.run_folder import read_table, write_table
+from cxr.stopping import leave_to_parent
 
 log = logging.getLogger(__name__)
 
@@ -199,8 +199,8 @@ def spread(work: Callable[[Any], Any], jobs: Sequence[Any], killed: Callable[[Se
         return
     # As torch's own workers do: fork, which takes no time, where it is safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    cores = os.cpu_count() or 1
-    with ProcessPoolExecutor(cores, context, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+    cores, parent = os.cpu_count() or 1, os.getpid()
+    with ProcessPoolExecutor(cores, context, initializer=leave_to_parent, initargs=(parent,)) as pool:
         try:
             futures = [pool.submit(work, job) for job in jobs]
             for future in futures:
