@@ -1,11 +1,16 @@
-"""What a cell does between the steps of Lightning's Trainer: take the time, and say how it goes."""
+"""What a cell does between the steps of Lightning's Trainer: take the time, say how it goes, notice what is wrong."""
 
 import time
+from collections import deque
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+
+from cxr.data.batches import Batch
+from cxr.errors import Diverged
 
 CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
 
@@ -25,9 +30,24 @@ class EpochTimer(Callback):
         self.epochs: list[tuple[int, float]] = []  # films and seconds of each epoch's training steps
         self.validation = self.test = 0.0  # seconds
         self.history: dict[str, list[float]] = {}  # figures of each epoch
+        self.before = 0.0  # seconds that earlier processes spent on this run, up to their last checkpoint
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.films, self.epoch_begin = 0, now(trainer)
+    def state_dict(self) -> dict[str, Any]:
+        spent = {"epochs": self.epochs, "validation": self.validation, "before": self.seconds()}
+        return {**spent, "history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs = [tuple(epoch) for epoch in state["epochs"]]
+        self.validation, self.before, self.history = state["validation"], state["before"], state["history"]
+
+    def seconds(self) -> float:
+        """Since the callback was made, and of earlier processes that worked on the same run."""
+        return self.before + time.perf_counter() - self.begin
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.films, self.epoch_begin = 0, now(trainer)  # where a run goes on, it may be within an epoch
+
+    on_train_epoch_start = on_train_start
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -54,13 +74,13 @@ class EpochTimer(Callback):
 
     def report(self) -> dict[str, Any]:
         """Of the part "train" of metrics.json: epochs, images_per_s (the first epoch, which warms up, left out where
-        there are more) and seconds since the callback was made; of these, seconds spent in the steps of training,
+        there are more) and seconds, see seconds(); of these, seconds spent in the steps of training,
         validation and test; and history: loss and macro F1 of each epoch."""
         films, seconds = zip(*(self.epochs[1:] or self.epochs), strict=True)
         return {
             "epochs": len(self.epochs),
             "images_per_s": round(sum(films) / sum(seconds), 1),
-            "seconds": round(time.perf_counter() - self.begin, 2),
+            "seconds": round(self.seconds(), 2),
             "seconds_in": {
                 "training": round(sum(seconds for _, seconds in self.epochs), 3),
                 "validation": round(self.validation, 3),
@@ -85,3 +105,67 @@ class EpochLine(Callback):
         figures = {key: trainer.callback_metrics[key].item() for key in CURVES if key in trainer.callback_metrics}
         line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
         print(f"{self.prefix}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {line}", flush=True)
+
+
+class SeedSteps(Callback):
+    """Sets torch's own generator (dropout, drop path) before each step from (seed, epoch, number of the batch), so that
+    a run that was stopped anywhere draws what it would have drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        source = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx))
+        torch.manual_seed(int(source.generate_state(1, np.uint64)[0]))
+
+
+class StopDiverged(Callback):
+    """Ends a run whose loss or gradient is no finite number any more, before a checkpoint can hold its weights.
+
+    On a CPU that is in the same step. A GPU is not waited for: there, what a step found is looked at as soon as it is
+    known, a few queued steps later, and always before a checkpoint is written.
+    """
+
+    def __init__(self) -> None:
+        self.gradient: torch.Tensor | None = None
+        self.pending: deque[tuple[torch.Tensor, Any, Batch, int]] = deque()  # finite?, when that is known, of what
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if trainer.scaler is None:  # whose first gradients of 16-mixed are infinite by intention, and left out
+            self.gradient = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        finite = outputs["loss"].detach().isfinite()
+        if self.gradient is not None:
+            finite, self.gradient = finite & self.gradient.isfinite(), None
+        known = None
+        if finite.device.type == "cuda":
+            finite, known = finite.to("cpu", non_blocking=True), torch.cuda.Event()
+            known.record()
+        self.pending.append((finite, known, batch._replace(films=None), batch_idx))
+        while self.pending and (known is None or self.pending[0][1].query()):
+            self.look(trainer)
+        if trainer.is_last_batch:
+            self.settle(trainer)
+
+    def settle(self, trainer: pl.Trainer) -> None:
+        """Wait for all steps so far. Raises Diverged as look() does."""
+        while self.pending:
+            self.look(trainer)
+
+    def look(self, trainer: pl.Trainer) -> None:
+        """Raise Diverged where the step that waits longest was not finite."""
+        finite, known, batch, batch_idx = self.pending.popleft()
+        if known is not None:
+            known.synchronize()
+        if not finite:
+            names = [repr(str(name)) for name in trainer.datamodule.films.file[batch.index.cpu().numpy()]]
+            error = Diverged(
+                f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}: the loss or its gradient is not finite: "
+                f"training diverged; try a smaller optim.lr, or look at the batch's films: {', '.join(names[:3])}"
+                + (f" and {len(names) - 3} more (all in train.log)" if len(names) > 3 else "")
+            )
+            error.add_note(f"the films of this batch: {', '.join(names)}")  # behind the traceback, in train.log
+            raise error

@@ -15,21 +15,32 @@ import torch
 import torchmetrics
 import torchvision
 from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 
 import cxr
-from cxr import dashboard
+from cxr import dashboard, stopping
 from cxr.allocator import keep_freed_memory
-from cxr.callbacks import EpochLine, EpochTimer
-from cxr.checkpoints import BEST, LAST, LastCheckpoint, best_checkpoint
+from cxr.board import Board
+from cxr.callbacks import EpochLine, EpochTimer, SeedSteps, StopDiverged
+from cxr.checkpoints import BEFORE, BEST, LAST, Checkpoints, check_room, clear, to_go_on_from
 from cxr.data.datamodule import CXRDataModule
-from cxr.data.external import remember_films
+from cxr.data.external import check_unchanged, remember_films
 from cxr.data.sources import check_screened
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.results import model_card
 from cxr.results.console import report
-from cxr.results.run_folder import AUDIT, METRICS, PREDICTIONS, read_json, write_json, write_predictions
+from cxr.results.run_folder import (
+    AUDIT,
+    CHECKPOINTS,
+    METRICS,
+    PREDICTIONS,
+    SIDE_FILE,
+    explained,
+    is_done,
+    read_json,
+    write_json,
+    write_predictions,
+)
 from cxr.scoring import calibrate, give_aways, predict, score, screen, slices
 from cxr.trainer import build_trainer
 
@@ -41,8 +52,8 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
 # Lightning's advice to add workers is wrong for films that lie decoded in memory.
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-# The films' side file lies beside the checkpoints before there are any.
-warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+# Our order of films is resumable: CXRDataModule keeps its position.
+warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is not resumable.*")
 # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
 warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
 
@@ -58,7 +69,8 @@ class Cell(NamedTuple):
 
 
 def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared_console: bool) -> None:
-    """Do what one cell of the grid asks for.
+    """Do what one cell of the grid asks for, or what is left of it: a run that was stopped goes on from its last
+    checkpoint, to the same bits; of a run that is done it is only seen to that its films are the same.
 
     Args:
         config: the resolved options, plain data.
@@ -67,26 +79,53 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         shared_console: other cells write to the console at the same time.
 
     Raises:
-        UserError: the films, the weights or the hardware are not what the options say.
+        UserError: the films, the weights or the hardware are not what the options say, or not what they were when the
+            run began; the disk has no room. Diverged: training did.
+        Stopped: the process was asked to stop.
     """
-    cell = build_cell(config, folder, shared_console)
-    data = cell.data
-    data.write_tables(folder)
-    remember_films(data, folder / "checkpoints")
+    with explained(folder):
+        _train_cell(config, choices, folder, shared_console)
+
+
+def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared_console: bool) -> None:
+    checkpoints = folder / CHECKPOINTS
+    data = build_data(config)
+    if (checkpoints / SIDE_FILE).exists():
+        check_unchanged(data, folder)
+    if is_done(folder):
+        log.info("%s is done already", folder)
+        return
+    model = build_model(config, data)
+    start = to_go_on_from(checkpoints, dict(model.hparams))
+    cell = build_cell(config, folder, data, model, start[1] if start else None, shared_console)
+    if not start:
+        clear(checkpoints)
+        data.write_tables(folder)
+        remember_films(data, checkpoints)
+    check_room(checkpoints, model)
     dashboard.show_films(cell.trainer.logger, data)
+    with stopping.patient():
+        stopping.stop_if_asked()
+        fit(cell, start[0] if start else None, config)
+        # Without validation films there is nothing to choose an epoch by: the last one counts.
+        chosen = checkpoints / (BEST if cell.has_val else LAST)
+        if not chosen.exists():
+            raise UserError("trainer.*: with these options no epoch was validated, so there is no best one to test")
+        step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        test_cell(cell, load_classifier(chosen), step, config, choices, folder)
+    (checkpoints / BEFORE).unlink(missing_ok=True)  # nobody goes on from it any more
+
+
+def fit(cell: Cell, start: Path | None, config: Mapping[str, Any]) -> None:
+    """Train, from a checkpoint or from the beginning."""
+    if start:
+        log.info("going on from %s", start)
     try:
-        cell.trainer.fit(cell.model, data)
+        cell.trainer.fit(cell.model, cell.data, ckpt_path=start, weights_only=True)
     except RuntimeError as error:  # that of torch's compiler stands in a private module
         if config["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(f"compile=true: torch cannot compile here: {str(error).splitlines()[0]}") from error
         raise
-
-    # Without validation films there is nothing to choose an epoch by: the last one counts.
-    chosen = folder / "checkpoints" / (BEST if cell.has_val else LAST)
-    if not chosen.exists():
-        raise UserError("trainer.*: with these options no epoch was validated, so there is no best one to test")
-    step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-    test_cell(cell, load_classifier(chosen), step, config, choices, folder)
 
 
 def test_cell(
@@ -139,28 +178,51 @@ def test_cell(
     print(report(folder, metrics), flush=True)
 
 
-def build_cell(config: Mapping[str, Any], folder: Path, shared_console: bool = False) -> Cell:
-    """Films, network and Trainer of a cell, as the options ask for them. Raises UserError as train_cell does."""
-    keep_freed_memory()
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
+def build_data(config: Mapping[str, Any]) -> CXRDataModule:
+    """The films of a cell, read and split. Raises UserError as train_cell does."""
     data = CXRDataModule(config["data"], config["aug"], config["seed"], Path(config["cache_dir"]).expanduser())
     data.setup()
     check_screened(config["screen"]["class"], data.films.classes)
+    return data
+
+
+def build_model(config: Mapping[str, Any], data: CXRDataModule) -> Classifier:
+    """The network of a cell, its weights drawn from the seed."""
+    keep_freed_memory()
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
     model = Classifier(config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note)
     if config["compile"]:
         model.net.compile()  # in place: the names of the weights stay
-    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    return model
+
+
+def build_cell(
+    config: Mapping[str, Any],
+    folder: Path,
+    data: CXRDataModule,
+    model: Classifier,
+    before: Mapping[str, Any] | None = None,
+    shared_console: bool = False,
+) -> Cell:
+    """The Trainer of a cell around its films and its network. Raises UserError as train_cell does.
+
+    Args:
+        before: the checkpoint that training will go on from.
+    """
+    board = Board(folder)
     has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
+    if before and options["precision"] == "auto":  # it was measured when the run began, and may not change on the way
+        options = {**options, "precision": before["callbacks"][Checkpoints.__qualname__]["precision"]}
     console = (
         EpochLine(f"{folder.name}: " if shared_console else "")
         if shared_console or not sys.stderr.isatty()
         else TQDMProgressBar(refresh_rate=20 if torch.cuda.is_available() else 1)  # each time it waits for the GPU
     )
-    callbacks = [timer, LearningRateMonitor("epoch"), LastCheckpoint(folder / "checkpoints"), console]
-    if has_val:
-        callbacks.append(best_checkpoint(folder / "checkpoints"))
-    return Cell(data, model, build_trainer(options, folder, logger, callbacks), timer, has_val)
+    watch = StopDiverged()
+    checkpoints = Checkpoints(folder / CHECKPOINTS, board, watch)
+    callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), watch, checkpoints, console]
+    return Cell(data, model, build_trainer(options, folder, board, callbacks), timer, has_val)
 
 
 def device_name(trainer: pl.Trainer) -> str:

@@ -23,6 +23,7 @@ from cxr.results.run_folder import (
     METRICS,
     PREDICTIONS,
     SIDE_FILE,
+    SPLIT,
     read_json,
     write_json,
     write_predictions,
@@ -123,7 +124,7 @@ def read_home(run: Path, classes: Sequence[str]) -> dict[str, Any] | None:
     Raises:
         UserError: a file of the run folder is damaged.
     """
-    if not all((run / name).is_file() for name in (METRICS, PREDICTIONS, "split.csv")):
+    if not all((run / name).is_file() for name in (METRICS, PREDICTIONS, SPLIT)):
         return None
     try:
         home = {**read_predictions(run), "metrics": read_json(run / METRICS)}

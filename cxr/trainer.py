@@ -8,10 +8,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from cxr.checkpoints import DirectCheckpointIO
+from cxr.checkpoints import DurableCheckpointIO
 from cxr.errors import UserError
 
 CLEARLY = 1.3  # times as fast: casts take some of it, and no noise may decide
@@ -28,9 +28,9 @@ def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbac
             default_root_dir=folder,
             logger=logger,
             callbacks=callbacks,
-            plugins=[DirectCheckpointIO()],
+            plugins=[DurableCheckpointIO()],
             enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )

@@ -24,7 +24,7 @@ from torchvision.datasets import ImageFolder
 
 from cxr.allocator import keep_freed_memory
 from cxr.benchmarks.repeated import repeat_films
-from cxr.cell import build_cell, device_name
+from cxr.cell import Cell, build_cell, build_data, build_model, device_name
 from cxr.models.classifier import Classifier, best_device
 from cxr.trainer import best_precision
 
@@ -125,12 +125,19 @@ def matrix_product(dtype: torch.dtype, device: torch.device, side: int = 2048) -
 
 def cxr(spec: Spec) -> dict[str, Any]:
     """cxr's training loop as cxr.train runs it, without validation and test."""
-    return train(spec, build_cell(without_validation(spec["config"]), Path(spec["folder"])))
+    return train(spec, cell_of(spec))
+
+
+def cell_of(spec: Spec) -> Cell:
+    """A cell as cxr.train builds it, but for its validation films."""
+    config = without_validation(spec["config"])
+    data = build_data(config)
+    return build_cell(config, Path(spec["folder"]), data, build_model(config, data))
 
 
 def scale(spec: Spec) -> dict[str, Any]:
     """cxr's training loop on `films` films, the store's repeated; and its loader alone."""
-    cell = build_cell(without_validation(spec["config"]), Path(spec["folder"]))
+    cell = cell_of(spec)
     repeat_films(cell.data, spec["films"], Path(spec["folder"]))
     result = train(spec, cell)
     loader = cell.data.train_dataloader()

@@ -44,10 +44,16 @@ class StoredFilms(Dataset):
 
 
 class SeededOrder(Sampler[int]):
-    """A shuffle that is a function of (seed, epoch) alone; Lightning calls set_epoch before each epoch."""
+    """A shuffle that is a function of (seed, epoch) alone; Lightning calls set_epoch before each epoch.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    Args:
+        length: how many films there are.
+        seed: of the shuffle.
+        epoch, done: where a run goes on that was stopped: the epoch, and films of it that it has had.
+    """
+
+    def __init__(self, length: int, seed: int, epoch: int = 0, done: int = 0) -> None:
+        self.length, self.seed, self.epoch, self.done = length, seed, epoch, {epoch: done}
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -56,7 +62,8 @@ class SeededOrder(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist())
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return iter(order[self.done.get(self.epoch, 0) :].tolist())
 
 
 def as_it_is(batch: Batch) -> Batch:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from cxr.data.sources import Films, read_films
 from cxr.data.split import group_films, split_films
 from cxr.data.store import Store, open_store
 from cxr.errors import UserError, printable
-from cxr.results.run_folder import AUDIT, read_json, write_json, write_table
+from cxr.results.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS, as_text, read_json, write_json, write_table
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class CXRDataModule(pl.LightningDataModule):
         self.resident: Tensor | None = None  # all films on a GPU, where they fit
         self.hidden = ""  # what is blacked out: "lungs", "rest" or nothing, see cxr.data.hiding
         self.drawn: tuple[int, torch.device, Tensor] | None = None  # what augmentation does in an epoch
+        self.position = 0, 0  # where training begins: an epoch, and batches of it that were done before
 
     def setup(self, stage: str | None = None) -> None:
         """Read, decode and split the films.
@@ -147,7 +148,9 @@ class CXRDataModule(pl.LightningDataModule):
         return DataLoader(
             StoredFilms(films, labels if isinstance(films, Store) else labels.to(films.device), rows),
             batch_size=batch_size,
-            sampler=SeededOrder(len(rows), self.seed) if training else None,
+            sampler=SeededOrder(len(rows), self.seed, self.position[0], self.position[1] * batch_size)
+            if training
+            else None,
             # Batch normalisation cannot train on a batch of one film.
             drop_last=training and len(rows) % batch_size == 1 and len(rows) > 1,
             num_workers=workers,
@@ -248,11 +251,12 @@ class CXRDataModule(pl.LightningDataModule):
     def write_tables(self, folder: Path) -> None:
         """Write audit.json, split.csv, every film of the set in the table's order, and rejected.csv."""
         write_json(folder / AUDIT, self.audited())
+        write_table(folder / SPLIT, SPLIT_COLUMNS, self.dealt())
+        write_table(folder / "rejected.csv", ("file", "reason"), self.films.rejected)
+
+    def dealt(self) -> Iterator[tuple[str, ...]]:
+        """The rows of split.csv, as they read back from it."""
         films = self.films
         labels = [films.classes[i] for i in films.label]
-        write_table(
-            folder / "split.csv",
-            ("file", "label", "patient", "split", "group"),
-            zip(films.file, labels, films.patient, self.split, self.group, strict=True),
-        )
-        write_table(folder / "rejected.csv", ("file", "reason"), films.rejected)
+        columns = films.file, labels, films.patient, self.split, self.group
+        return (tuple(as_text(value) for value in row) for row in zip(*columns, strict=True))

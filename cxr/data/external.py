@@ -17,7 +17,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import Films
 from cxr.data.store import Store
 from cxr.errors import UserError, printable
-from cxr.results.run_folder import SIDE_FILE
+from cxr.results.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS, read_table
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,43 @@ def remember_films(data: CXRDataModule, folder: Path) -> None:
     with built(data.cache / f"known-{key}", write) as made:
         kept = made / SIDE_FILE
     folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{SIDE_FILE}.{os.getpid()}"
     try:
-        os.link(kept, folder / SIDE_FILE)
+        os.link(kept, part)
     except OSError:  # another file system, or one without links
-        shutil.copyfile(kept, folder / SIDE_FILE)
+        shutil.copyfile(kept, part)
+    part.replace(folder / SIDE_FILE)
+
+
+def check_unchanged(data: CXRDataModule, run: Path) -> None:
+    """Raise UserError where a run that goes on in its folder had other films or another split before."""
+    rows = [tuple(row[key] for key in SPLIT_COLUMNS) for row in read_table(run / SPLIT)]
+    changed = {row[0] for row in {*rows} ^ {*data.dealt()}}
+    used, kept = np.flatnonzero(data.split != "unused"), read_side_file(run / CHECKPOINTS / SIDE_FILE)
+    before = dict(zip(kept["files"].tolist(), kept["sha256"].tolist(), strict=True))
+    for file, sha256 in zip(data.films.file[used].tolist(), data.compared.facts["sha256"][used].tolist(), strict=True):
+        if before.get(file) != sha256:
+            changed.add(file)
+    if changed:
+        raise UserError(
+            f"{run}: began with other films or another split: {len(changed)} films differ, {min(changed)!r} among "
+            "them; give this run the films as they were, or train anew with another name=NAME"
+        )
+
+
+def read_side_file(path: Path, *more: str) -> dict[str, np.ndarray]:
+    """Of what remember_films() wrote: files, patients, splits, sha256 and `more`; raises UserError if it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:  # a pickle is a program
+            known = {key: kept[key] for key in ("files", "patients", "splits", "sha256", *more)}
+        n = len(known["files"])
+        if any(column.shape != (n,) or column.dtype.kind != "U" for key, column in known.items() if key != "images"):
+            raise ValueError("columns")
+        if "images" in known and (known["images"].shape, known["images"].dtype) != ((n, SIDE, SIDE), np.uint8):
+            raise ValueError("images")
+        return known
+    except Exception as error:  # a damaged or hostile file can make NumPy raise anything
+        raise UserError(f"{path}: damaged, or not what cxr wrote beside a checkpoint") from error
 
 
 def find_known(films: Films, compared: Store, side_file: Path) -> dict[str, dict[int, str]]:
@@ -66,16 +99,7 @@ def find_known(films: Films, compared: Store, side_file: Path) -> dict[str, dict
     Raises:
         UserError: the side file cannot be read.
     """
-    try:
-        with np.load(side_file, allow_pickle=False) as kept:  # a pickle is a program
-            known = {key: kept[key] for key in ("files", "patients", "splits", "sha256", "images")}
-        n = len(known["images"])
-        if known["images"].shape != (n, SIDE, SIDE) or known["images"].dtype != np.uint8:
-            raise ValueError("images")
-        if any(column.shape != (n,) or column.dtype.kind != "U" for key, column in known.items() if key != "images"):
-            raise ValueError("columns")
-    except Exception as error:  # a damaged or hostile file can make NumPy raise anything
-        raise UserError(f"{side_file}: damaged, or not what cxr wrote beside a checkpoint") from error
+    known = read_side_file(side_file, "images")
     rows_of: dict[str, list[int]] = {}
     for other, sha256 in enumerate(known["sha256"].tolist()):
         rows_of.setdefault(sha256, []).append(other)

@@ -65,34 +65,41 @@ class Classifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Checkpoints of earlier versions know no temperature.
         checkpoint["state_dict"].setdefault("temperature", torch.ones(()))
+        self.trained = [tuple(tensors) for tensors in checkpoint.get("trained", ())]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "optimizer_states" in checkpoint:  # one to go on from, perhaps in the middle of an epoch
+            checkpoint["trained"] = self.trained
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.films)
         loss = F.cross_entropy(logits, batch.labels)
         self.trained.append((loss.detach(), logits.detach().argmax(1), batch.labels))
         if self.trainer.is_last_batch:  # here, where Lightning's bar and every callback see it in time
-            self.log_training()
+            self.log_training(self.global_step)
         return loss
 
     def on_train_epoch_end(self) -> None:
         if self.trained:  # the epoch was cut short, by max_steps or a callback
-            self.log_training()
+            self.log_training(self.global_step - 1)
 
-    def log_training(self) -> None:
-        """Loss and metrics over the films of an epoch."""
-        losses, said, labels = zip(*self.trained, strict=True)
+    def log_training(self, step: int) -> None:
+        """Loss and metrics over the films of an epoch, whose last step of the optimizer is `step`."""
+        steps = ([tensor.to(self.device) for tensor in step] for step in self.trained)
+        losses, said, labels = zip(*steps, strict=True)
         self.trained = []
         films = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
         self.train_metrics.update(torch.cat(said), torch.cat(labels))
-        options = {"on_step": False, "on_epoch": True, "batch_size": 1}
         loss = (torch.stack(losses) * films).sum() / films.sum()
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss of epoch {self.current_epoch + 1} is not finite: training diverged; try a smaller optim.lr"
-            )
-        self.log("train/loss", loss, prog_bar=True, **options)
-        self.log_dict(self.train_metrics.compute(), **options)
+        scores = self.train_metrics.compute()
         self.train_metrics.reset()
+        # To the logger at once: Lightning does so when this epoch's checkpoint, which has to hold them, is written.
+        options = {"on_step": False, "on_epoch": True, "batch_size": 1, "logger": False}
+        self.log("train/loss", loss, prog_bar=True, **options)
+        self.log_dict(scores, **options)
+        if self.logger:
+            figures = {key: value.item() for key, value in {"train/loss": loss, **scores}.items()}
+            self.logger.log_metrics({**figures, "epoch": self.current_epoch}, step)
 
     def on_validation_epoch_start(self) -> None:
         self.evaluated = []

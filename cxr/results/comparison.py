@@ -10,7 +10,15 @@ import numpy as np
 from cxr.results import leaderboard
 from cxr.results.console import beaten_lines
 from cxr.results.intervals import difference
-from cxr.results.run_folder import METRICS, PREDICTIONS, probability_columns, read_json, read_table, write_json
+from cxr.results.run_folder import (
+    METRICS,
+    PREDICTIONS,
+    SPLIT,
+    probability_columns,
+    read_json,
+    read_table,
+    write_json,
+)
 
 FIGURES = {"f1_macro": "macro F1", "accuracy": "accuracy"}
 COMPARISONS = "comparisons.json"
@@ -71,7 +79,7 @@ def runs_of(cell: Mapping[Any, leaderboard.Row], other: Mapping[Any, leaderboard
 def read_predictions(run: Path) -> dict[str, Any]:
     """What a run said of its test films: run, classes, files, labels, said (lists of text), probabilities (float32 (N,
     C)) and group (int; of runs before there were groups, the patient or file, text)."""
-    split = {row["file"]: row for row in read_table(run / "split.csv")}
+    split = {row["file"]: row for row in read_table(run / SPLIT)}
     rows, classes = read_table(run / PREDICTIONS), read_json(run / METRICS)["classes"]
     group = [group_of(split[row["file"]]) for row in rows]
     chances = [[row[column] for column in probability_columns(classes)] for row in rows]

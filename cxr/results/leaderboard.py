@@ -31,11 +31,13 @@ def row_of(folder: Path) -> Row:
     status, metrics = read_status(folder), read_json(folder / METRICS)
     train, test = metrics.get("train", {}), metrics.get("test", {})
     low, high = test.get("ci95", {}).get("f1_macro", ("", ""))
+    # Diverged: the worst score, not none, or a mean over seeds and a search would take the recipe for a good one.
+    unknown = 0.0 if status.get("diverged") else ""
     return {
         **status.get("choices", {}),
         "status": status.get("status", ""),
         "error": status.get("error", ""),
-        **{key: test.get(key, "") for key in HEADLINES},
+        **{key: test.get(key, unknown) for key in HEADLINES},
         "epochs": train.get("epochs", ""),
         "seconds": status.get("seconds", ""),
         "images_per_s": train.get("images_per_s", ""),
@@ -141,6 +143,8 @@ def sentence(rows: Sequence[Row]) -> str:
             f"Over the last third of its epochs, validation macro F1 of one run wandered by {max(spreads):.3f}: there, "
             "the last epoch is a lottery."
         )
+    if diverged := sum("training diverged" in row["error"] for row in rows):
+        parts.append(f"{diverged} of {len(rows)} diverged, which counts as 0.")
     if failed := sum(row["status"] in ("failed", "lost") for row in rows):
         parts.append(f"{failed} of {len(rows)} runs did not finish.")
     parts += [f"**{note[0].upper()}{note[1:]}.**" for note in sorted({row["note"] for row in rows} - {""})]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from cxr.results import comparison, figures, leaderboard
 from cxr.results.console import beaten_lines, reliability_names, with_interval
-from cxr.results.run_folder import AUDIT, METRICS, STATUS, read_json, read_table
+from cxr.results.run_folder import AUDIT, METRICS, SPLIT, STATUS, read_json, read_table
 from cxr.results.words import render, words
 
 REPORT = "report.html"
@@ -42,7 +42,7 @@ def write(folder: Path, lang: str) -> Path | None:
     for row in rows:
         where = folder if single else folder / row["run"]
         metrics = read_json(where / METRICS)
-        if row["status"] == "done" and metrics.keys() >= NEEDED and (where / "split.csv").exists():
+        if row["status"] == "done" and metrics.keys() >= NEEDED and (where / SPLIT).exists():
             runs.append(Run(row, where, metrics))
     if not runs:
         return None
@@ -142,7 +142,7 @@ def pictures(runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         cells.setdefault(f"{leaderboard.line_of(run.row)}, aug={run.row.get('aug', '')}", []).append(run)
     counts: dict[str, Counter[str]] = {}
-    for row in read_table(runs[0].folder / "split.csv"):
+    for row in read_table(runs[0].folder / SPLIT):
         counts.setdefault(row["split"], Counter())[row["label"]] += 1
     matrices, reliability = [], []
     for cell, own in list(cells.items())[:PICTURED]:

@@ -1,20 +1,32 @@
 """The files of a run folder that others read; no torch here, the command line reads them too."""
 
 import csv
+import errno
 import json
 import os
 import socket
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cxr.errors import UserError
 
+CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: of a sweep whose cells shall not begin any more
 STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
+SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")
+CHECKPOINTS = "checkpoints"
 SIDE_FILE = "films.npz"  # beside the checkpoints: what tells the films of a run again
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+MEND = "make room, or mend the folder, then give the same command again, with its name=NAME: it goes on from there"
 # The figures that stand on the leaderboard and in the HParams tab.
 HEADLINES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
+
+
+def as_text(value: object) -> str:
+    """A value as it reads back from a file in UTF-8; bytes in a file's name that are none are \\udcNN."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -31,13 +43,21 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all: others read it while runs go on. Bytes in a file's name that are no UTF-8
-    are written as JSON writes them, \\udcNN, and come back as they were."""
+def write_text(path: Path, content: str) -> None:
+    """Write a file in UTF-8 whole or not at all: others read it while runs go on. Bytes in a file's name that are no
+    UTF-8 are written as \\udcNN, which JSON reads back as they were."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    part.replace(path)
+    try:
+        part.write_text(content, encoding="utf-8", errors="backslashreplace")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -94,6 +114,11 @@ def read_status(folder: Path) -> dict[str, Any]:
     return told
 
 
+def is_done(folder: Path) -> bool:
+    """Whether a run folder holds a finished run."""
+    return read_json(folder / STATUS).get("status") == "done"
+
+
 def alive(pid: int) -> bool:
     """Whether a process of this machine is there."""
     try:
@@ -103,6 +128,27 @@ def alive(pid: int) -> bool:
     except PermissionError:
         pass  # somebody else's, but there
     return True
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """A block that works in a run folder or a sweep's. Raises UserError where the system does not let it: no room, no
+    permission, the folder is gone. (The traceback stands in train.log, where that can still be written.)"""
+    try:
+        yield
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+        if error.errno not in NO_ROOM and not path.is_relative_to(folder):
+            raise
+        raise UserError(f"{path}: {error.strerror or error}; {MEND}") from error
+
+
+def close_own(folder: Path, error: str) -> None:
+    """Say of the runs in a run folder or of a sweep that this process has left unfinished that they failed."""
+    for path in (folder / STATUS, *folder.glob(f"*/{STATUS}")):
+        told = read_json(path)
+        if told.get("status") == "running" and told["pid"] == os.getpid() and told["host"] == socket.gethostname():
+            write_status(path.parent, "failed", error)
 
 
 def keep_traceback(log: Path, error: BaseException) -> None:
