@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.benchmarks import processes
-from cxr.command_line import fail, read_cells
+from cxr.command_line import answering, fail, read_cells
 from cxr.data.sources import Films, read_films
 from cxr.data.store import open_store
 from cxr.errors import UserError
@@ -28,7 +28,7 @@ Options are those of cxr.train; without model= and aug=, model=cnn,resnet18 and 
 
 
 def main() -> None:
-    """Exit codes: 0 measured, 1 a process failed, 2 wrong options, 130 interrupted."""
+    """Exit codes: 0 measured, 1 a process failed, 2 wrong options, 128 + N stopped by the signal of that number."""
     parser = argparse.ArgumentParser(prog="cxr.bench", usage=USAGE, allow_abbrev=False)
     parser.add_argument("--scale", action="store_true", help="only: rate and memory at 1, 10 and 100 thousand films")
     parser.add_argument("--repeats", type=int, default=5, help="how often each is measured, in turn (5)")
@@ -40,7 +40,7 @@ def main() -> None:
     for default in ("model=cnn,resnet18", "aug=on,off"):
         if not any(word.startswith(default[: default.index("=") + 1]) for word in words):
             words.append(default)
-    try:
+    with answering():
         if not told.json.absolute().parent.is_dir() or told.json.is_dir():
             raise UserError(f"--json {told.json}: not a file in a folder that is there")
         if any(word.startswith("launcher=") for word in words):
@@ -48,15 +48,12 @@ def main() -> None:
         cells = read_cells(words)
         if len({(choices["model"], choices["aug"]) for choices, _ in cells}) < len(cells):
             raise UserError("the benchmark compares models and augmentation; give one value of every other option")
-        with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
-            measured = (scale if told.scale else compare)(cells, words, told, Path(folder))
-    except UserError as error:
-        fail(error)
-    except processes.Failed as error:
-        print(f"cxr: a process of the benchmark failed:\n{error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        try:
+            with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
+                measured = (scale if told.scale else compare)(cells, words, told, Path(folder))
+        except processes.Failed as error:
+            print(f"cxr: a process of the benchmark failed:\n{error}", file=sys.stderr)
+            raise SystemExit(1) from None
     write_json(told.json, {"command": ["python", "-m", "cxr.bench", *sys.argv[1:]], **measured})
     print(f"\nall figures: {told.json}")
 

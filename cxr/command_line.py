@@ -3,9 +3,9 @@
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from cxr import stopping
 from cxr.data.sources import check_screened, read_folder
 from cxr.data.split import group_films, split_films
 from cxr.errors import UserError, printable
 from cxr.options import check_name, check_values, flatten
 from cxr.overrides import expand, parse, quote, quote_path
+from cxr.results.run_folder import explained
+from cxr.resume import check_options, occupy
 from cxr.sweep import cell_folder, swept
 from cxr.targets import check_hydra, check_names
 
@@ -40,19 +43,38 @@ class CommandLine:
     multirun: bool
     folder: Path | None
     lang: str = "en"  # of the report
+    parallel: bool = False  # the cells run in other processes
+    named: bool = False  # its folder stands on it, so that the same words mean the same folder
+    held: ExitStack = field(default_factory=ExitStack)  # close it, and others may work in the folder
 
 
-def fail(error: UserError) -> NoReturn:
+def fail(error: UserError, code: int = 2) -> NoReturn:
     """End the process with the line that tells a user what to do; 2 is the exit code of wrong options."""
     print(f"cxr: {printable(str(error))}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(code)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """The work of a command that has nothing to go on with: what is the user's to fix ends it with one line and code 2,
+    a signal that asks to stop with 128 + its number."""
+    with stopping.listening():
+        try:
+            yield
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # Lightning turns the second into the third
+            if stopping.asked():
+                print(f"cxr: stopped by {stopping.asked_by()}", file=sys.stderr)
+                raise SystemExit(stopping.exit_code()) from None
+            if isinstance(error, UserError):
+                fail(error)
+            raise
 
 
 def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
-    """Check the command line of a Hydra command for every cell that it asks for.
+    """Check the command line of a Hydra command for every cell that it asks for, and take its output folder.
 
     Raises:
-        UserError: an option is wrong in one of the cells, or the output folder is already used.
+        UserError: an option is wrong in one of the cells, or the output folder is used and cannot be gone on with.
     """
     words = [quote_path(word) for word in argv]
     args = get_args_parser().parse_args(words)
@@ -80,13 +102,20 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
         return CommandLine(words, args.multirun, None)
     kind = "sweep" if args.multirun else "run"
     folder = Path(cells[0].hydra[kind].dir)
-    if args.multirun:
-        check_distinct([cell.hydra.sweep.subdir for cell in cells])
-    reserve(folder)
+    names = [cell.hydra.sweep.subdir if args.multirun else "." for cell in cells]
+    check_distinct(names)
+    named = any(o.key_or_group in ("name", "hydra.run.dir", "hydra.sweep.dir") for o in overrides)
+    held = occupy(folder, args.multirun, named and cells[0].resume == "auto")
+    try:
+        check_options(folder, dict(zip(names, map(plain, cells), strict=True)), swept(overrides))
+    except UserError:
+        held.close()
+        raise
     # The folder holds the time of day: Hydra is told ours, so that both mean the same.
     words = [word for word in words if not word.startswith(f"hydra.{kind}.dir=")]
     words += [*fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"]
-    return CommandLine(words, args.multirun, folder, cells[0].report.lang)
+    parallel = cells[0].hydra.runtime.choices.launcher != "basic"
+    return CommandLine(words, args.multirun, folder, cells[0].report.lang, parallel, named, held)
 
 
 def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]]]:
@@ -100,24 +129,21 @@ def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]
 
 def run_single(work: Callable[[dict[str, Any], Path], None], usage: str, config_name: str = "config") -> None:
     """Be a command that has one run folder and no sweeps: `work` gets the checked options and the folder, which a
-    failure leaves only if something lies in it. Prints `usage` for --help; exit codes 0, 2 and 130 as in the README."""
+    failure leaves only if something lies in it. Prints `usage` for --help; exit codes as in the README."""
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
         print(usage)
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+    with answering():
         (cell,) = compose_cells(sys.argv[1:], False, config_name)
         folder = Path(cell.hydra.run.dir)
         reserve(folder)
         try:
-            work(plain(cell), folder)
+            with explained(folder):
+                work(plain(cell), folder)
         finally:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
-    except UserError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:

@@ -58,6 +58,8 @@ RULES = {
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "cache_dir": TEXT,
     "compile": BOOLEAN,
+    "isolate": BOOLEAN,
+    "resume": one_of("auto", "never"),
     "n": whole(1),
     "data.source": one_of("phantom", "folder", "kaggle"),
     "data.root": Rule("a folder of films", lambda v: isinstance(v, str) and v != ""),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from cxr.command_line import fail, read_options
+from cxr.command_line import answering, read_options
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.sources import list_files, not_a_film
 from cxr.errors import UserError
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Exit codes: 0 every file was read, 1 some could not be (their rows say why), 2 wrong options."""
-    try:
-        options = read_options(sys.argv[1:], "predict")
-        raise SystemExit(predict(options))
-    except UserError as error:
-        fail(error)
+    """Exit codes: 0 every file was read, 1 some could not be (their rows say why), 2 wrong options, 128 + N stopped."""
+    with answering():
+        unread = predict(read_options(sys.argv[1:], "predict"))
+    raise SystemExit(unread)
 
 
 def predict(options: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cxr.errors import UserError, printable
+from cxr import stopping
+from cxr.errors import Diverged, UserError, printable
 from cxr.overrides import PATHS
-from cxr.parent import end_with_parent
 from cxr.results import leaderboard
-from cxr.results.run_folder import keep_traceback, write_status
+from cxr.results.run_folder import STATUS, STOP, is_done, keep_traceback, read_json, write_status
 
 
 def folder_text(value: Any) -> str:
@@ -58,6 +59,12 @@ def command(config: DictConfig, *flags: str) -> str:
     return shlex.join(["python", "-m", "cxr.train", *flags, *typed])
 
 
+def is_stopped(config: DictConfig) -> bool:
+    """Whether a cell shall not begin any more: this process was asked to stop, or the sweep that it belongs to."""
+    sweep = Path(config.hydra.sweep.dir) if config.hydra.mode == RunMode.MULTIRUN else None
+    return bool(stopping.asked() or (sweep and (sweep / STOP).exists()))
+
+
 class KeepLeaderboard(Callback):
     """Writes what the README says of status.json and the leaderboard.
 
@@ -68,7 +75,7 @@ class KeepLeaderboard(Callback):
         self.swept: list[str] = []
         self.launched_by = 0
         self.command = ""
-        self.started = 0.0
+        self.started, self.written = 0.0, False  # when this cell began; whether its status.json is ours to write
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.launched_by = os.getpid()
@@ -76,36 +83,45 @@ class KeepLeaderboard(Callback):
         self.swept = swept(OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        self.started = time.time()
+        self.started, self.written = time.time(), False
         runtime = config.hydra.runtime
-        if runtime.choices.launcher == "parallel":
-            end_with_parent(self.launched_by)
+        folder = Path(runtime.output_dir)
+        if self.launched_by not in (0, os.getpid()):
+            stopping.listen()
+            stopping.end_with_parent(self.launched_by)
+        if is_done(folder) or is_stopped(config):
+            return
         choices = {"model": runtime.choices.model, "aug": runtime.choices.aug, "seed": config.seed}
         for option in self.swept:
             if option not in choices:
                 value = runtime.choices[option] if option in runtime.choices else OmegaConf.select(config, option)
                 choices[option] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        said = self.command or command(config)
-        write_status(Path(runtime.output_dir), "running", choices=choices, started=self.started, command=said)
+        told = {"choices": choices, "started": self.started, "command": self.command or command(config)}
+        # Where a run goes on, what was said of its beginning stays.
+        write_status(folder, "running", **(told | {k: v for k, v in read_json(folder / STATUS).items() if k in told}))
+        self.written = True
         self.rewrite(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         folder = Path(config.hydra.runtime.output_dir)
-        seconds = round(time.time() - self.started, 2)
-        if job_return.status == JobStatus.COMPLETED:
-            write_status(folder, "done", seconds=seconds)
-            self.rewrite(config)
-            return
-        error = job_return._return_value  # the property would raise it
-        line = printable(
-            " ".join(f"{error}".split())
-            if isinstance(error, UserError)
-            else f"{type(error).__name__}: {error}".split("\n")[0]
-        )
+        # The property would raise it.
+        error = None if job_return.status == JobStatus.COMPLETED else job_return._return_value
+        said = isinstance(error, UserError | stopping.Stopped)
+        line = printable(" ".join(f"{error}".split()) if said else f"{type(error).__name__}: {error}".split("\n")[0])
         log = folder / f"{config.hydra.job.name}.log"
-        keep_traceback(log, error)
-        write_status(folder, "failed", line, seconds=seconds)
-        self.rewrite(config)
+        with suppress(OSError):  # a full disk, a folder that is gone: what can be said is said on the console
+            if self.written:
+                spent = read_json(folder / STATUS).get("seconds", 0) + time.time() - self.started
+                told = {"seconds": round(spent, 2), "diverged": isinstance(error, Diverged)}
+                write_status(folder, "failed" if error else "done", line if error else "", **told)
+            if error and not isinstance(error, stopping.Stopped):
+                keep_traceback(log, error)
+            self.rewrite(config)
+        if isinstance(error, Diverged) and not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            # A sweeper that searches gets the worst score that there is: an error would end its search.
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, 0.0
+        if error is None or isinstance(error, stopping.Stopped):
+            return
         if config.hydra.mode == RunMode.MULTIRUN:
             # Hydra keeps the error until the sweep ends, and with it all that its frames hold: the network, the films.
             traceback.clear_frames(error.__traceback__)

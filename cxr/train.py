@@ -1,72 +1,145 @@
 """python -m cxr.train: train one cell of the model × augmentation grid, or with -m all of them."""
 
 import gc
+import logging
 import os
+import socket
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from cxr import stopping
 from cxr.command_line import CONF, CommandLine, fail, prepare
 from cxr.errors import UserError
+from cxr.isolation import train_isolated
 from cxr.results import leaderboard
-from cxr.results.run_folder import STATUS, read_json, write_status
+from cxr.results.run_folder import (
+    CONFIG,
+    MEND,
+    METRICS,
+    STATUS,
+    STOP,
+    close_own,
+    explained,
+    is_done,
+    read_json,
+    read_status,
+    write_text,
+)
+from cxr.sweep import is_stopped
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def cell(config: DictConfig) -> None:
-    """One cell: its options go to the run folder, then torch is imported and training begins."""
-    from cxr.cell import train_cell
+def cell(config: DictConfig) -> float | None:
+    """One cell: its options go to the run folder, then torch is imported and training begins.
 
-    if not gc.get_freeze_count():  # what these imports made stays: the collector need not walk it again and again
-        gc.freeze()
-    hydra_options = HydraConfig.get()
-    folder = Path(hydra_options.runtime.output_dir)
+    Returns:
+        Macro F1 on the validation films, for sweepers that search for the best options; None where there are none.
+    """
+    hydra_config = HydraConfig.instance().cfg
+    if is_stopped(hydra_config):
+        raise stopping.Stopped("the sweep was asked to stop")
+    folder = Path(hydra_config.hydra.runtime.output_dir)
+    if not (folder / STATUS).exists():  # of what goes wrong in a callback, Hydra only warns
+        raise UserError(f"{folder / STATUS}: could not be written; {MEND}")
     choices = read_json(folder / STATUS)["choices"]
     options = OmegaConf.to_container(config, resolve=True)
-    OmegaConf.save({"choices": choices, **options}, folder / "config.yaml")
+    if not is_done(folder):
+        with explained(folder):
+            write_text(folder / CONFIG, OmegaConf.to_yaml({"choices": choices, **options}))
+    arguments = options, choices, folder, hydra_config.hydra.runtime.choices.launcher != "basic"
     try:
-        train_cell(options, choices, folder, shared_console=hydra_options.runtime.choices.launcher != "basic")
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns a Ctrl-C during training into SystemExit
-        write_status(folder, "failed", "interrupted")
-        raise KeyboardInterrupt from None
+        if options["isolate"]:
+            train_isolated(OmegaConf.to_container(hydra_config.hydra.job_logging, resolve=True), *arguments)
+        else:
+            from cxr.cell import train_cell
+
+            # What these imports made stays: the collector need not walk it again and again.
+            if not gc.get_freeze_count():
+                gc.freeze()
+            train_cell(*arguments)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        stopping.stop_if_asked()
+        raise
+    val = read_json(folder / METRICS).get("val")
+    return val and val["f1_macro"]
 
 
 def main() -> None:
-    """Exit codes: 0 all well, 1 a run failed, 2 wrong options, 130 interrupted."""
+    """Exit codes: 0 all well, 1 a run failed, 2 wrong options, 128 + N stopped by the signal of that number."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own many lines
-    try:
-        command = prepare(sys.argv[1:], "config")
-    except UserError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    sys.argv[1:] = command.argv
-    try:
-        if command.multirun and command.folder:
+    logging.raiseExceptions = False  # where train.log cannot be written, nothing else can, and that is said
+    with stopping.listening():
+        command = None
+        try:
+            command = prepare(sys.argv[1:], "config")
+            sys.argv[1:] = command.argv
+            with command.held, explained(command.folder or Path()):
+                run(command)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # Where a signal strikes, libraries make whatever error they like of it.
+            if not stopping.asked():
+                if isinstance(error, UserError):
+                    fail(error, 1 if command else 2)
+                raise
+        if stopping.asked():
+            end(command)
+
+
+def run(command: CommandLine) -> None:
+    """The cell or the sweep that a person asked for."""
+    if not (command.multirun and command.folder):
+        cell()
+    elif command.parallel:
+        with stopping.patient(), stopping.passed_on(partial(stop_cells, command.folder)):
             sweep(command)
-        else:
-            cell()
-    except KeyboardInterrupt:
-        if command.multirun and command.folder:
-            leaderboard.write(command.folder)
-        print(f"cxr: interrupted; what is done is in {command.folder}", file=sys.stderr)
-        raise SystemExit(130) from None
+    else:
+        sweep(command)
+
+
+def stop_cells(folder: Path, number: int) -> None:
+    """Let no more cells of a sweep begin, and give a signal to the processes of those that run."""
+    (folder / STOP).touch()
+    for path in folder.glob(f"*/{STATUS}"):
+        told = read_status(path.parent)
+        if told.get("status") == "running" and told["host"] == socket.gethostname():
+            stopping.send(told["pid"], number)
+
+
+def end(command: CommandLine | None) -> NoReturn:
+    """Say that we stopped because we were asked to, and how to go on."""
+    name, how = stopping.asked_by(), ""
+    if command and command.folder:
+        with suppress(OSError):  # a full disk too: what is done is on it
+            close_own(command.folder, f"stopped by {name}")
+            if command.multirun:
+                leaderboard.write(command.folder)
+        again = "" if command.named else f" with name={command.folder.name}"
+        how = f"; what is done is in {command.folder}: the same command{again} goes on from there"
+    print(f"cxr: stopped by {name}{how}", file=sys.stderr)
+    raise SystemExit(stopping.exit_code())
 
 
 def sweep(command: CommandLine) -> None:
     """All cells, then the table that they were trained for, whatever happened on the way."""
-    failed: list[leaderboard.Row] = []
+    refused = False
     try:
         cell()
     except Exception as error:
-        failed = [row for row in leaderboard.collect(command.folder) if row["status"] in ("failed", "lost")]
-        if not failed:  # not a cell's error, which its log and the leaderboard hold
+        refused = isinstance(error, UserError)
+        states = {row["status"] for row in leaderboard.collect(command.folder)}
+        if not (refused or states & {"failed", "lost"}):  # not a cell's error, which its log and the leaderboard hold
             raise
-        if any(row["status"] == "lost" for row in failed):  # of these nobody else tells why
+        if "lost" in states:  # of these nobody else tells why
             print(f"cxr: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+    if stopping.asked():
+        return
     from cxr.results import comparison, report  # scipy.stats, matplotlib: not before they are needed
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
@@ -75,7 +148,7 @@ def sweep(command: CommandLine) -> None:
         print(f"- {line}")
     told = report.write(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {told}" if told else ""))
-    if failed:
+    if refused or any(row["status"] in ("failed", "lost") for row in rows):
         raise SystemExit(1)
 
 
