@@ -44,7 +44,10 @@ board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained 
 	$(RUN) tensorboard.main --logdir runs --host 127.0.0.1
 
 test: .venv/installed ## all tests
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist worksteal
+
+faults: .venv/installed ## kill, stop, starve and mislead real runs, and see that nothing is lost (6 minutes)
+	.venv/bin/python tests/faults/run.py
 
 lint: .venv/installed ## ruff
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -57,4 +60,4 @@ clean-cache: ## remove decoded and drawn films and what was found of them from C
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)
 
-.PHONY: help install sweep capstone seeds parallel audit bench scale report board test lint clean clean-cache
+.PHONY: help install sweep capstone seeds parallel audit bench scale report board test faults lint clean clean-cache

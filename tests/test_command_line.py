@@ -1,14 +1,20 @@
 """Wrong options get one line, before torch is imported; paths are taken as they are typed."""
 
+import importlib
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from cxr.command_line import CONF, config_groups, prepare, quote
+from cxr.command_line import CONF, config_groups, fail, prepare, quote, read_cells
 from cxr.errors import UserError
 from cxr.options import RULES, flatten
+from cxr.stopping import SIGNALS
 from cxr.train import main
 
 
@@ -138,15 +144,95 @@ def test_paths_are_taken_as_typed(text, tmp_path):
         assert compose("config", [f"cache_dir={quote(text)}"]).cache_dir == text
 
 
-def test_a_used_folder_is_refused(tmp_path):
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    prepare(["name=mine"], "config")
-    (tmp_path / "runs" / "mine" / "metrics.json").write_text("{}")
-    with pytest.raises(UserError, match="already used"):
-        prepare(["name=mine"], "config")
-    with pytest.raises(UserError, match="already used"):
-        prepare(["-m", "aug=on,off", "name=mine"], "config")
-    assert (tmp_path / "runs" / "mine" / "metrics.json").read_text() == "{}"
+def test_a_used_folder_is_refused_unless_it_can_be_gone_on_with(tmp_path):
+    runs = tmp_path / "runs"
+    (runs / "theirs").mkdir(parents=True)
+    (runs / "theirs" / "notes.txt").write_text("mine")
+    for words in (["name=theirs"], ["-m", "aug=on,off", "name=theirs"]):
+        with pytest.raises(UserError, match="theirs: this folder is already used"):
+            prepare(words, "config")
+    assert [path.name for path in (runs / "theirs").iterdir()] == ["notes.txt"]
+    prepare(["name=mine"], "config").held.close()
+    (runs / "mine" / "status.json").write_text("{}")
+    prepare(["name=mine"], "config").held.close()
+    for words, says in {
+        ("name=mine", "resume=never"): "already used",
+        ("-m", "aug=on,off", "name=mine"): "holds one run",
+        ("hydra.run.dir=runs", "aug=on"): "holds a sweep",
+    }.items():
+        with pytest.raises(UserError, match=says):
+            prepare(list(words), "config")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("command", "first"), [("train", "prepare"), ("predict", "read_options")])
+def test_a_signal_during_start_up_has_its_exit_code(run, monkeypatch, number, command, first):
+    module = importlib.import_module(f"cxr.{command}")
+
+    def interrupted(*_):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(9)
+        except KeyboardInterrupt as error:
+            os.kill(os.getpid(), number)  # a second one changes nothing
+            raise UserError("what a library makes of it") from error
+
+    monkeypatch.setattr(module, first, interrupted)
+    handler = signal.getsignal(number)
+    code, out, err = run(module.main)
+    assert (code, out, err) == (128 + number, "", f"cxr: stopped by {signal.Signals(number).name}\n")
+    assert signal.getsignal(number) == handler
+    assert f"{128 + number}" in (CONF.parent / "README.md").read_text()
+
+
+def test_nohup_is_respected(run, monkeypatch):
+    module, before = importlib.import_module("cxr.train"), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(module, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or fail(UserError("went on")))
+    try:
+        assert run(module.main) == (2, "", "cxr: went on\n")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("cxr.resume.PATIENCE", 0.1)
+    held = prepare(["-m", "aug=on,off", "name=mine"], "config").held
+    for words in (["-m", "aug=on,off", "name=mine"], ["hydra.run.dir=runs/mine/cnn_aug-on_seed-0"]):
+        with pytest.raises(UserError, match="another process works in this folder"):
+            prepare(words, "config")
+    held.close()
+    prepare(["-m", "aug=on,off", "name=mine"], "config").held.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        ("optim.lr=0.1", "optim.lr=0.2", "mine: began with optim.lr=0.1, now 0.2; give the same options to go on"),
+        ("", "+trainer.gradient_clip_val=1", "began with trainer.gradient_clip_val=null, now 1"),
+        ("seed=1", "seed=2 data.split_seed=3", "began with data.split_seed=0, now 3 (and 1 more differ)"),
+        ("-m aug=on,off", "-m aug=on,off optim.lr=0.2", "cnn_aug-off_seed-0: began with optim.lr=0.001, now 0.2"),
+        ("-m aug=on,off optim.lr=0.2", "-m aug=on,off", "optim.lr=0.2, now 0.001"),
+        ("-m aug=on,off", "-m aug=on seed=0,1", "cnn_aug-off_seed-0: began with aug.crop=0, now 0.1"),
+        ("-m seed=0,1", "-m seed=0,1,2", ""),
+        ("-m model=cnn,resnet18", "-m model=resnet18,cnn", ""),
+        ("", "cache_dir=elsewhere isolate=true report.lang=ko data.num_workers=2", ""),
+    ],
+)
+def test_a_resume_with_other_options_is_refused_with_the_difference(tmp_path, first, then, says):
+    folder = tmp_path / "runs" / "mine"
+    command = [*first.split(), "name=mine"]
+    prepare(command, "config").held.close()
+    for choices, options in read_cells([word for word in command if word != "-m"]):
+        name = f"{choices['model']}_aug-{choices['aug']}_seed-{options['seed']}" if "-m" in command else "."
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "status.json").write_text("{}")
+        OmegaConf.save({"choices": choices, **options}, folder / name / "config.yaml")
+    if not says:
+        prepare([*then.split(), "name=mine"], "config").held.close()
+        return
+    with pytest.raises(UserError) as refused:
+        prepare([*then.split(), "name=mine"], "config")
+    assert says in str(refused.value)
 
 
 def test_cells_are_named_by_all_that_is_swept(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cxr import evaluate, predict, train
 from cxr.command_line import prepare
-from cxr.data.decode import UNREADABLE, decode
+from cxr.data.decode import BadFilm, decode
 from cxr.errors import UserError
 from cxr.models import resnet
 from cxr.models.classifier import build, load_classifier
@@ -383,12 +383,5 @@ def test_decoders_of_other_kinds_of_image_are_not_reached(tmp_path):
     for kind in ("gif", "bmp", "tiff", "webp", "ppm"):
         Image.new("L", (40, 40)).save(tmp_path / f"a.{kind}")
         (tmp_path / f"a.{kind}").rename(tmp_path / f"{kind}.png")
-        with pytest.raises(Image.UnidentifiedImageError):
+        with pytest.raises(BadFilm, match="not a JPEG or PNG image"):
             decode(tmp_path / f"{kind}.png", 16)
-
-
-def test_a_bomb_is_a_film_that_cannot_be_read(tmp_path, monkeypatch):
-    Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UNREADABLE):
-        decode(tmp_path / "bomb.png", 16)

@@ -1,14 +1,20 @@
 """The cells of a sweep: the leaderboard, failed and interrupted ones, and several at a time."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+import torch
+from same import assert_same_run
 
 from cxr import cell as cell_module
-from cxr.results.run_folder import alive, read_status, read_table
+from cxr.models.classifier import Classifier
+from cxr.results.run_folder import alive, read_json, read_status, read_table
 from cxr.train import main
 
 
@@ -41,17 +47,53 @@ def test_a_failed_cell_is_a_row_and_the_others_run_on(run, tmp_path, monkeypatch
     assert "1 of 2 runs did not finish" in out and "train.log" in err
 
 
-def test_an_interrupted_sweep_says_what_is_done(run, tmp_path, monkeypatch, small):
-    def stop(*args, **options):
-        raise SystemExit(1)  # what Lightning makes of a Ctrl-C during training
+def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monkeypatch, small, sweep):
+    """In the middle of an epoch; every bit is that of the sweep that was never stopped."""
+    words = ("-m", "aug=on,off", "trainer.max_epochs=2", "optim.lr=0.003", *small, f"hydra.sweep.dir={tmp_path}/s")
 
-    monkeypatch.setattr(cell_module, "train_cell", stop)
-    words = ("-m", "aug=on,off", *small)
-    code, _, err = run(main, *words, f"hydra.sweep.dir={tmp_path}/s")
-    assert code == 130 and err.splitlines()[-1].startswith("cxr: interrupted")
-    assert [(r["status"], r["error"]) for r in read_table(tmp_path / "s" / "leaderboard.csv")] == [
-        ("failed", "interrupted")
-    ]
+    def send(self, batch, batch_idx, step=Classifier.training_step):
+        if self.current_epoch == 1 and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)  # a second signal does no harm
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", send)
+        code, _, err = run(main, *words)
+    assert code == 143 and err.splitlines()[-1].startswith("cxr: stopped by SIGTERM; what is done is in ")
+    assert err.endswith("the same command goes on from there\n")
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert [(r["status"], r["error"]) for r in rows] == [("failed", "stopped by SIGTERM")], "the other never began"
+    run_folder = tmp_path / "s" / rows[0]["run"]
+    state = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["callbacks"]["Checkpoints"]["position"] == (1, 2)
+    assert run(main, *words)[0] == 0
+    assert_same_run(run_folder, sweep / run_folder.name)
+    before = (run_folder / "metrics.json").stat().st_mtime_ns
+    assert run(main, *words)[0] == 0, "what is done is left alone"
+    assert (run_folder / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("number", "says"), [(signal.SIGKILL, "was killed (SIGKILL)"), (signal.SIGSEGV, "crashed")])
+def test_a_cell_that_is_killed_takes_no_other_along(run, tmp_path, number, says, small):
+    """With isolate=true; the last one runs in a thread that waits for the first cell's process to kill it."""
+    words = ("-m", "isolate=true", "aug=on,off", "trainer.max_epochs=1", *small, f"hydra.sweep.dir={tmp_path}/s")
+
+    def kill():
+        status = tmp_path / "s" / "cnn_aug-on_seed-0" / "status.json"
+        while (pid := read_json(status).get("pid", os.getpid())) == os.getpid():
+            time.sleep(0.01)
+        os.kill(pid, number)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    code, _, err = run(main, *words)
+    killer.join()
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert code == 1 and [r["status"] for r in rows] == ["failed", "done"]
+    assert says in rows[0]["error"] and "Traceback" not in err
+    log = (tmp_path / "s" / rows[0]["run"] / "train.log").read_text()
+    assert (number == signal.SIGSEGV) == ("Fatal Python error: Segmentation fault" in log)
 
 
 def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, tmp_path, small):

@@ -1,0 +1,55 @@
+"""Two runs that have to be the same to the last bit, whatever happened to one of them on the way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """Weights, optimizer, predictions, metrics and TensorBoard's scalars; only times may differ."""
+    for name in ("best.ckpt", "last.ckpt"):
+        assert_same(*(checkpoint(run / "checkpoints" / name) for run in (ours, theirs)), name)
+    for name in ("predictions.csv", "split.csv", "rejected.csv", "audit.json"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    assert_same(metrics(ours), metrics(theirs), "metrics.json")
+    assert_same(scalars(ours), scalars(theirs), "TensorBoard")
+
+
+def assert_same(ours: Any, theirs: Any, where: str) -> None:
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_same(ours[key], theirs[key], f"{where}: {key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for number, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(*pair, f"{where}: {number}")
+    else:
+        assert ours == theirs, where
+
+
+def checkpoint(path: Path) -> dict[str, Any]:
+    kept = torch.load(path, weights_only=True)
+    if "callbacks" in kept:
+        timer = kept["callbacks"]["EpochTimer"]
+        kept["callbacks"]["EpochTimer"] = {"epochs": len(timer["epochs"]), "history": timer["history"]}
+        board = kept["callbacks"]["Checkpoints"]
+        kept["callbacks"]["Checkpoints"] = {**board, "scalars": [scalar[1:] for scalar in board["scalars"]]}
+    return kept
+
+
+def metrics(run: Path) -> dict[str, Any]:
+    found = json.loads((run / "metrics.json").read_text())
+    for key in ("images_per_s", "seconds", "seconds_in"):
+        del found["train"][key]
+    return found
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

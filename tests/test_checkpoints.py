@@ -1,0 +1,164 @@
+"""What a run goes on from, and what it refuses to: damaged checkpoints, other films, no room."""
+
+import errno
+import shutil
+
+import pytest
+import torch
+from damaged import DAMAGE, flip, truncate
+from same import assert_same_run
+
+from cxr import stopping
+from cxr.checkpoints import BEFORE, BEST, LAST, Checkpoints, DurableCheckpointIO, check_room, damage
+from cxr.errors import UserError
+from cxr.models.classifier import Classifier
+from cxr.results.run_folder import read_json, read_table, write_status
+from cxr.train import main
+
+EPOCHS = ("trainer.max_epochs=3", "optim.lr=0.003")
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """A run of three epochs that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole") / "r"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train", *EPOCHS, *small, f"hydra.run.dir={folder}"])
+        main()
+    return folder
+
+
+@pytest.fixture
+def halted(run, tmp_path, monkeypatch, small):
+    """A run that was stopped in its third epoch, with the state of two generations, and the words that began it."""
+    words = (*EPOCHS, *small, f"hydra.run.dir={tmp_path}/r")
+
+    def stop(self, batch, batch_idx, step=Classifier.training_step):
+        if self.current_epoch == 2 and batch_idx == 1:
+            stopping._hear(15, None)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stop)
+        patch.setattr(Checkpoints, "EPOCH_SECONDS", 0)
+        assert run(main, *words)[0] == 143
+    folder = tmp_path / "r" / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {BEST, LAST, BEFORE, "films.npz"}
+    return tmp_path / "r", words
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_bad_last_checkpoint_is_left_out_for_the_one_before(run, halted, whole, name):
+    folder, words = halted
+    DAMAGE[name](folder / "checkpoints" / LAST)
+    assert run(main, *words)[0] == 0
+    said = (folder / "train.log").read_text()
+    assert f"{LAST} is damaged" in said and f"going on from {folder}/checkpoints/{BEFORE}" in said
+    assert not (folder / "checkpoints" / "canary").exists()
+    assert_same_run(folder, whole)
+
+
+def test_without_a_good_checkpoint_a_run_begins_anew(run, halted, whole):
+    folder, words = halted
+    for name in (LAST, BEFORE):
+        truncate(folder / "checkpoints" / name)
+    assert run(main, *words)[0] == 0
+    assert "going on" not in (folder / "train.log").read_text()
+    assert_same_run(folder, whole)
+
+
+def test_a_damaged_best_checkpoint_is_trained_anew(run, halted, whole):
+    folder, words = halted
+    flip(folder / "checkpoints" / BEST)
+    assert run(main, *words)[0] == 0
+    assert "training begins anew" in (folder / "train.log").read_text()
+    assert_same_run(folder, whole)
+
+
+def test_other_films_or_another_split_are_refused(run, halted, drawn, tmp_path):
+    folder, words = halted
+    films = tmp_path / "films"
+    shutil.copytree(drawn, films)
+    words = [f"data.root={films}" if word.startswith("data.root=") else word for word in words]
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(str(drawn), str(films)))
+    first, *others = read_table(folder / "split.csv")
+    used = next(row["file"] for row in others if row["split"] == "train" and row["label"] == first["label"])
+    shutil.copyfile(films / first["file"], films / used)
+    before = (folder / "checkpoints" / LAST).read_bytes()
+    code, _, err = run(main, *words)
+    assert code == 1 and "began with other films or another split: " in err and err.splitlines()[-1].startswith("cxr: ")
+    assert (folder / "checkpoints" / LAST).read_bytes() == before
+    write_status(folder, "done")
+    code, _, err = run(main, *words)
+    assert code == 1 and "began with other films" in err
+    assert read_json(folder / "status.json")["status"] == "done", "what is done stays done"
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / LAST
+    DurableCheckpointIO().save_checkpoint({"a": torch.ones(9)}, path)
+    assert not damage(path) and not (tmp_path / BEFORE).exists()
+    DurableCheckpointIO().save_checkpoint({"a": torch.zeros(9)}, path)
+    assert torch.load(tmp_path / BEFORE)["a"].sum() == 9, "two generations"
+
+    def full(content, file):
+        file.write(b"half")
+        raise RuntimeError("file write failed") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="last.ckpt: cannot be written .No space left on device.; the checkpoints befo"):
+        DurableCheckpointIO().save_checkpoint({}, path)
+    monkeypatch.setattr(torch, "save", lambda content, file: file.write(b"PK, and then something else"))
+    with pytest.raises(UserError, match="reads back otherwise"):
+        DurableCheckpointIO().save_checkpoint({}, path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [LAST, BEFORE]
+    assert torch.load(path)["a"].sum() == 0
+
+
+def test_room_for_the_checkpoints_is_looked_for_first(tmp_path, monkeypatch):
+    model = torch.nn.Linear(1000, 1000)
+    check_room(tmp_path, model)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 50_000_000))
+    with pytest.raises(UserError, match="50 MB free, the checkpoints of this network and the other .*about 60"):
+        check_room(tmp_path, model)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_folder_that_goes_away_is_one_line(run, tmp_path, monkeypatch, small, replaced):
+    def remove(self, step=Classifier.on_validation_epoch_start):
+        shutil.rmtree(tmp_path / "r", ignore_errors=True)
+        if replaced:
+            (tmp_path / "r").write_text("somebody's")
+        step(self)
+
+    monkeypatch.setattr(Classifier, "on_validation_epoch_start", remove)
+    code, _, err = run(main, "trainer.max_epochs=1", *small, f"hydra.run.dir={tmp_path}/r")
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith(f"cxr: {tmp_path}/r/") and "make room, or mend the folder" in err
+
+
+def test_divergence_ends_the_cell_in_its_step_and_names_the_films(run, tmp_path, monkeypatch, small):
+    """Gradients that are no numbers, of a finite loss; the sweep goes on, the cell has the worst score."""
+    steps = []
+
+    def spoil(self, batch, batch_idx, step=Classifier.training_step):
+        loss = step(self, batch, batch_idx)
+        if self.hparams.optim["lr"] == 0.02 and self.global_step >= 3:
+            steps.append(batch.index.tolist())
+            self.net.head[-1].bias.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    monkeypatch.setattr(Classifier, "training_step", spoil)
+    words = ("-m", "optim.lr=0.02,0.003", "trainer.max_epochs=2", *small, f"hydra.sweep.dir={tmp_path}/s")
+    code, out, _ = run(main, *words)
+    assert code == 1 and len(steps) == 1
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert [(row["status"], row["f1_macro"] == "0.0") for row in rows] == [("failed", True), ("done", False)]
+    assert "epoch 1, batch 4: the loss or its gradient is not finite: training diverged" in rows[0]["error"]
+    folder = tmp_path / "s" / rows[0]["run"]
+    files = [row["file"] for row in read_table(folder / "split.csv")]
+    assert all(repr(files[i]) in rows[0]["error"] for i in steps[0][:3])
+    assert all(repr(files[i]) in (folder / "train.log").read_text() for i in steps[0])
+    assert not list((folder / "checkpoints").glob("*.ckpt"))
+    assert "1 of 2 diverged, which counts as 0" in out
