@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,15 @@ class Board(TensorBoardLogger):
         for at, step, figures in scalars:
             for tag, value in figures.items():
                 self.experiment.add_scalar(tag, value, step, walltime=at)
+
+    def history(self, tags: Iterable[str]) -> dict[str, list[float]]:
+        """Of metrics.json: figures of each epoch that has them, the last of each, by their tag with _ for /."""
+        found: dict[str, dict[float, float]] = {}
+        for _, _, figures in self.scalars:
+            for tag in tags:
+                if tag in figures and "epoch" in figures:
+                    found.setdefault(tag.replace("/", "_"), {})[figures["epoch"]] = figures[tag]
+        return {tag: list(by_epoch.values()) for tag, by_epoch in found.items()}
 
 
 def of_a_thread(error: threading.ExceptHookArgs) -> None:

@@ -23,22 +23,20 @@ def now(trainer: pl.Trainer) -> float:
 
 
 class EpochTimer(Callback):
-    """How training went: how fast, where the time of a cell was spent, and how validation wandered."""
+    """How fast training went, and where the time of a cell was spent."""
 
     def __init__(self) -> None:
         self.begin = time.perf_counter()
         self.epochs: list[tuple[int, float]] = []  # films and seconds of each epoch's training steps
         self.validation = self.test = 0.0  # seconds
-        self.history: dict[str, list[float]] = {}  # figures of each epoch
         self.before = 0.0  # seconds that earlier processes spent on this run, up to their last checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        spent = {"epochs": self.epochs, "validation": self.validation, "before": self.seconds()}
-        return {**spent, "history": self.history}
+        return {"epochs": self.epochs, "validation": self.validation, "before": self.seconds()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epochs = [tuple(epoch) for epoch in state["epochs"]]
-        self.validation, self.before, self.history = state["validation"], state["before"], state["history"]
+        self.validation, self.before = state["validation"], state["before"]
 
     def seconds(self) -> float:
         """Since the callback was made, and of earlier processes that worked on the same run."""
@@ -57,9 +55,6 @@ class EpochTimer(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.epochs.append((self.films, self.epoch_end - self.epoch_begin))
-        for key in CURVES:
-            if key in trainer.callback_metrics:
-                self.history.setdefault(key.replace("/", "_"), []).append(trainer.callback_metrics[key].item())
 
     def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.side_begin = now(trainer)
@@ -74,8 +69,8 @@ class EpochTimer(Callback):
 
     def report(self) -> dict[str, Any]:
         """Of the part "train" of metrics.json: epochs, images_per_s (the first epoch, which warms up, left out where
-        there are more) and seconds, see seconds(); of these, seconds spent in the steps of training,
-        validation and test; and history: loss and macro F1 of each epoch."""
+        there are more) and seconds, see seconds(); of these, seconds spent in the steps of training, validation and
+        test."""
         films, seconds = zip(*(self.epochs[1:] or self.epochs), strict=True)
         return {
             "epochs": len(self.epochs),
@@ -86,7 +81,6 @@ class EpochTimer(Callback):
                 "validation": round(self.validation, 3),
                 "test": round(self.test, 3),
             },
-            "history": self.history,
         }
 
 

@@ -20,7 +20,7 @@ import cxr
 from cxr import dashboard, stopping
 from cxr.allocator import keep_freed_memory
 from cxr.board import Board
-from cxr.callbacks import EpochLine, EpochTimer, SeedSteps, StopDiverged
+from cxr.callbacks import CURVES, EpochLine, EpochTimer, SeedSteps, StopDiverged
 from cxr.checkpoints import BEFORE, BEST, LAST, Checkpoints, check_room, clear, to_go_on_from
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.external import check_unchanged, remember_films
@@ -99,7 +99,7 @@ def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: P
     start = to_go_on_from(checkpoints, dict(model.hparams))
     cell = build_cell(config, folder, data, model, start[1] if start else None, shared_console)
     if not start:
-        clear(checkpoints)
+        clear(folder)
         data.write_tables(folder)
         remember_films(data, checkpoints)
     check_room(checkpoints, model)
@@ -168,7 +168,9 @@ def test_cell(
         "slices": slices(data, test),
         "leaks": data.leaks(),
         "give_aways": without_lungs,
-        "train": timer.report() | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
+        "train": timer.report()
+        | {"history": logger.history(CURVES)}
+        | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
@@ -220,7 +222,7 @@ def build_cell(
         else TQDMProgressBar(refresh_rate=20 if torch.cuda.is_available() else 1)  # each time it waits for the GPU
     )
     watch = StopDiverged()
-    checkpoints = Checkpoints(folder / CHECKPOINTS, board, watch)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, data, board, watch)
     callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), watch, checkpoints, console]
     return Cell(data, model, build_trainer(options, folder, board, callbacks), timer, has_val)
 

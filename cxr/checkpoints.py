@@ -18,8 +18,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from cxr import stopping
 from cxr.board import Board
 from cxr.callbacks import StopDiverged
+from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.results.run_folder import MEND
+from cxr.results.run_folder import CHECKPOINTS, MEND, METRICS, PREDICTIONS
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class Checkpoints(Checkpoint):
 
     EPOCH_SECONDS, STEP_SECONDS = 10, 600  # between two writings: at the end of an epoch, within one
 
-    def __init__(self, folder: Path, board: Board, watch: StopDiverged) -> None:
-        self.folder, self.board, self.watch = folder, board, watch
+    def __init__(self, folder: Path, data: CXRDataModule, board: Board, watch: StopDiverged) -> None:
+        self.folder, self.data, self.board, self.watch = folder, data, board, watch
         self.best: float | None = None
         self.finished, self.position, self.precision = False, (0, 0), ""
         self.written = time.monotonic()
@@ -52,10 +53,11 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.finished, self.position = state["best"], state["finished"], tuple(state["position"])
+        self.data.position = self.position  # now: a schedule asks for the loader of films before training begins
         self.board.replay(state["scalars"])
 
     def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.precision, trainer.datamodule.position = str(trainer.precision), self.position
+        self.precision = str(trainer.precision)
         self.folder.mkdir(parents=True, exist_ok=True)  # now, and never again: a folder that goes away is an error
         trainer.should_stop = trainer.should_stop or self.finished  # also where it was not max_epochs that ended it
 
@@ -68,8 +70,10 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         done = arguments[-1] + 1
+        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:  # the end of the epoch comes at once
+            return
         # Between two steps of the optimizer, and not where a validation is due: it would be left out on the way back.
-        if trainer.is_last_batch or done % trainer.accumulate_grad_batches or done % trainer.val_check_batch == 0:
+        if done % trainer.accumulate_grad_batches or done % trainer.val_check_batch == 0:
             return
         if stopping.asked() or time.monotonic() - self.written > self.STEP_SECONDS:
             self.write(trainer, (trainer.current_epoch, done))
@@ -178,10 +182,11 @@ def to_go_on_from(folder: Path, hparams: Mapping[str, Any]) -> tuple[Path, dict[
     return None
 
 
-def clear(folder: Path) -> None:
-    """Take away what an earlier attempt at a run left of checkpoints that nobody can go on from."""
-    for path in (*folder.glob("*.ckpt"), *folder.glob(".*.part")):
-        path.unlink()
+def clear(run: Path) -> None:
+    """Take away what an earlier attempt left in a run folder, of which nobody can go on."""
+    folder = run / CHECKPOINTS
+    for path in (*folder.glob("*.ckpt"), *folder.glob(".*.part"), run / METRICS, run / PREDICTIONS):
+        path.unlink(missing_ok=True)
 
 
 def check_room(folder: Path, model: pl.LightningModule) -> None:

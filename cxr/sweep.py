@@ -98,7 +98,8 @@ class KeepLeaderboard(Callback):
                 choices[option] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         told = {"choices": choices, "started": self.started, "command": self.command or command(config)}
         # Where a run goes on, what was said of its beginning stays.
-        write_status(folder, "running", **(told | {k: v for k, v in read_json(folder / STATUS).items() if k in told}))
+        told |= {key: value for key, value in read_json(folder / STATUS).items() if key in told}
+        write_status(folder, "running", **told, diverged=False)
         self.written = True
         self.rewrite(config)
 

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import signal
 
 import pytest
 import torch
@@ -28,23 +29,54 @@ def whole(small, tmp_path_factory):
     return folder
 
 
+def stop_in(monkeypatch, epoch, batch):
+    """Ask the process to stop in a batch of an epoch, as SIGTERM would."""
+
+    def step(self, films, batch_idx, step=Classifier.training_step):
+        if (self.current_epoch, batch_idx) == (epoch, batch):
+            stopping._hear(signal.SIGTERM, None)
+        return step(self, films, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+
+
 @pytest.fixture
 def halted(run, tmp_path, monkeypatch, small):
     """A run that was stopped in its third epoch, with the state of two generations, and the words that began it."""
     words = (*EPOCHS, *small, f"hydra.run.dir={tmp_path}/r")
-
-    def stop(self, batch, batch_idx, step=Classifier.training_step):
-        if self.current_epoch == 2 and batch_idx == 1:
-            stopping._hear(15, None)
-        return step(self, batch, batch_idx)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", stop)
+        stop_in(patch, 2, 1)
         patch.setattr(Checkpoints, "EPOCH_SECONDS", 0)
         assert run(main, *words)[0] == 143
     folder = tmp_path / "r" / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {BEST, LAST, BEFORE, "films.npz"}
     return tmp_path / "r", words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "optim.schedule=onecycle data.num_workers=2",
+        "+trainer.accumulate_grad_batches=2 data.val_fraction=0",
+        "+trainer.val_check_interval=2 +trainer.max_steps=8",
+    ],
+)
+def test_a_run_that_was_stopped_within_an_epoch_ends_with_the_same_bits(run, tmp_path, monkeypatch, small, words):
+    """Also what torch draws itself, as for dropout."""
+
+    def forward(self, films, forward=Classifier.forward):
+        return forward(self, torch.nn.functional.dropout(films, 0.2, self.training))
+
+    monkeypatch.setattr(Classifier, "forward", forward)
+    words = ("trainer.max_epochs=2", "data.batch_size=24", *words.split(), *small)
+    assert run(main, *words, f"hydra.run.dir={tmp_path}/whole")[0] == 0
+    with monkeypatch.context() as patch:
+        stop_in(patch, 1, 0)
+        assert run(main, *words, f"hydra.run.dir={tmp_path}/r")[0] == 143
+    state = torch.load(tmp_path / "r" / "checkpoints" / LAST, weights_only=True)
+    assert state["epoch"] == 1 and len(state["trained"]) > 0, "in the middle of an epoch"
+    assert run(main, *words, f"hydra.run.dir={tmp_path}/r")[0] == 0
+    assert_same_run(tmp_path / "r", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", DAMAGE)
