@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cxr.benchmarks import processes
-from cxr.command_line import answering, fail, read_cells
+from cxr.command_line import read_cells
 from cxr.data.sources import Films, read_films
 from cxr.data.store import open_store
+from cxr.ending import answering, fail
 from cxr.errors import UserError
 from cxr.results.leaderboard import markdown_table
 from cxr.results.run_folder import STATUS, read_json, write_json

@@ -3,11 +3,11 @@
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cxr import stopping
 from cxr.data.sources import check_screened, read_folder
 from cxr.data.split import group_films, split_films
-from cxr.errors import UserError, printable
+from cxr.ending import answering
+from cxr.errors import UserError
 from cxr.options import check_name, check_values, flatten
 from cxr.overrides import expand, parse, quote, quote_path
 from cxr.results.run_folder import explained
@@ -46,28 +46,6 @@ class CommandLine:
     parallel: bool = False  # the cells run in other processes
     named: bool = False  # its folder stands on it, so that the same words mean the same folder
     held: ExitStack = field(default_factory=ExitStack)  # close it, and others may work in the folder
-
-
-def fail(error: UserError, code: int = 2) -> NoReturn:
-    """End the process with the line that tells a user what to do; 2 is the exit code of wrong options."""
-    print(f"cxr: {printable(str(error))}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """The work of a command that has nothing to go on with: what is the user's to fix ends it with one line and code 2,
-    a signal that asks to stop with 128 + its number."""
-    with stopping.listening():
-        try:
-            yield
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # Lightning turns the second into the third
-            if stopping.asked():
-                print(f"cxr: stopped by {stopping.asked_by()}", file=sys.stderr)
-                raise SystemExit(stopping.exit_code()) from None
-            if isinstance(error, UserError):
-                fail(error)
-            raise
 
 
 def prepare(argv: Sequence[str], config_name: str) -> CommandLine:

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cxr.command_line import fail, run_single
+from cxr.command_line import run_single
+from cxr.ending import fail
 from cxr.errors import UserError
 
 USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder data.root=OTHER [option=value …]

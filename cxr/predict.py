@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from cxr.command_line import answering, read_options
+from cxr.command_line import read_options
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
-from cxr.data.sources import list_files, not_a_film
+from cxr.data.files import list_files, not_a_film
+from cxr.ending import answering
 from cxr.errors import UserError
 from cxr.results.run_folder import prediction, probability_columns
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from cxr.command_line import fail
+from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.results.report import write
 from cxr.results.words import LANGUAGES

@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cxr import stopping
-from cxr.command_line import CONF, CommandLine, fail, prepare
+from cxr.command_line import CONF, CommandLine, prepare
+from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.isolation import train_isolated
 from cxr.results import leaderboard

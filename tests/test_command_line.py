@@ -11,7 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cxr.command_line import CONF, config_groups, fail, prepare, quote, read_cells
+from cxr.command_line import CONF, config_groups, prepare, quote, read_cells
+from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.options import RULES, flatten
 from cxr.stopping import SIGNALS

@@ -1,10 +1,8 @@
 """Where films come from: a folder, Kaggle or our own drawings, all as one table of films."""
 
 import csv
-import errno
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from cxr.data.files import gaps, list_files, loose_films, not_a_film, subfolders, why_closed, why_not_listed
 from cxr.errors import UserError, printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = ("train", "val", "test")
 
 # The one order of the known classes, and the spellings met in the wild (compared as upper-case letters and digits).
@@ -106,49 +104,6 @@ def patient_of(file: str) -> str:
     return next((m[1] for p in PATIENT_PATTERNS if (m := p.match(name))), "")
 
 
-def list_files(folder: Path) -> list[Path]:
-    """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._film.jpg, .ipynb_checkpoints)
-    are the system's, not films. A link to a folder is a file here: it is not followed. So is a folder that cannot be
-    read, since nobody knows what lies in it: not_a_film() says why."""
-    found: list[Path] = []
-    closed: list[OSError] = []
-    # Unlike rglob, os.walk asks the file system once a folder; it would pass over those that are closed.
-    for where, folders, files in os.walk(folder, onerror=closed.append):
-        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        found += [Path(where, name) for name in (*files, *links) if not name.startswith(".")]
-        folders[:] = [name for name in folders if not name.startswith(".")]
-    return sorted(found + [Path(error.filename) for error in closed])
-
-
-def not_a_film(path: Path) -> str:
-    """Why a path cannot be a film, or "". Opens nothing: a pipe would wait for ever."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return why_closed(error, path.is_symlink())
-    if stat.S_ISDIR(mode):
-        return "a link to a folder, which is not followed" if path.is_symlink() else why_not_listed(path)
-    if not stat.S_ISREG(mode):
-        return "a pipe, socket or device, not a file"
-    return "" if path.suffix.lower() in SUFFIXES else f"not one of {', '.join(SUFFIXES)}"
-
-
-def why_closed(error: OSError, link: bool = False) -> str:
-    """What the system has against a path, in words."""
-    if isinstance(error, FileNotFoundError):
-        return "a link to nothing" if link else "not there any more"
-    return "a link that leads to itself" if error.errno == errno.ELOOP else (error.strerror or str(error)).lower()
-
-
-def why_not_listed(folder: Path) -> str:
-    """Why what lies in a folder cannot be listed, or ""."""
-    try:
-        with os.scandir(folder):
-            return ""
-    except OSError as error:
-        return f"a folder that cannot be read: {why_closed(error)}"
-
-
 def read_folder(root: Path) -> Films:
     """Read class folders that lie directly in `root` or below its train, val and test folders.
 
@@ -204,42 +159,6 @@ def read_folder(root: Path) -> Films:
     classes = order_classes(label.tolist())
     index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
     return Films(root.resolve(), file, index, patient, split, classes, source, tuple(rejected))
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, hidden ones left out; none in one that cannot be read."""
-    return [Path(entry) for entry in entries(folder) if is_folder(entry)]
-
-
-def loose_films(folder: Path) -> list[Path]:
-    """The films directly in a folder; none in one that cannot be read."""
-    return [path for entry in entries(folder) if (path := Path(entry)).suffix.lower() in SUFFIXES]
-
-
-def gaps(folder: Path) -> list[tuple[Path, str]]:
-    """Where films may lie that nobody sees, with the reason: a folder itself, or links in it that lead nowhere, as to a
-    disk that is not mounted."""
-    if why := why_not_listed(folder):
-        return [(folder, why)]
-    links = [Path(entry) for entry in entries(folder) if entry.is_symlink() and not os.path.exists(entry)]
-    return [(path, not_a_film(path)) for path in links if path.suffix.lower() not in SUFFIXES]
-
-
-def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies directly in a folder, in name order, hidden ones left out; nothing where it cannot be read."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError:
-        return []
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or leads to one, as far as we can see."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def split_name(name: str) -> str:

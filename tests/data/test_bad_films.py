@@ -18,7 +18,8 @@ from cxr.data import store as store_module
 from cxr.data.cache import built
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.decode import MAX_PIXELS, decode
-from cxr.data.sources import list_files, not_a_film, read_folder
+from cxr.data.files import list_files, not_a_film
+from cxr.data.sources import read_folder
 from cxr.data.store import BLOCK, open_store
 from cxr.errors import UserError, printable
 from cxr.results.run_folder import read_json, read_table, write_json, write_table
