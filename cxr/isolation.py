@@ -51,6 +51,7 @@ def train_isolated(
     if error:
         raise error
     if child.exitcode:
+        stopping.stop_if_asked()  # the signal came before the child could listen
         raise UserError(how_it_died(child.exitcode))
 
 
