@@ -12,7 +12,8 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     """Weights, optimizer, predictions, metrics and TensorBoard's scalars; only times may differ."""
     for path in (theirs / "checkpoints").glob("*.ckpt"):
         assert_same(checkpoint(ours / "checkpoints" / path.name), checkpoint(path), path.name)
-    assert len(list((ours / "checkpoints").iterdir())) == len(list((theirs / "checkpoints").iterdir()))
+    both = ({path.name for path in (run / "checkpoints").iterdir()} for run in (ours, theirs))
+    assert len({frozenset(names) for names in both}) == 1, "checkpoints"
     for name in ("predictions.csv", "split.csv", "rejected.csv", "audit.json"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
     assert_same(metrics(ours), metrics(theirs), "metrics.json")

@@ -54,6 +54,7 @@ def remember_films(data: CXRDataModule, folder: Path) -> None:
     except OSError:  # another file system, or one without links
         shutil.copyfile(kept, part)
     part.replace(folder / SIDE_FILE)
+    part.unlink(missing_ok=True)  # where both are links to one file, a system leaves both
 
 
 def check_unchanged(data: CXRDataModule, run: Path) -> None:
