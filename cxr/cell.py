@@ -101,7 +101,7 @@ def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: P
     if not start:
         clear(folder)
         data.write_tables(folder)
-        remember_films(data, checkpoints)
+    remember_films(data, checkpoints)
     check_room(checkpoints, model)
     dashboard.show_films(cell.trainer.logger, data)
     with stopping.patient():

@@ -166,15 +166,15 @@ def to_go_on_from(folder: Path, hparams: Mapping[str, Any]) -> tuple[Path, dict[
             continue
         why = damage(path)
         try:
-            found = {} if why else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            if not why and (not isinstance(found, dict) or found.get("hyper_parameters") != hparams):
-                why = "of another network"
+            if not why:
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                best = found["callbacks"][Checkpoints.__qualname__]["best"]
+                why = "" if found["hyper_parameters"] == hparams else "of another network"
         except Exception as error:  # whatever is wrong with a file, training can begin anew
-            why = str(error).splitlines()[0] or type(error).__name__
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
         if why:
             log.warning("%s is damaged (%s) and is left out", path, why)
             continue
-        best = found["callbacks"][Checkpoints.__qualname__]["best"]
         if best is not None and (lost := damage(folder / BEST)):
             log.warning("%s is damaged (%s): training begins anew", folder / BEST, lost)
             return None

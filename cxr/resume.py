@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxr.errors import UserError
 from cxr.options import flatten
-from cxr.results.run_folder import CONFIG, LOCK, STATUS, STOP
+from cxr.results.run_folder import CONFIG, LOCK, STATUS, STOP, read_json
 
 PATIENCE = 5  # seconds until a process that was killed has taken its children along
 # What changes nothing in a run's figures.
@@ -46,6 +46,11 @@ def occupy(folder: Path, multirun: bool, go_on: bool) -> ExitStack:
             lock.acquire(timeout=PATIENCE)
             stack.callback(lock.release)
         (folder / STOP).unlink(missing_ok=True)
+        for path in (folder / STATUS, *folder.glob(f"*/{STATUS}")):
+            read_json(path)  # a damaged one is said now, and not by a cell
+    except UserError:
+        stack.close()
+        raise
     except Timeout as error:
         stack.close()
         raise UserError(f"{folder}: another process works in this folder; wait for it, or {another}") from error

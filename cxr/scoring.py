@@ -10,7 +10,7 @@ from scipy.special import softmax
 from cxr.callbacks import EpochTimer
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import class_name
-from cxr.errors import UserError
+from cxr.errors import Diverged
 from cxr.models.classifier import Classifier
 from cxr.results.calibration import calibration
 from cxr.results.intervals import exact_share, headline, intervals
@@ -37,7 +37,7 @@ def predict(
     """What a network says of the val or test films.
 
     Raises:
-        UserError: it says nothing: training diverged, and its weights are no numbers.
+        Diverged: it says nothing: training left the finite numbers.
     """
     kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
     trainer = build_trainer(kept, data.cache, False, [timer])  # None would be a logger of Lightning's own
@@ -45,7 +45,7 @@ def predict(
     evaluation(model, datamodule=data, verbose=False)
     said = Predicted(*(t.cpu().numpy() for t in model.evaluation()))
     if not np.isfinite(said.logits).all():
-        raise UserError("the network's output is not finite: training diverged; try a smaller optim.lr")
+        raise Diverged("the network's output is not finite: training diverged; try a smaller optim.lr")
     return said
 
 

@@ -121,6 +121,8 @@ class KeepLeaderboard(Callback):
         if isinstance(error, Diverged) and not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             # A sweeper that searches gets the worst score that there is: an error would end its search.
             job_return.status, job_return.return_value = JobStatus.COMPLETED, 0.0
+        if isinstance(error, stopping.Stopped):  # no failure, of which Hydra would say its own words
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         if error is None or isinstance(error, stopping.Stopped):
             return
         if config.hydra.mode == RunMode.MULTIRUN:

@@ -34,4 +34,5 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("no checkpoint"),
     "pickle": lambda path: torch.save(Canary(path.with_name("canary")), path),
     "of another network": lambda path: torch.save({"hyper_parameters": {}, "state_dict": {}}, path),
+    "the best, which has no optimizer": lambda path: path.write_bytes(path.with_name("best.ckpt").read_bytes()),
 }

@@ -45,7 +45,7 @@ def remember_films(data: CXRDataModule, folder: Path) -> None:
         np.savez(folder / SIDE_FILE, **told, images=small_films(known).images)
 
     key = fingerprint(SIDE, *(column.tolist() for column in told.values()))
-    with built(data.cache / f"known-{key}", write) as made:
+    with built(data.cache / f"known-{key}", write, has_side_file) as made:
         kept = made / SIDE_FILE
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{SIDE_FILE}.{os.getpid()}"
@@ -57,15 +57,26 @@ def remember_films(data: CXRDataModule, folder: Path) -> None:
     part.unlink(missing_ok=True)  # where both are links to one file, a system leaves both
 
 
+def has_side_file(folder: Path) -> bool:
+    """Whether a folder has a whole one: the runs that share it may have damaged it."""
+    try:
+        return bool(read_side_file(folder / SIDE_FILE))
+    except UserError:
+        return False
+
+
 def check_unchanged(data: CXRDataModule, run: Path) -> None:
     """Raise UserError where a run that goes on in its folder had other films or another split before."""
     rows = [tuple(row[key] for key in SPLIT_COLUMNS) for row in read_table(run / SPLIT)]
     changed = {row[0] for row in {*rows} ^ {*data.dealt()}}
-    used, kept = np.flatnonzero(data.split != "unused"), read_side_file(run / CHECKPOINTS / SIDE_FILE)
-    before = dict(zip(kept["files"].tolist(), kept["sha256"].tolist(), strict=True))
-    for file, sha256 in zip(data.films.file[used].tolist(), data.compared.facts["sha256"][used].tolist(), strict=True):
-        if before.get(file) != sha256:
-            changed.add(file)
+    try:
+        kept = read_side_file(run / CHECKPOINTS / SIDE_FILE)
+        before = dict(zip(kept["files"].tolist(), kept["sha256"].tolist(), strict=True))
+        used = np.flatnonzero(data.split != "unused")
+        now = zip(data.films.file[used].tolist(), data.compared.facts["sha256"][used].tolist(), strict=True)
+        changed |= {file for file, sha256 in now if before.get(file) != sha256}
+    except UserError as error:  # it is written anew
+        log.warning("%s", error)
     if changed:
         raise UserError(
             f"{run}: began with other films or another split: {len(changed)} films differ, {min(changed)!r} among "

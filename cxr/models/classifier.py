@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxr.data.batches import Batch
-from cxr.errors import UserError
+from cxr.errors import Diverged, UserError
 from cxr.results.calibration import fit_temperature
 from cxr.results.metrics import evaluation_metrics, training_metrics
 from cxr.targets import check_objects
@@ -112,8 +112,13 @@ class Classifier(pl.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.evaluate()
         _, labels, logits = self.evaluation()
+        if not logits.isfinite().all():  # the last step left finite weights, and nothing finite can be said with them
+            raise Diverged(
+                f"epoch {self.current_epoch + 1}: what the network says of validation films is not finite: training "
+                "diverged; try a smaller optim.lr"
+            )
+        scores = self.evaluate()
         self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True)
         # Here, before a checkpoint is written: each holds its own.
         self.temperature.fill_(fit_temperature(logits.cpu().numpy(), labels.cpu().numpy()))

@@ -67,7 +67,10 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise ValueError("not an object")
+        return found
     except ValueError as error:
         raise UserError(f"{path}: not JSON, so damaged; move its run folder away, or train that run again") from error
 
