@@ -107,6 +107,41 @@ def test_a_damaged_best_checkpoint_is_trained_anew(run, halted, whole):
     assert_same_run(folder, whole)
 
 
+def test_a_damaged_side_file_is_made_anew(run, halted, whole):
+    """It is one file with those of the cache and of every run of these films."""
+    folder, words = halted
+    good = (folder / "checkpoints" / "films.npz").read_bytes()
+    truncate(folder / "checkpoints" / "films.npz")
+    assert run(main, *words)[0] == 0
+    assert "films.npz: damaged" in (folder / "train.log").read_text()
+    assert (folder / "checkpoints" / "films.npz").read_bytes() == good
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("content", ['{"status": "run', "[]"])
+def test_a_damaged_status_is_one_line_before_anything_starts(run, halted, content):
+    folder, words = halted
+    (folder / "status.json").write_text(content)
+    code, out, err = run(main, *words)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert f"{folder}/status.json: not JSON, so damaged" in err
+
+
+def test_a_network_that_says_nothing_finite_has_diverged(run, tmp_path, monkeypatch, small):
+    """Of validation films; and without any, of test films."""
+
+    def forward(self, films, forward=Classifier.forward):
+        return forward(self, films) * (1 if self.training else float("inf"))
+
+    monkeypatch.setattr(Classifier, "forward", forward)
+    words = ("-m", "data.val_fraction=0.1,0", "trainer.max_epochs=1", *small, f"hydra.sweep.dir={tmp_path}/s")
+    assert run(main, *words)[0] == 1
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert [row["f1_macro"] for row in rows] == ["0.0", "0.0"]
+    assert "validation films is not finite" in rows[0]["error"] and "output is not finite" in rows[1]["error"]
+    assert not list((tmp_path / "s" / rows[0]["run"] / "checkpoints").glob("*.ckpt"))
+
+
 def test_other_films_or_another_split_are_refused(run, halted, drawn, tmp_path):
     folder, words = halted
     films = tmp_path / "films"
