@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from cxr import stopping
 from cxr.data.batches import Batch
 from cxr.errors import Diverged
 
@@ -111,6 +112,15 @@ class SeedSteps(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         source = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx))
         torch.manual_seed(int(source.generate_state(1, np.uint64)[0]))
+
+
+class StopWhenAsked(Callback):
+    """Ends an evaluation at the next batch when the process is asked to stop. (Of training, Checkpoints does.)"""
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        stopping.stop_if_asked()
+
+    on_test_batch_end = on_validation_batch_end
 
 
 class StopDiverged(Callback):

@@ -20,7 +20,7 @@ import cxr
 from cxr import dashboard, stopping
 from cxr.allocator import keep_freed_memory
 from cxr.board import Board
-from cxr.callbacks import CURVES, EpochLine, EpochTimer, SeedSteps, StopDiverged
+from cxr.callbacks import CURVES, EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
 from cxr.checkpoints import BEFORE, BEST, LAST, Checkpoints, check_room, clear, to_go_on_from
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.external import check_unchanged, remember_films
@@ -137,7 +137,11 @@ def test_cell(
     """
     data, timer, logger = cell.data, cell.timer, cell.trainer.logger
     sides = ("val", "test") if cell.has_val else ("test",)
-    said = {side: predict(best, data, side, config["trainer"], timer) for side in sides}
+    options = {
+        **config["trainer"],
+        "precision": cell.trainer.precision,
+    }  # that of training, should it be a measured one
+    said = {side: predict(best, data, side, options, timer) for side in sides}
     val, test, classes = said.get("val"), said["test"], data.films.classes
     temperature = best.temperature.item() if val else None
     calibrated = calibrate(test, data.group[test.index], temperature)
@@ -155,7 +159,7 @@ def test_cell(
     # Drawing takes one core a second: the others need not wait for it.
     with ThreadPoolExecutor(1) as artist:
         drawn = artist.submit(draw)
-        without_lungs = give_aways(best, data, config["trainer"], timer, test, data.say_without_lungs(test.index))
+        without_lungs = give_aways(best, data, options, timer, test, data.say_without_lungs(test.index))
     drawn.result()  # raises what drawing raised
     metrics = {
         "classes": list(classes),
@@ -223,7 +227,8 @@ def build_cell(
     )
     watch = StopDiverged()
     checkpoints = Checkpoints(folder / CHECKPOINTS, data, board, watch)
-    callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), watch, checkpoints, console]
+    callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), watch, StopWhenAsked()]
+    callbacks += [checkpoints, console]
     return Cell(data, model, build_trainer(options, folder, board, callbacks), timer, has_val)
 
 

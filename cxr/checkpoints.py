@@ -79,11 +79,6 @@ class Checkpoints(Checkpoint):
             self.write(trainer, (trainer.current_epoch, done))
             stopping.stop_if_asked()
 
-    def on_validation_batch_end(self, *_: Any) -> None:
-        stopping.stop_if_asked()
-
-    on_test_batch_end = on_validation_batch_end
-
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.finished = (
             trainer.should_stop

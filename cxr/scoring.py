@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from cxr.callbacks import EpochTimer
+from cxr.callbacks import EpochTimer, StopWhenAsked
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import class_name
 from cxr.errors import Diverged
@@ -40,7 +40,9 @@ def predict(
         Diverged: it says nothing: training left the finite numbers.
     """
     kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
-    trainer = build_trainer(kept, data.cache, False, [timer])  # None would be a logger of Lightning's own
+    trainer = build_trainer(
+        kept, data.cache, False, [timer, StopWhenAsked()]
+    )  # None would be a logger of Lightning's own
     evaluation = trainer.validate if side == "val" else trainer.test
     evaluation(model, datamodule=data, verbose=False)
     said = Predicted(*(t.cpu().numpy() for t in model.evaluation()))

@@ -191,6 +191,21 @@ def test_room_for_the_checkpoints_is_looked_for_first(tmp_path, monkeypatch):
         check_room(tmp_path, model)
 
 
+def test_a_stop_within_the_test_films_leaves_no_figures(run, tmp_path, monkeypatch, small, whole):
+    def stop(self, batch, batch_idx, step=Classifier.test_step):
+        stopping._hear(signal.SIGTERM, None)
+        return step(self, batch, batch_idx)
+
+    words = (*EPOCHS, *small, f"hydra.run.dir={tmp_path}/r")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", stop)
+        code, out, err = run(main, *words)
+    assert code == 143 and "Error executing" not in err
+    assert not (tmp_path / "r" / "predictions.csv").exists() and "accuracy" not in out
+    assert run(main, *words)[0] == 0
+    assert_same_run(tmp_path / "r", whole)
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_run_folder_that_goes_away_is_one_line(run, tmp_path, monkeypatch, small, replaced):
     def remove(self, step=Classifier.on_validation_epoch_start):
