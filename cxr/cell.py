@@ -35,11 +35,13 @@ from cxr.results.run_folder import (
     METRICS,
     PREDICTIONS,
     SIDE_FILE,
+    STATUS,
     explained,
     is_done,
     read_json,
     write_json,
     write_predictions,
+    write_status,
 )
 from cxr.scoring import calibrate, give_aways, predict, score, screen, slices
 from cxr.trainer import build_trainer
@@ -96,8 +98,10 @@ def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: P
         log.info("%s is done already", folder)
         return
     model = build_model(config, data)
-    start = to_go_on_from(checkpoints, dict(model.hparams))
-    cell = build_cell(config, folder, data, model, start[1] if start else None, shared_console)
+    by_steps = config["trainer"].get("max_steps", -1) != -1
+    start = to_go_on_from(checkpoints, dict(model.hparams), by_steps)
+    cell = build_cell(config, folder, data, model, shared_console)
+    write_status(folder, "running", precision=str(cell.trainer.precision))
     if not start:
         clear(folder)
         data.write_tables(folder)
@@ -207,19 +211,14 @@ def build_cell(
     folder: Path,
     data: CXRDataModule,
     model: Classifier,
-    before: Mapping[str, Any] | None = None,
     shared_console: bool = False,
 ) -> Cell:
-    """The Trainer of a cell around its films and its network. Raises UserError as train_cell does.
-
-    Args:
-        before: the checkpoint that training will go on from.
-    """
+    """The Trainer of a cell around its films and its network. Raises UserError as train_cell does."""
     board = Board(folder)
     has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
-    if before and options["precision"] == "auto":  # it was measured when the run began, and may not change on the way
-        options = {**options, "precision": before["callbacks"][Checkpoints.__qualname__]["precision"]}
+    if options["precision"] == "auto":  # where it was measured when the run began, it may not change on the way
+        options = {**options, "precision": read_json(folder / STATUS).get("precision", "auto")}
     console = (
         EpochLine(f"{folder.name}: " if shared_console else "")
         if shared_console or not sys.stderr.isatty()

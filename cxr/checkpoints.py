@@ -42,13 +42,13 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, data: CXRDataModule, board: Board, watch: StopDiverged) -> None:
         self.folder, self.data, self.board, self.watch = folder, data, board, watch
         self.best: float | None = None
-        self.finished, self.position, self.precision = False, (0, 0), ""
+        self.finished, self.position = False, (0, 0)
         self.written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """What stands in last.ckpt: the best score, whether training is finished or else the epoch, and batches of it
-        that are done, in which precision, and the scalars that TensorBoard got."""
-        told = {"best": self.best, "finished": self.finished, "position": self.position, "precision": self.precision}
+        that are done, and the scalars that TensorBoard got."""
+        told = {"best": self.best, "finished": self.finished, "position": self.position}
         return {**told, "scalars": self.board.scalars}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -57,7 +57,6 @@ class Checkpoints(Checkpoint):
         self.board.replay(state["scalars"])
 
     def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.precision = str(trainer.precision)
         self.folder.mkdir(parents=True, exist_ok=True)  # now, and never again: a folder that goes away is an error
         trainer.should_stop = trainer.should_stop or self.finished  # also where it was not max_epochs that ended it
 
@@ -73,7 +72,7 @@ class Checkpoints(Checkpoint):
         if trainer.is_last_batch or trainer.global_step == trainer.max_steps:  # the end of the epoch comes at once
             return
         # Between two steps of the optimizer, and not where a validation is due: it would be left out on the way back.
-        if done % trainer.accumulate_grad_batches or done % trainer.val_check_batch == 0:
+        if done % trainer.accumulate_grad_batches or (trainer.val_check_batch and done % trainer.val_check_batch == 0):
             return
         if stopping.asked() or time.monotonic() - self.written > self.STEP_SECONDS:
             self.write(trainer, (trainer.current_epoch, done))
@@ -151,10 +150,14 @@ def damage(path: Path) -> str:
     return f"bad check sum in {wrong}" if wrong else ""
 
 
-def to_go_on_from(folder: Path, hparams: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that training goes on from, and what is in it (tensors stay in the file); None: from the start.
 
     A damaged one, or that of another network than `hparams`, is passed over for the one before, and said.
+
+    Args:
+        by_steps: training ends after a number of steps. Then Lightning 2.6 takes the end of an epoch for the middle of
+            one, and would train a batch too many: such a checkpoint is none to go on from.
     """
     for path in (folder / LAST, folder / BEFORE):
         if not path.exists():
@@ -163,12 +166,16 @@ def to_go_on_from(folder: Path, hparams: Mapping[str, Any]) -> tuple[Path, dict[
         try:
             if not why:
                 found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                best = found["callbacks"][Checkpoints.__qualname__]["best"]
+                state = found["callbacks"][Checkpoints.__qualname__]
+                best, between = state["best"], not (state["finished"] or state["position"][1])
                 why = "" if found["hyper_parameters"] == hparams else "of another network"
         except Exception as error:  # whatever is wrong with a file, training can begin anew
             why = f"{type(error).__name__}: {error}".splitlines()[0]
         if why:
             log.warning("%s is damaged (%s) and is left out", path, why)
+            continue
+        if by_steps and between:
+            log.warning("%s: with trainer.max_steps, nothing goes on from the end of an epoch", path)
             continue
         if best is not None and (lost := damage(folder / BEST)):
             log.warning("%s is damaged (%s): training begins anew", folder / BEST, lost)

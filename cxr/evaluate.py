@@ -17,7 +17,7 @@ cxr.train."""
 
 
 def main() -> None:
-    """Exit codes: 0 scored, 2 wrong options, no checkpoint or no films, 130 interrupted."""
+    """Exit codes: 0 scored, 2 wrong options, no checkpoint or no films, 128 + N stopped by signal N."""
     if own := next((word for word in sys.argv[1:] if word.lstrip("+").startswith("data.image_size=")), None):
         fail(UserError(f"{own}: the films are made as large as those of the network's training; leave it out"))
     run_single(evaluate, USAGE, "evaluate")

@@ -117,7 +117,7 @@ def end(command: CommandLine | None) -> NoReturn:
     """Say that we stopped because we were asked to, and how to go on."""
     name, how = stopping.asked_by(), ""
     if command and command.folder:
-        with suppress(OSError):  # a full disk too: what is done is on it
+        with suppress(OSError, UserError):  # a full disk too: what is done is on it
             close_own(command.folder, f"stopped by {name}")
             if command.multirun:
                 leaderboard.write(command.folder)

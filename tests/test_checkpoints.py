@@ -3,6 +3,7 @@
 import errno
 import shutil
 import signal
+import sys
 
 import pytest
 import torch
@@ -189,6 +190,39 @@ def test_room_for_the_checkpoints_is_looked_for_first(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 50_000_000))
     with pytest.raises(UserError, match="50 MB free, the checkpoints of this network and the other .*about 60"):
         check_room(tmp_path, model)
+
+
+def test_a_run_that_ends_by_steps_does_not_go_on_from_the_end_of_an_epoch(run, tmp_path, monkeypatch, small):
+    words = ("trainer.max_epochs=3", "+trainer.max_steps=10", *small)
+    assert run(main, *words, f"hydra.run.dir={tmp_path}/whole")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "EPOCH_SECONDS", 0)
+        patch.setattr(Classifier, "on_train_start", lambda self: None)
+
+        def stop(self, *_):
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt  # as hard as a kill: nothing is written any more
+
+        patch.setattr(Classifier, "on_train_epoch_start", stop)
+        with pytest.raises(SystemExit):
+            run(main, *words, f"hydra.run.dir={tmp_path}/r") and sys.exit(1)
+    assert torch.load(tmp_path / "r" / "checkpoints" / LAST, weights_only=True)["epoch"] == 0
+    assert run(main, *words, f"hydra.run.dir={tmp_path}/r")[0] == 0
+    assert_same_run(tmp_path / "r", tmp_path / "whole")
+
+
+def test_the_precision_that_was_measured_stays_that_of_the_run(run, tmp_path, monkeypatch, small):
+    words = [
+        word for word in (*EPOCHS, *small, f"hydra.run.dir={tmp_path}/r") if not word.startswith("trainer.precision=")
+    ]
+    with monkeypatch.context() as patch:
+        stop_in(patch, 0, 0)
+        patch.setattr("cxr.trainer.bf16_gain", lambda: 2.0)
+        assert run(main, *words, "trainer=cpu")[0] == 143
+    (tmp_path / "r" / "checkpoints" / LAST).unlink()  # as if it had been killed before there was one
+    monkeypatch.setattr("cxr.trainer.bf16_gain", lambda: 0.5)
+    assert run(main, *words, "trainer=cpu")[0] == 0
+    assert read_json(tmp_path / "r" / "metrics.json")["train"]["precision"] == "bf16-mixed"
 
 
 def test_a_stop_within_the_test_films_leaves_no_figures(run, tmp_path, monkeypatch, small, whole):
