@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -32,6 +33,9 @@ from cxr.targets import check_hydra, check_names
 
 CONF = Path(__file__).parents[1] / "conf"
 
+# Choices that are packages for Hydra, which the extras of the same name install.
+PLUGINS = {("launcher", "parallel"): "hydra-joblib-launcher", ("launcher", "slurm"): "hydra-submitit-launcher"}
+
 Groups = Mapping[str, Sequence[str]]
 
 
@@ -43,7 +47,8 @@ class CommandLine:
     multirun: bool
     folder: Path | None
     lang: str = "en"  # of the report
-    parallel: bool = False  # the cells run in other processes
+    launcher: str = "basic"
+    cells: Sequence[Mapping[str, Any]] = ()  # the options of each
     named: bool = False  # its folder stands on it, so that the same words mean the same folder
     held: ExitStack = field(default_factory=ExitStack)  # close it, and others may work in the folder
 
@@ -92,8 +97,9 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     # The folder holds the time of day: Hydra is told ours, so that both mean the same.
     words = [word for word in words if not word.startswith(f"hydra.{kind}.dir=")]
     words += [*fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"]
-    parallel = cells[0].hydra.runtime.choices.launcher != "basic"
-    return CommandLine(words, args.multirun, folder, cells[0].report.lang, parallel, named, held)
+    launcher = cells[0].hydra.runtime.choices.launcher
+    options = [plain(cell) for cell in cells]
+    return CommandLine(words, args.multirun, folder, cells[0].report.lang, launcher, options, named, held)
 
 
 def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]]]:
@@ -176,14 +182,21 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     if key not in groups:
         return
     typed = override.input_line.partition("=")[2]
-    if (key, typed) == ("launcher", "parallel"):
-        if not multirun:
-            raise UserError("launcher=parallel: trains several cells, and needs -m: python -m cxr.train -m …")
-        if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
-            raise UserError("launcher=parallel needs hydra-joblib-launcher: pip install hydra-joblib-launcher")
+    if (key, typed) in PLUGINS:
+        check_plugin(f"{key}={typed}", PLUGINS[key, typed], multirun)
     for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
         if value not in groups[key] and (key, typed) != ("experiment", "null"):
             raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
+
+
+def check_plugin(choice: str, package: str, multirun: bool) -> None:
+    """Raise UserError where a choice is made without -m, or its package is not there."""
+    if not multirun:
+        raise UserError(f"{choice}: is for several cells, and needs -m: python -m cxr.train -m {choice} …")
+    if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
+        raise UserError(f"{choice} needs {package}: pip install {package}")
+    if choice == "launcher=slurm" and not shutil.which("sbatch"):
+        raise UserError("launcher=slurm: there is no sbatch here; give the command on a machine of the cluster")
 
 
 def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cxr import slurm
 from cxr.errors import UserError
 from cxr.options import flatten
 from cxr.results.run_folder import CONFIG, LOCK, STATUS, STOP, read_json
@@ -45,6 +46,7 @@ def occupy(folder: Path, multirun: bool, go_on: bool) -> ExitStack:
             lock = FileLock(place / LOCK)
             lock.acquire(timeout=PATIENCE)
             stack.callback(lock.release)
+        slurm.check_free(folder)
         (folder / STOP).unlink(missing_ok=True)
         for path in (folder / STATUS, *folder.glob(f"*/{STATUS}")):
             read_json(path)  # a damaged one is said now, and not by a cell
@@ -79,6 +81,7 @@ def check_options(folder: Path, cells: Mapping[str, Options], swept: Sequence[st
             key
             for key in sorted({*before, *options})
             if key not in FREE
+            and not key.startswith("slurm.")
             and not key.startswith("choices.")
             and before.get(key) != options.get(key)
             and (name in now or not (key in varied or any(key == s or key.startswith(f"{s}.") for s in swept)))

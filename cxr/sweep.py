@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cxr import stopping
+from cxr import slurm, stopping
 from cxr.errors import Diverged, UserError, printable
 from cxr.overrides import PATHS
 from cxr.results import leaderboard
@@ -31,7 +31,16 @@ def folder_text(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-") or "empty"
 
 
+def gpus_wanted(accelerator: str, devices: Any) -> int | None:
+    """GPUs that a job asks Slurm for on each node: as many as the trainer uses. None, and not 0, where it wants none:
+    a cluster without GPUs knows no such resource."""
+    if accelerator not in ("gpu", "cuda"):
+        return None
+    return devices if isinstance(devices, int) else len(devices)
+
+
 OmegaConf.register_new_resolver("folder_text", folder_text, replace=True)
+OmegaConf.register_new_resolver("gpus_wanted", gpus_wanted, replace=True)
 
 
 def swept(overrides: Sequence[Override]) -> list[str]:
@@ -86,7 +95,9 @@ class KeepLeaderboard(Callback):
         self.started, self.written = time.time(), False
         runtime = config.hydra.runtime
         folder = Path(runtime.output_dir)
-        if self.launched_by not in (0, os.getpid()):
+        if runtime.choices.launcher == "slurm":
+            slurm.listen()
+        elif self.launched_by not in (0, os.getpid()):
             stopping.listen()
             stopping.end_with_parent(self.launched_by)
         if is_done(folder) or is_stopped(config):
@@ -99,7 +110,7 @@ class KeepLeaderboard(Callback):
         told = {"choices": choices, "started": self.started, "command": self.command or command(config)}
         # Where a run goes on, what was said of its beginning stays.
         told |= {key: value for key, value in read_json(folder / STATUS).items() if key in told}
-        write_status(folder, "running", **told, diverged=False)
+        write_status(folder, "running", **told, diverged=False, job=slurm.job_id())
         self.written = True
         self.rewrite(config)
 
@@ -110,6 +121,11 @@ class KeepLeaderboard(Callback):
         said = isinstance(error, UserError | stopping.Stopped)
         line = printable(" ".join(f"{error}".split()) if said else f"{type(error).__name__}: {error}".split("\n")[0])
         log = folder / f"{config.hydra.job.name}.log"
+        if isinstance(error, stopping.Stopped) and slurm.at_time_limit():
+            with suppress(OSError):
+                write_status(folder, "running", "at its time limit: goes on when Slurm starts its job again")
+                self.rewrite(config)
+            line = slurm.requeue()  # does not come back, unless that cannot be
         with suppress(OSError):  # a full disk, a folder that is gone: what can be said is said on the console
             if self.written:
                 spent = read_json(folder / STATUS).get("seconds", 0) + time.time() - self.started

@@ -22,6 +22,7 @@ MAKERS = ("cxr.models", "torchvision.models")
 HYDRA = ("cxr.sweep", "hydra._internal.core_plugins", "hydra.experimental", "hydra_plugins")
 # What a log may be made of: logging calls any name that it is given, with any arguments.
 LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
+SHELL = ("setup", "additional_parameters")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 
@@ -83,6 +84,10 @@ def check_hydra(hydra: Mapping[str, Any]) -> None:
     ):
         if value is not None and not re.fullmatch(FOLDER_NAME, str(value)):
             raise UserError(f"{key}={shown(value)}: must be the name of a folder, without slashes")
+    typed = [text.partition("=")[0].lstrip("+") for text in hydra["overrides"]["hydra"]]
+    for name in SHELL:  # of a batch script
+        if hydra["launcher"].get(name) and f"hydra.launcher.{name}" not in typed:
+            raise UserError(f"hydra.launcher.{name}: is given to a shell, and not taken from a file; type it yourself")
     if job["env_set"]:
         raise UserError("hydra.job.env_set: options set no environment variables; set them in your shell")
     for key in hydra["sweeper"].get("params") or {}:

@@ -5,16 +5,17 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cxr import stopping
+from cxr import slurm, stopping
 from cxr.command_line import CONF, CommandLine, prepare
 from cxr.ending import fail
 from cxr.errors import UserError
@@ -97,11 +98,26 @@ def run(command: CommandLine) -> None:
     """The cell or the sweep that a person asked for."""
     if not (command.multirun and command.folder):
         cell()
-    elif command.parallel:
+    elif command.launcher == "slurm":
+        build_stores(command.cells)
+        with slurm.watched(command.folder):
+            sweep(command)
+    elif command.launcher != "basic":
         with stopping.patient(), stopping.passed_on(partial(stop_cells, command.folder)):
             sweep(command)
     else:
         sweep(command)
+
+
+def build_stores(cells: Sequence[Mapping[str, Any]]) -> None:
+    """Decode films here, once, before many jobs would wait for the first of them to do it."""
+    from cxr.cell import build_data
+
+    seen: list[tuple[Any, Any]] = []
+    for options in cells:
+        if (wanted := (options["data"], options["cache_dir"])) not in seen:
+            seen.append(wanted)
+            build_data(options)
 
 
 def stop_cells(folder: Path, number: int) -> None:
@@ -121,6 +137,10 @@ def end(command: CommandLine | None) -> NoReturn:
             close_own(command.folder, f"stopped by {name}")
             if command.multirun:
                 leaderboard.write(command.folder)
+        if jobs := slurm.running_jobs(command.folder):
+            how = f"; Slurm's jobs {', '.join(jobs)} go on in {command.folder} (scancel stops them)"
+            print(f"cxr: stopped by {name}{how}", file=sys.stderr)
+            raise SystemExit(stopping.exit_code())
         again = "" if command.named else f" with name={command.folder.name}"
         how = f"; what is done is in {command.folder}: the same command{again} goes on from there"
     print(f"cxr: stopped by {name}{how}", file=sys.stderr)

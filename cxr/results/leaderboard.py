@@ -1,11 +1,12 @@
 """The table of a sweep, made from its run folders alone, so that any process can make it at any time."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr.results.run_folder import HEADLINES, METRICS, STATUS, read_json, read_status, write_table
+from filelock import FileLock
+
+from cxr.results.run_folder import HEADLINES, LOCK, METRICS, STATUS, part_of, read_json, read_status, write_table
 
 COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
 # Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see Films.note.
@@ -56,14 +57,16 @@ def late_spread(figures: Sequence[float]) -> float | str:
 
 
 def write(sweep: Path) -> list[Row]:
-    """Rewrite leaderboard.csv and leaderboard.md of a sweep, and return their rows."""
-    rows = collect(sweep)
-    header = [*choices(rows), *COLUMNS]
-    part = sweep / f".leaderboard.{os.getpid()}"
-    write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
-    part.replace(sweep / "leaderboard.csv")
-    part.write_text(inert(as_markdown(rows)), encoding="utf-8")
-    part.replace(sweep / "leaderboard.md")
+    """Rewrite leaderboard.csv and leaderboard.md of a sweep, and return their rows. One process at a time, on whatever
+    machine: what it read before another wrote would be older than what it replaces."""
+    part = part_of(sweep / "leaderboard")
+    with FileLock(sweep / f"{LOCK}.leaderboard"):
+        rows = collect(sweep)
+        header = [*choices(rows), *COLUMNS]
+        write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
+        part.replace(sweep / "leaderboard.csv")
+        part.write_text(inert(as_markdown(rows)), encoding="utf-8")
+        part.replace(sweep / "leaderboard.md")
     return rows
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cxr import slurm
 from cxr.errors import UserError
 
 CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: of a sweep whose cells shall not begin any more
@@ -46,13 +47,18 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def write_text(path: Path, content: str) -> None:
     """Write a file in UTF-8 whole or not at all: others read it while runs go on. Bytes in a file's name that are no
     UTF-8 are written as \\udcNN, which JSON reads back as they were."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = part_of(path)
     try:
         part.write_text(content, encoding="utf-8", errors="backslashreplace")
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def part_of(path: Path) -> Path:
+    """Where this process, on whatever machine, writes a file before it takes its name."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -110,9 +116,14 @@ def write_status(folder: Path, status: str, error: str = "", **more: Any) -> Non
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What status.json says; a run that claims to be running though its process has gone is lost."""
+    """What status.json says; a run that claims to be running though its process, or its Slurm job, has gone is lost."""
     told = read_json(folder / STATUS)
-    if told.get("status") == "running" and told["host"] == socket.gethostname() and not alive(told["pid"]):
+    if told.get("status") != "running":
+        return told
+    if job := told.get("job"):  # it runs somewhere else, or waits to go on
+        if slurm.has_ended(job) and read_json(folder / STATUS) == told:  # not one that ended well while we asked
+            told |= {"status": "lost", "error": slurm.ENDED.format(job=job)}
+    elif told["host"] == socket.gethostname() and not alive(told["pid"]):
         told |= {"status": "lost", "error": "its process ended without a word"}
     return told
 
