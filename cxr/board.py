@@ -8,6 +8,8 @@ from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from cxr.distributed import rank
+
 Scalars = list[tuple[float, int, dict[str, float]]]  # time in s, step, figures by their tag
 
 
@@ -21,7 +23,7 @@ class Board(TensorBoardLogger):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False)
         self.scalars: Scalars = []
-        for path in folder.glob("events.out.tfevents.*"):
+        for path in folder.glob("events.out.tfevents.*") if rank() == 0 else ():
             path.unlink()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

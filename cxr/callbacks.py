@@ -51,7 +51,7 @@ class EpochTimer(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.films += len(batch.labels)
+        self.films += batch.of
         self.epoch_end = now(trainer) if trainer.is_last_batch else time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -97,6 +97,8 @@ class EpochLine(Callback):
         self.prefix = prefix
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         figures = {key: trainer.callback_metrics[key].item() for key in CURVES if key in trainer.callback_metrics}
         line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
         print(f"{self.prefix}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {line}", flush=True)
@@ -110,7 +112,8 @@ class SeedSteps(Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        source = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx))
+        rank = (trainer.global_rank,) if trainer.global_rank else ()  # or all would drop out the same
+        source = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, *rank))
         torch.manual_seed(int(source.generate_state(1, np.uint64)[0]))
 
 

@@ -17,7 +17,7 @@ import torchvision
 from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
 
 import cxr
-from cxr import dashboard, stopping
+from cxr import dashboard, distributed, stopping
 from cxr.allocator import keep_freed_memory
 from cxr.board import Board
 from cxr.callbacks import CURVES, EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
@@ -44,7 +44,7 @@ from cxr.results.run_folder import (
     write_status,
 )
 from cxr.scoring import calibrate, give_aways, predict, score, screen, slices
-from cxr.trainer import build_trainer
+from cxr.trainer import build_trainer, precision_of
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,10 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 # Our order of films is resumable: CXRDataModule keeps its position.
 warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is not resumable.*")
+# Every rank has the figures of all films, see Classifier.
+warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+# Lightning looks for Slurm, though nothing of it is Lightning's to do here.
+warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
 # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
 warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
 
@@ -98,19 +102,16 @@ def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: P
         log.info("%s is done already", folder)
         return
     model = build_model(config, data)
-    by_steps = config["trainer"].get("max_steps", -1) != -1
-    start = to_go_on_from(checkpoints, dict(model.hparams), by_steps)
     cell = build_cell(config, folder, data, model, shared_console)
-    write_status(folder, "running", precision=str(cell.trainer.precision))
-    if not start:
-        clear(folder)
-        data.write_tables(folder)
-    remember_films(data, checkpoints)
-    check_room(checkpoints, model)
-    dashboard.show_films(cell.trainer.logger, data)
+    # Of several ranks, one looks what is there and writes.
+    start = distributed.agree(prepare(cell, config, folder) if distributed.rank() == 0 else None)
     with stopping.patient():
         stopping.stop_if_asked()
-        fit(cell, start[0] if start else None, config)
+        fit(cell, start, config)
+        rank = distributed.rank()
+        distributed.leave()
+        if rank:
+            return
         # Without validation films there is nothing to choose an epoch by: the last one counts.
         chosen = checkpoints / (BEST if cell.has_val else LAST)
         if not chosen.exists():
@@ -118,6 +119,21 @@ def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: P
         step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
         test_cell(cell, load_classifier(chosen), step, config, choices, folder)
     (checkpoints / BEFORE).unlink(missing_ok=True)  # nobody goes on from it any more
+
+
+def prepare(cell: Cell, config: Mapping[str, Any], folder: Path) -> Path | None:
+    """Write what a run folder has from the beginning; the checkpoint to go on from, or None."""
+    checkpoints = folder / CHECKPOINTS
+    by_steps = config["trainer"].get("max_steps", -1) != -1
+    start = to_go_on_from(checkpoints, dict(cell.model.hparams), by_steps)
+    write_status(folder, "running", precision=str(cell.trainer.precision))
+    if not start:
+        clear(folder)
+        cell.data.write_tables(folder)
+    remember_films(cell.data, checkpoints)
+    check_room(checkpoints, cell.model)
+    dashboard.show_films(cell.trainer.logger, cell.data)
+    return start[0] if start else None
 
 
 def fit(cell: Cell, start: Path | None, config: Mapping[str, Any]) -> None:
@@ -218,7 +234,8 @@ def build_cell(
     has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
     if options["precision"] == "auto":  # where it was measured when the run began, it may not change on the way
-        options = {**options, "precision": read_json(folder / STATUS).get("precision", "auto")}
+        precision = read_json(folder / STATUS).get("precision", "auto")
+        options = {**options, "precision": distributed.agree(precision_of({**options, "precision": precision}))}
     console = (
         EpochLine(f"{folder.name}: " if shared_console else "")
         if shared_console or not sys.stderr.isatty()

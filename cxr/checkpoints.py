@@ -19,6 +19,7 @@ from cxr import stopping
 from cxr.board import Board
 from cxr.callbacks import StopDiverged
 from cxr.data.datamodule import CXRDataModule
+from cxr.distributed import asked_or_due
 from cxr.errors import UserError
 from cxr.results.run_folder import CHECKPOINTS, MEND, METRICS, PREDICTIONS
 
@@ -74,9 +75,10 @@ class Checkpoints(Checkpoint):
         # Between two steps of the optimizer, and not where a validation is due: it would be left out on the way back.
         if done % trainer.accumulate_grad_batches or (trainer.val_check_batch and done % trainer.val_check_batch == 0):
             return
-        if stopping.asked() or time.monotonic() - self.written > self.STEP_SECONDS:
+        asked, due = asked_or_due(time.monotonic() - self.written > self.STEP_SECONDS)
+        if asked or due:
             self.write(trainer, (trainer.current_epoch, done))
-            stopping.stop_if_asked()
+        stopping.stop_if_asked(asked)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.finished = (
@@ -84,9 +86,10 @@ class Checkpoints(Checkpoint):
             or trainer.current_epoch + 1 == trainer.max_epochs
             or trainer.global_step == trainer.max_steps
         )
-        if self.finished or stopping.asked() or time.monotonic() - self.written >= self.EPOCH_SECONDS:
+        asked, due = asked_or_due(time.monotonic() - self.written >= self.EPOCH_SECONDS)
+        if self.finished or asked or due:
             self.write(trainer, (trainer.current_epoch + 1, 0))
-        stopping.stop_if_asked()
+        stopping.stop_if_asked(asked)
 
     def write(self, trainer: pl.Trainer, position: tuple[int, int]) -> None:
         """Write last.ckpt, from which training goes on at `position`: an epoch, and batches of it that are done."""

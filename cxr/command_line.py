@@ -24,8 +24,9 @@ from cxr.data.sources import check_screened, read_folder
 from cxr.data.split import group_films, split_films
 from cxr.ending import answering
 from cxr.errors import UserError
-from cxr.options import check_name, check_values, flatten
+from cxr.options import check_devices, check_name, check_values, flatten
 from cxr.overrides import expand, parse, quote, quote_path
+from cxr.ranks import meeting_point, node
 from cxr.results.run_folder import explained
 from cxr.resume import check_options, occupy
 from cxr.sweep import cell_folder, swept
@@ -50,6 +51,7 @@ class CommandLine:
     launcher: str = "basic"
     cells: Sequence[Mapping[str, Any]] = ()  # the options of each
     named: bool = False  # its folder stands on it, so that the same words mean the same folder
+    follows: bool = False  # this is not the first of the machines that a run trains on
     held: ExitStack = field(default_factory=ExitStack)  # close it, and others may work in the folder
 
 
@@ -88,18 +90,24 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     names = [cell.hydra.sweep.subdir if args.multirun else "." for cell in cells]
     check_distinct(names)
     named = any(o.key_or_group in ("name", "hydra.run.dir", "hydra.sweep.dir") for o in overrides)
-    held = occupy(folder, args.multirun, named and cells[0].resume == "auto")
+    trainer, launcher = plain(cells[0])["trainer"], cells[0].hydra.runtime.choices.launcher
+    if launcher != "slurm" and trainer.get("num_nodes", 1) > 1:
+        meeting_point(trainer)
+        if not named:
+            raise UserError("trainer.num_nodes: needs name=NAME, or each machine would have a folder of its own")
+    follows = node(trainer) > 0
+    held = ExitStack() if follows else occupy(folder, args.multirun, named and cells[0].resume == "auto")
     try:
-        check_options(folder, dict(zip(names, map(plain, cells), strict=True)), swept(overrides))
+        if not follows:
+            check_options(folder, dict(zip(names, map(plain, cells), strict=True)), swept(overrides))
     except UserError:
         held.close()
         raise
     # The folder holds the time of day: Hydra is told ours, so that both mean the same.
     words = [word for word in words if not word.startswith(f"hydra.{kind}.dir=")]
     words += [*fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"]
-    launcher = cells[0].hydra.runtime.choices.launcher
     options = [plain(cell) for cell in cells]
-    return CommandLine(words, args.multirun, folder, cells[0].report.lang, launcher, options, named, held)
+    return CommandLine(words, args.multirun, folder, cells[0].report.lang, launcher, options, named, follows, held)
 
 
 def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]]]:
@@ -215,7 +223,10 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> Dict
             check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), known, owners(o, groups))
         config = compose(config_name, list(texts), return_hydra_config=True)
         check_code(config)
-        check_values(plain(config))
+        options = plain(config)
+        check_values(options)
+        if "devices" in options.get("trainer", {}):
+            check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from error
     return config

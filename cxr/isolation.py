@@ -2,34 +2,46 @@
 
 import faulthandler
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 
 from cxr import stopping
 from cxr.errors import UserError
+from cxr.ranks import environments, ranks
 from cxr.results.run_folder import is_done, write_status
+
+GRACE = 5  # seconds
+
+
+class Worker(NamedTuple):
+    """A process that works on a cell, and what it answers with."""
+
+    process: Any
+    answer: Connection
 
 
 def train_isolated(
     job_logging: Mapping[str, Any], config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared: bool
 ) -> None:
-    """train_cell() with the same arguments in a process of its own, which is asked to stop whenever this one is.
+    """train_cell() with the same arguments in a process of its own, or one a device, which are asked to stop whenever
+    this one is.
 
     Args:
         job_logging: Hydra's options of that name.
 
     Raises:
-        UserError: the process died.
+        UserError: a process died.
         Exception: whatever train_cell() raised, with its traceback as a note.
     """
     # On Linux a server imports once what takes long, and forks each cell from there, where nothing has run yet.
@@ -37,22 +49,55 @@ def train_isolated(
     multiprocessing.set_start_method(method, force=True)  # a child is told the default, and would not know joblib's
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["cxr.cell"])
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(theirs, job_logging, config, choices, folder, shared))
+    workers = []
     with stopping.patient():
-        child.start()
-        theirs.close()
-        with stopping.passed_on(partial(stopping.send, child.pid)):
+        for environment in environments(config["trainer"]) if ranks(config["trainer"]) > 1 else [{}]:
+            ours, theirs = context.Pipe(duplex=False)
+            child = context.Process(
+                target=_child, args=(theirs, environment, job_logging, config, choices, folder, shared)
+            )
+            child.start()
+            theirs.close()
+            workers.append(Worker(child, ours))
+        with stopping.passed_on(partial(tell, workers)):
+            errors = answers(workers)
+    if errors:
+        stopping.stop_if_asked()  # a signal may have come before a child could listen
+        raise first_cause(errors)
+
+
+def tell(workers: Sequence[Worker], number: int) -> None:
+    """Send a signal to the processes of a cell."""
+    for worker in workers:
+        stopping.send(worker.process.pid, number)
+
+
+def answers(workers: Sequence[Worker]) -> list[BaseException]:
+    """Wait for the processes of a cell, and return what they raised, in their order. Once one of them has failed, the
+    others, which may wait for it for ever, have a moment to say what they know."""
+    found: dict[Worker, BaseException | None] = {}
+    waiting, patience = list(workers), None
+    while waiting and (ready := wait([worker.answer for worker in waiting], patience)):
+        for worker in [w for w in waiting if w.answer in ready]:
+            waiting.remove(worker)
             try:
-                error = pickle.loads(ours.recv_bytes())
+                found[worker] = pickle.loads(worker.answer.recv_bytes())
+                worker.process.join()
             except EOFError:
-                error = None
-            child.join()
-    if error:
-        raise error
-    if child.exitcode:
-        stopping.stop_if_asked()  # the signal came before the child could listen
-        raise UserError(how_it_died(child.exitcode))
+                worker.process.join()
+                code = worker.process.exitcode
+                found[worker] = UserError(how_it_died(code)) if code else None
+            if found[worker]:
+                patience = GRACE
+    for worker in waiting:
+        worker.process.kill()
+        worker.process.join()
+    return [error for worker in workers if (error := found.get(worker))]
+
+
+def first_cause(errors: Sequence[BaseException]) -> BaseException:
+    """Of what the processes of a cell raised, what the others follow from: they only lost a partner."""
+    return next((error for error in errors if isinstance(error, UserError | stopping.Stopped)), errors[0])
 
 
 def how_it_died(code: int) -> str:
@@ -67,24 +112,31 @@ def how_it_died(code: int) -> str:
 
 def _child(
     answer: Connection,
+    environment: Mapping[str, str],
     job_logging: Mapping[str, Any],
     config: Mapping[str, Any],
     choices: Mapping[str, Any],
     folder: Path,
     shared: bool,
 ) -> None:
-    """Train, and send what that raised, or None. status.json gets this process's number, train.log its last words."""
+    """Train, as one of several ranks where the environment says so, and send what that raised, or None. status.json
+    gets this process's number, train.log its last words."""
     multiprocessing.set_start_method(None, force=True)  # for workers of this process's own
     stopping.listen()
     stopping.end_after(multiprocessing.parent_process().join)  # who asked for it, not the server that forked it
-    configure_log(OmegaConf.create(dict(job_logging)))
+    os.environ.update(environment)
+    if environment.get("RANK", "0") == "0":  # what all ranks do, one says
+        configure_log(OmegaConf.create(dict(job_logging)))
     with (folder / "train.log").open("a") as log:
         faulthandler.enable(log)
         try:
-            if not is_done(folder):
+            if environment.get("RANK", "0") == "0" and not is_done(folder):
                 write_status(folder, "running")
+            from cxr import distributed
             from cxr.cell import train_cell
 
+            if environment:
+                distributed.join(config["trainer"])
             train_cell(config, choices, folder, shared)
             error = None
         except (Exception, KeyboardInterrupt, SystemExit) as raised:

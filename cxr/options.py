@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import UserError
+from cxr.ranks import ranks
 
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
@@ -104,9 +105,13 @@ RULES = {
     "trainer.max_epochs": whole(1),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": Rule(
-        "1, or [N] for the GPU of that number",
-        lambda v: (is_whole(v, 1) and v == 1) or (isinstance(v, list) and len(v) == 1),
+        "a whole number from 1, or a list of numbers of GPUs",
+        lambda v: (
+            is_whole(v, 1) or (isinstance(v, list) and 0 < len(v) == len({*v}) and all(is_whole(n, 0) for n in v))
+        ),
     ),
+    "trainer.num_nodes": whole(1),
+    "trainer.strategy": one_of("auto", "ddp"),
     "trainer.precision": one_of(*PRECISIONS),
     "ckpt": Rule(
         "a checkpoint, such as RUN/checkpoints/best.ckpt", lambda v: v != "" and Path(v).expanduser().is_file()
@@ -136,6 +141,24 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is missing: give {key}={rule.allowed if rule else 'VALUE'}")
         if rule and not rule.holds(value):
             raise UserError(f"{key}={'null' if value is None else value}: must be {rule.allowed}")
+
+
+def check_devices(trainer: Mapping[str, Any], batch_size: int, training: bool) -> None:
+    """Raise UserError for several devices that cannot share a batch, or in a command that works on one."""
+    number = ranks(trainer)
+    if number == 1:
+        return
+    if not training:
+        raise UserError(
+            "trainer.devices: only training works on several devices; use 1, or [N] for one GPU by its number"
+        )
+    if trainer.get("strategy") != "ddp":
+        raise UserError(f"trainer.devices={trainer['devices']}: several devices for one run need trainer=ddp")
+    if batch_size % number or batch_size < 4 * number:
+        raise UserError(
+            f"data.batch_size={batch_size}: is for all {number} devices (trainer.devices × num_nodes) together: "
+            "use a multiple of that, at least four films for each"
+        )
 
 
 def check_name(key: str, value: str, added: bool, known: Collection[str], owners: Sequence[str]) -> None:

@@ -39,7 +39,10 @@ def predict(
     Raises:
         Diverged: it says nothing: training left the finite numbers.
     """
-    kept = {key: options[key] for key in ("accelerator", "devices", "precision")}
+    kept = {key: options[key] for key in ("accelerator", "precision")}
+    # One device, also where several trained: then no film is counted twice, and none is missing.
+    gpus = options["devices"] if isinstance(options["devices"], list) else None
+    kept["devices"] = gpus[:1] if gpus else 1
     trainer = build_trainer(
         kept, data.cache, False, [timer, StopWhenAsked()]
     )  # None would be a logger of Lightning's own

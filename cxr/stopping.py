@@ -66,15 +66,16 @@ def listening() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stop_if_asked() -> None:
-    """Raise Stopped where this process was asked to stop."""
-    if _Asked.signal:
-        raise stopped()
+def stop_if_asked(number: int = 0) -> None:
+    """Raise Stopped where this process was asked to stop, or another that works on the same run, by a signal of this
+    number."""
+    if _Asked.signal or number:
+        raise stopped(number)
 
 
-def stopped() -> Stopped:
-    """What to raise, in the process that was asked to stop."""
-    return Stopped(f"stopped by {asked_by()}")
+def stopped(number: int = 0) -> Stopped:
+    """What to raise, in the process that was asked to stop or one that works with it."""
+    return Stopped(f"stopped by {signal.Signals(_Asked.signal or number).name}")
 
 
 def asked_by() -> str:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from cxr import slurm, stopping
 from cxr.errors import Diverged, UserError, printable
 from cxr.overrides import PATHS
+from cxr.ranks import node
 from cxr.results import leaderboard
 from cxr.results.run_folder import STATUS, STOP, is_done, keep_traceback, read_json, write_status
 
@@ -100,7 +101,7 @@ class KeepLeaderboard(Callback):
         elif self.launched_by not in (0, os.getpid()):
             stopping.listen()
             stopping.end_with_parent(self.launched_by)
-        if is_done(folder) or is_stopped(config):
+        if is_done(folder) or is_stopped(config) or node(config.trainer):
             return
         choices = {"model": runtime.choices.model, "aug": runtime.choices.aug, "seed": config.seed}
         for option in self.swept:
@@ -121,7 +122,7 @@ class KeepLeaderboard(Callback):
         said = isinstance(error, UserError | stopping.Stopped)
         line = printable(" ".join(f"{error}".split()) if said else f"{type(error).__name__}: {error}".split("\n")[0])
         log = folder / f"{config.hydra.job.name}.log"
-        if isinstance(error, stopping.Stopped) and slurm.at_time_limit():
+        if isinstance(error, stopping.Stopped) and slurm.at_time_limit() and not node(config.trainer):
             with suppress(OSError):
                 write_status(folder, "running", "at its time limit: goes on when Slurm starts its job again")
                 self.rewrite(config)

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,7 @@ from cxr.command_line import CONF, CommandLine, prepare
 from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.isolation import train_isolated
+from cxr.ranks import node, ranks
 from cxr.results import leaderboard
 from cxr.results.run_folder import (
     CONFIG,
@@ -48,16 +50,18 @@ def cell(config: DictConfig) -> float | None:
     if is_stopped(hydra_config):
         raise stopping.Stopped("the sweep was asked to stop")
     folder = Path(hydra_config.hydra.runtime.output_dir)
+    if follower := node(config.trainer) > 0:
+        wait_for(folder / STATUS)
     if not (folder / STATUS).exists():  # of what goes wrong in a callback, Hydra only warns
         raise UserError(f"{folder / STATUS}: could not be written; {MEND}")
     choices = read_json(folder / STATUS)["choices"]
     options = OmegaConf.to_container(config, resolve=True)
-    if not is_done(folder):
+    if not (follower or is_done(folder)):
         with explained(folder):
             write_text(folder / CONFIG, OmegaConf.to_yaml({"choices": choices, **options}))
     arguments = options, choices, folder, hydra_config.hydra.runtime.choices.launcher != "basic"
     try:
-        if options["isolate"]:
+        if options["isolate"] or ranks(options["trainer"]) > 1:
             train_isolated(OmegaConf.to_container(hydra_config.hydra.job_logging, resolve=True), *arguments)
         else:
             from cxr.cell import train_cell
@@ -96,7 +100,7 @@ def main() -> None:
 
 def run(command: CommandLine) -> None:
     """The cell or the sweep that a person asked for."""
-    if not (command.multirun and command.folder):
+    if not (command.multirun and command.folder) or command.follows:
         cell()
     elif command.launcher == "slurm":
         build_stores(command.cells)
@@ -107,6 +111,14 @@ def run(command: CommandLine) -> None:
             sweep(command)
     else:
         sweep(command)
+
+
+def wait_for(path: Path, seconds: float = 300) -> None:
+    """Give the first machine of a run the time to begin it."""
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        stopping.stop_if_asked()
+        time.sleep(0.2)
 
 
 def build_stores(cells: Sequence[Mapping[str, Any]]) -> None:

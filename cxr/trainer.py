@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cxr.checkpoints import DurableCheckpointIO
@@ -19,16 +20,15 @@ CLEARLY = 1.3  # times as fast: casts take some of it, and no noise may decide
 
 def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbacks: list[Callback]) -> pl.Trainer:
     """Lightning's Trainer with the options `trainer.*`, silent but for what the callbacks say."""
-    options = dict(options)
-    if options["precision"] == "auto":
-        options["precision"] = best_precision(options["accelerator"])
     try:
         return pl.Trainer(
-            **options,
+            **{**options, "precision": precision_of(options)},
             default_root_dir=folder,
             logger=logger,
             callbacks=callbacks,
-            plugins=[DurableCheckpointIO()],
+            # Its own signals for Slurm, and its own way of starting processes, are not ours.
+            plugins=[DurableCheckpointIO(), LightningEnvironment()],
+            use_distributed_sampler=False,  # Batches has each rank's part
             enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             enable_model_summary=False,
@@ -36,6 +36,11 @@ def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbac
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer.*: Lightning refuses these options: {' '.join(str(error).split())}") from error
+
+
+def precision_of(options: Mapping[str, Any]) -> Any:
+    """`trainer.precision`, where it is auto the best one."""
+    return best_precision(options["accelerator"]) if options["precision"] == "auto" else options["precision"]
 
 
 def best_precision(accelerator: str) -> str:

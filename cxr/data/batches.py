@@ -1,6 +1,6 @@
 """Batches as one index into an array, in an order that a seed gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +13,19 @@ from cxr.data.store import Store
 
 class Batch(NamedTuple):
     """What a step gets: films (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of
-    the table of films (B,), both int64."""
+    the table of films (B,), both int64; `of`: films of this batch on all devices together."""
 
     films: Tensor
     labels: Tensor
     index: Tensor
+    of: int
+
+
+class Drawn(NamedTuple):
+    """The part of a batch that a process gets, positions (B,) in a set of films; and `of` how many films it is."""
+
+    positions: np.ndarray
+    of: int
 
 
 class StoredFilms(Dataset):
@@ -35,12 +43,13 @@ class StoredFilms(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        rows = self.rows[np.asarray(positions)]
+    def __getitems__(self, drawn: Drawn) -> Batch:
+        positions, of = drawn
+        rows = self.rows[positions]
         # Not blocking: else the host would wait for the device to finish all earlier steps.
         index = torch.from_numpy(rows).to(self.labels.device, non_blocking=True)
         films = torch.from_numpy(self.films[rows])[:, None] if isinstance(self.films, Store) else self.films[index]
-        return Batch(films, self.labels[index], index)
+        return Batch(films, self.labels[index], index, of)
 
 
 class SeededOrder(Sampler[int]):
@@ -49,11 +58,11 @@ class SeededOrder(Sampler[int]):
     Args:
         length: how many films there are.
         seed: of the shuffle.
-        epoch, done: where a run goes on that was stopped: the epoch, and films of it that it has had.
+        epoch: the first one.
     """
 
-    def __init__(self, length: int, seed: int, epoch: int = 0, done: int = 0) -> None:
-        self.length, self.seed, self.epoch, self.done = length, seed, epoch, {epoch: done}
+    def __init__(self, length: int, seed: int, epoch: int = 0) -> None:
+        self.length, self.seed, self.epoch = length, seed, epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -62,8 +71,60 @@ class SeededOrder(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter(order[self.done.get(self.epoch, 0) :].tolist())
+        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist())
+
+
+class Batches(Sampler[Drawn]):
+    """Cuts an order of films into batches, and each batch into as many parts as there are ranks.
+
+    A batch is that of all ranks together: however many train, an epoch has the same steps, on the same films.
+
+    Args:
+        order: of positions in a set of films. Lightning tells what has the name `sampler` the epoch.
+        size: films a batch.
+        training: batch normalisation cannot train on one film, so a batch that would leave a rank fewer than two shares
+            the films of the one before; of one rank, a last batch of one film is left out.
+        rank, ranks: of which process these are the parts, and how many there are.
+        position: where a run goes on that was stopped: an epoch, and batches of it that it has had.
+    """
+
+    def __init__(
+        self,
+        order: Sampler[int] | range,
+        size: int,
+        training: bool,
+        rank: int = 0,
+        ranks: int = 1,
+        position: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.sampler, self.rank, self.ranks = order, rank, ranks
+        self.position = position
+        self.ends = batch_ends(len(order), size, ranks if training else 0)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[Drawn]:
+        order = np.fromiter(self.sampler, dtype=np.int64, count=len(self.sampler))
+        epoch, done = self.position
+        begun = done if getattr(self.sampler, "epoch", None) == epoch else 0
+        for start, end in zip([0, *self.ends][begun:], self.ends[begun:], strict=False):
+            part = order[start:end][self.rank :: self.ranks]
+            if len(part):  # a last batch may have fewer films than there are ranks, where no rank waits for another
+                yield Drawn(part, end - start)
+
+
+def batch_ends(films: int, size: int, training_ranks: int) -> list[int]:
+    """Where the batches of an epoch end, see Batches; training_ranks is 0 where nothing is trained."""
+    ends = [*range(size, films, size), films]
+    if not training_ranks or len(ends) == 1:
+        return ends if films else []
+    before, left = ([0, *ends][-3], films - ends[-2])
+    if training_ranks == 1:
+        return ends[:-1] if left == 1 and size > 1 else ends
+    if left == 1:  # which one rank would leave out, with the same number of steps
+        return [*ends[:-2], films]
+    return [*ends[:-2], (before + films) // 2, films] if left < 2 * training_ranks else ends
 
 
 def as_it_is(batch: Batch) -> Batch:

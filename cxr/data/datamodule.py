@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 from cxr.data.audit import VERSION as AUDIT_VERSION
 from cxr.data.audit import audit, known_copies
 from cxr.data.augment import Augment, warp
-from cxr.data.batches import Batch, SeededOrder, StoredFilms, as_it_is, copy_films, to_unit
+from cxr.data.batches import Batch, Batches, SeededOrder, StoredFilms, as_it_is, copy_films, to_unit
 from cxr.data.cache import built, fingerprint
 from cxr.data.hiding import hide
 from cxr.data.sources import Films, read_films
 from cxr.data.split import group_films, split_films
 from cxr.data.store import Store, open_store
+from cxr.distributed import rank, ranks
 from cxr.errors import UserError, printable
 from cxr.results.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS, as_text, read_json, write_json, write_table
 
@@ -135,7 +136,7 @@ class CXRDataModule(pl.LightningDataModule):
         return np.flatnonzero(self.split == split)
 
     def loader(self, split: str) -> DataLoader:
-        rows, batch_size = self.rows(split), self.data["batch_size"]
+        rows = self.rows(split)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         films = self.place_films(device)
         labels = torch.from_numpy(self.films.label)
@@ -145,14 +146,10 @@ class CXRDataModule(pl.LightningDataModule):
         if workers == "auto":
             workers = min(4, os.cpu_count() or 1) if travel else 0
         training = split == "train"
+        order = SeededOrder(len(rows), self.seed, self.position[0]) if training else range(len(rows))
         return DataLoader(
             StoredFilms(films, labels if isinstance(films, Store) else labels.to(films.device), rows),
-            batch_size=batch_size,
-            sampler=SeededOrder(len(rows), self.seed, self.position[0], self.position[1] * batch_size)
-            if training
-            else None,
-            # Batch normalisation cannot train on a batch of one film.
-            drop_last=training and len(rows) % batch_size == 1 and len(rows) > 1,
+            batch_sampler=Batches(order, self.data["batch_size"], training, rank(), ranks(), self.position),
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=as_it_is,

@@ -11,6 +11,7 @@ from hydra.errors import InstantiationException
 from torch import Tensor
 from torch.nn import functional as F
 
+from cxr import distributed
 from cxr.data.batches import Batch
 from cxr.errors import Diverged, UserError
 from cxr.results.calibration import fit_temperature
@@ -65,11 +66,12 @@ class Classifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Checkpoints of earlier versions know no temperature.
         checkpoint["state_dict"].setdefault("temperature", torch.ones(()))
-        self.trained = [tuple(tensors) for tensors in checkpoint.get("trained", ())]
+        # What all ranks had done is one's to count.
+        self.trained = [tuple(tensors) for tensors in checkpoint.get("trained", ())] if distributed.rank() == 0 else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "optimizer_states" in checkpoint:  # one to go on from, perhaps in the middle of an epoch
-            checkpoint["trained"] = self.trained
+            checkpoint["trained"] = distributed.gather(self.trained)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.films)
@@ -77,7 +79,10 @@ class Classifier(pl.LightningModule):
         self.trained.append((loss.detach(), logits.detach().argmax(1), batch.labels))
         if self.trainer.is_last_batch:  # here, where Lightning's bar and every callback see it in time
             self.log_training(self.global_step)
-        return loss
+        if self.trainer.world_size == 1:
+            return loss
+        # Gradients are averaged over ranks, whose parts of a batch may differ by a film.
+        return loss * (len(batch.labels) * self.trainer.world_size / batch.of)
 
     def on_train_epoch_end(self) -> None:
         if self.trained:  # the epoch was cut short, by max_steps or a callback
@@ -85,7 +90,7 @@ class Classifier(pl.LightningModule):
 
     def log_training(self, step: int) -> None:
         """Loss and metrics over the films of an epoch, whose last step of the optimizer is `step`."""
-        steps = ([tensor.to(self.device) for tensor in step] for step in self.trained)
+        steps = ([tensor.to(self.device) for tensor in step] for step in distributed.gather(self.trained))
         losses, said, labels = zip(*steps, strict=True)
         self.trained = []
         films = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
@@ -112,6 +117,7 @@ class Classifier(pl.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
+        self.evaluated = distributed.gather(self.evaluated)
         _, labels, logits = self.evaluation()
         if not logits.isfinite().all():  # the last step left finite weights, and nothing finite can be said with them
             raise Diverged(
@@ -129,9 +135,10 @@ class Classifier(pl.LightningModule):
             self.log(f"val_f1/{name}", value)
 
     def evaluation(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of the table (N,), labels (N,) and logits (N, C) of the last evaluation."""
-        index, labels, logits = (torch.cat(column) for column in zip(*self.evaluated, strict=True))
-        return index, labels, logits
+        """Rows of the table (N,), labels (N,) and logits (N, C) of the last evaluation, in the order of the rows."""
+        index, labels, logits = (torch.cat(column).to(self.device) for column in zip(*self.evaluated, strict=True))
+        order = index.argsort()  # ranks had parts of each batch
+        return index[order], labels[order], logits[order]
 
     def evaluate(self) -> dict[str, Tensor]:
         """All metrics of the last evaluation."""

@@ -14,10 +14,13 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+# Ranks that train together count the films of all by themselves, see Classifier: torchmetrics would count them again.
+ALONE: dict[str, Any] = {"validate_args": False, "sync_on_compute": False}  # validation would sync with the host
+
 
 def training_metrics(n_classes: int) -> MetricCollection:
     """Accuracy and macro F1, cheap enough for every training step."""
-    options: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}  # validation would sync with the host
+    options = {"num_classes": n_classes, **ALONE}
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(**options, average="micro"),
@@ -31,7 +34,7 @@ def evaluation_metrics(n_classes: int) -> MetricCollection:
 
     AUROC is one-vs-rest.
     """
-    options: dict[str, Any] = {"num_classes": n_classes, "validate_args": False}
+    options = {"num_classes": n_classes, **ALONE}
     metrics: dict[str, Metric] = {
         "accuracy": MulticlassAccuracy(**options, average="micro"),
         "auroc_macro": MulticlassAUROC(**options, average="macro"),

@@ -133,7 +133,7 @@ def test_one_class_is_no_task(build, tmp_path, film):
 def test_what_is_hidden_is_hidden_from_the_network_alone(build, drawn):
     module = build(drawn)
     module.trainer = SimpleNamespace(training=False)
-    batch = Batch(torch.from_numpy(module.store[:4])[:, None], torch.zeros(4), torch.arange(4))
+    batch = Batch(torch.from_numpy(module.store[:4])[:, None], torch.zeros(4), torch.arange(4), 4)
     module.hidden = "lungs"
     seen = module.on_after_batch_transfer(batch, 0).films
     assert (seen[:, :, 16, 16] == 0).all() and (seen[:, :, 0] == batch.films[:, :, 0] / 255).all()
