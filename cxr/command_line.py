@@ -31,6 +31,7 @@ from cxr.results.run_folder import explained
 from cxr.resume import check_options, occupy
 from cxr.sweep import cell_folder, swept
 from cxr.targets import check_hydra, check_names
+from cxr.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -227,6 +228,8 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> Dict
         check_values(options)
         if "devices" in options.get("trainer", {}):
             check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
+        if options.get("model", {}).get("_target_") == TARGET:
+            check_timm(options["model"])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from error
     return config

@@ -87,6 +87,7 @@ RULES = {
         "a list of whole numbers from 1", lambda v: isinstance(v, list) and bool(v) and all(is_whole(w, 1) for w in v)
     ),
     "model.hidden": whole(1),
+    "model.name": Rule("a network of timm, such as convnext_tiny", lambda v: isinstance(v, str) and v != ""),
     "model.weights": Rule(
         "null, imagenet or the path of a file of weights",
         lambda v: v in (None, "imagenet") or (isinstance(v, str) and Path(v).expanduser().is_file()),

@@ -28,7 +28,10 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("model=vgg", "model=vgg: unknown; choose cnn or resnet18"),
+        (
+            "model=vgg",
+            "model=vgg: unknown; choose cnn or densenet121 or efficientnet_b0 or resnet18 or",
+        ),
         ("model=null", "model=null: unknown"),
         ("experiment=best", "experiment=best: unknown; choose capstone2022 or quick or tuned"),
         ("aug=true", "aug=true: unknown; choose off or on"),
@@ -46,7 +49,8 @@ def elsewhere(tmp_path, monkeypatch):
         ("trainer.precision=8", "trainer.precision=8: must be auto"),
         ("model.widths=[8,x]", "model.widths=[8, 'x']: must be a list"),
         ("model=resnet18 model.weights=/no/such", "model.weights=/no/such: must be null, imagenet or the path"),
-        ("model.weights=imagenet", "only with model=resnet18"),
+        ("model.weights=imagenet", "only with model=densenet121 or model=efficientnet_b0 or"),
+        ("model=timm", "model.name is missing: give model.name=a network of timm, such as convnext_tiny"),
         ("data=folder", "data.root is missing"),
         ("data=folder data.root=/no/such", "data.root=/no/such: no such folder"),
         ("data=folder data.root=.", "no films found"),
@@ -111,7 +115,7 @@ def test_every_choice_in_conf_composes_to_allowed_values():
     assert len(choices) == len(list(CONF.glob("*/*.yaml")))
     for number, choice in enumerate(choices):
         more = [] if choice.startswith("experiment") else ["experiment=tuned"]
-        root = ["data.root=x"] if choice == "data=folder" else []
+        root = {"data=folder": ["data.root=x"], "model=timm": ["model.name=resnet18"]}.get(choice, [])
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [choice, *more, *root, f"name=n{number}"])
         for key, value in flatten(config):
@@ -249,7 +253,7 @@ def test_own_yaml_in_a_config_dir(tmp_path):
     )
     words = ["--config-dir", str(tmp_path / "conf"), "model=mine", "model.own=2"]
     assert "model.own=2" in prepare(words, "config").argv
-    with pytest.raises(UserError, match="choose cnn or mine or resnet18"):
+    with pytest.raises(UserError, match="choose cnn or densenet121 or efficientnet_b0 or mine or"):
         prepare([*words[:2], "model=other"], "config")
 
 

@@ -18,7 +18,7 @@ from cxr import evaluate, predict, train
 from cxr.command_line import prepare
 from cxr.data.decode import BadFilm, decode
 from cxr.errors import UserError
-from cxr.models import resnet
+from cxr.models import resnet, weights
 from cxr.models.classifier import build, load_classifier
 from cxr.results import leaderboard, model_card, report
 from cxr.results.run_folder import read_table, write_table
@@ -192,7 +192,7 @@ def test_a_checkpoint_reads_no_other_file(altered, monkeypatch, tmp_path):
     kept["state_dict"] = {k: v for k, v in kept["state_dict"].items() if not k.startswith("net.")}
     kept["state_dict"] |= {f"net.{k}": v for k, v in net.state_dict().items()}
     torch.save(kept, path)
-    monkeypatch.setattr(resnet, "read_weights", None)
+    monkeypatch.setattr(weights, "download", None)
     assert torch.equal(load_classifier(path).net.conv1.weight, net.conv1.weight)
 
 

@@ -18,7 +18,6 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -26,6 +25,7 @@ from cxr.allocator import keep_freed_memory
 from cxr.benchmarks.repeated import repeat_films
 from cxr.cell import Cell, build_cell, build_data, build_model, device_name
 from cxr.models.classifier import Classifier, best_device
+from cxr.models.cost import count_flops
 from cxr.trainer import best_precision
 
 Spec = dict[str, Any]
@@ -103,9 +103,7 @@ def alone(spec: Spec) -> dict[str, Any]:
     watch.end_epoch()
     found = watch.result() | gpu_memory()
     if not config["compile"]:  # what is compiled cannot be counted
-        with FlopCounterMode(display=False) as counter:
-            step()
-        found["gflop_per_s"] = counter.get_total_flops() / batch * found["images_per_s"] / 1e9
+        found["gflop_per_s"] = count_flops(step) / batch * found["images_per_s"] / 1e9
     products = {
         str(kind).removeprefix("torch."): matrix_product(kind, device) for kind in (torch.float32, dtype) if kind
     }
