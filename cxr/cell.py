@@ -27,6 +27,7 @@ from cxr.data.external import check_unchanged, remember_films
 from cxr.data.sources import check_screened
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
+from cxr.models.cost import cost
 from cxr.results import model_card
 from cxr.results.console import report
 from cxr.results.run_folder import (
@@ -184,6 +185,7 @@ def test_cell(
     metrics = {
         "classes": list(classes),
         "n_test": len(test.labels),
+        "network": cost(best.net, config["data"]["image_size"]),
         "note": data.note,
         "test": scores["test"],
         "val": scores.get("val"),

@@ -9,8 +9,10 @@ from filelock import FileLock
 from cxr.results.run_folder import HEADLINES, LOCK, METRICS, STATUS, part_of, read_json, read_status, write_table
 
 COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
-# Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see Films.note.
-MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note")
+# Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see Films.note, and
+# what the network costs: parameters, FLOPs a film.
+COST = ("parameters", "flops")
+MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", *COST)
 WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
 
 Row = dict[str, Any]
@@ -47,6 +49,7 @@ def row_of(folder: Path) -> Row:
         "f1_macro_high": high,
         "val_f1_spread": late_spread(train.get("history", {}).get("val_f1_macro", [])),
         "note": metrics.get("note", ""),
+        **{key: metrics.get("network", {}).get(key, "") for key in COST},  # runs of earlier versions have none
     }
 
 
@@ -78,7 +81,9 @@ def choices(rows: Sequence[Row]) -> list[str]:
 def as_markdown(rows: Sequence[Row]) -> str:
     """The model × augmentation table, then a row a run."""
     columns = [*choices(rows), *(c for c in COLUMNS if c != "error" or any(row["error"] for row in rows))]
-    table = [[shown(row.get(column, "")) for column in columns] for row in rows]
+    costs = COST if any(row.get("parameters", "") != "" for row in rows) else ()
+    table = [[*(shown(row.get(c, "")) for c in columns), *(in_short(row.get(c, "")) for c in costs)] for row in rows]
+    columns += costs
     return f"# Leaderboard\n\n{grid(rows)}\n\n{markdown_table(columns, table)}\n"
 
 
@@ -164,6 +169,16 @@ def shown(value: Any) -> str:
         else str(value)
     )
     return " ".join(text.split())
+
+
+def in_short(number: int | str) -> str:
+    """A large number to three digits, such as 11.2 M or 3.46 G; "" of what is not known."""
+    if number == "":
+        return ""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if float(number) >= 0.9995 * size:
+            return f"{float(number) / size:#.3g}".rstrip(".") + unit
+    return str(number)
 
 
 def inert(text: str) -> str:

@@ -13,6 +13,7 @@ from cxr.results.console import (
     shown_interval,
     with_interval,
 )
+from cxr.results.leaderboard import in_short
 from cxr.results.run_folder import STATUS, read_json
 from cxr.results.words import render, words
 
@@ -34,7 +35,7 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
     told = {
         "name": folder.name,
         "note": metrics["note"],
-        "network": f"{config['model']['_target_'].rsplit('.', 1)[-1]}, {config['data']['image_size']} px",
+        "network": f"{network_name(config)}, {config['data']['image_size']} px, {cost(metrics['network'], w)}",
         "epochs": metrics["train"]["epochs"],
         "headlines": leaderboard.markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
         "per_class": leaderboard.markdown_table([w["class"], w["precision"], w["recall"], "F1", w["films"]], per_class),
@@ -58,3 +59,13 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
         "data_hash": audit["sha256"],
     }
     (folder / CARD).write_text(leaderboard.inert(render(CARD, config["report"]["lang"], told)), encoding="utf-8")
+
+
+def network_name(config: Mapping[str, Any]) -> str:
+    """What the network is called: timm's name for it, or that of the function or class that makes it."""
+    return config["model"].get("name") or config["model"]["_target_"].rsplit(".", 1)[-1]
+
+
+def cost(network: Mapping[str, int], w: Mapping[str, str]) -> str:
+    """Parameters, and FLOPs of the forward pass of one film."""
+    return f"{w['parameters']} {in_short(network['parameters'])}, {w['flops']} {in_short(network['flops'])}"

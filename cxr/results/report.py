@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr.results import comparison, figures, leaderboard
+from cxr.results.accuracy_cost import Point, accuracy_against_cost
 from cxr.results.console import beaten_lines, reliability_names, with_interval
 from cxr.results.run_folder import AUDIT, METRICS, SPLIT, STATUS, read_json, read_table
 from cxr.results.words import render, words
@@ -85,6 +86,7 @@ def contents(
             [run.row["run"], *(with_interval(run.metrics["test"], k) for k in ("f1_macro", "accuracy", "auroc_macro"))]
             for run in runs
         ],
+        "costs": [[run.row["run"], *costs_of(run)] for run in runs if run.row["flops"] != ""],
         "give_aways": [
             [w[rule] for rule in rules],
             *([run.row["run"], *give_away_row(run.metrics["give_aways"], rules)] for run in runs),
@@ -101,6 +103,11 @@ def contents(
         + f"\npython -m cxr.report {shlex.quote(str(folder))}",
         "data_hash": audit.get("sha256", ""),
     }
+
+
+def costs_of(run: Run) -> list[str]:
+    """Parameters, FLOPs a film; runs of earlier versions have none."""
+    return [leaderboard.in_short(run.row[key]) for key in leaderboard.COST]
 
 
 def summary_of(audit: Mapping[str, Any]) -> list[tuple[str, int, str]]:
@@ -159,7 +166,20 @@ def pictures(runs: Sequence[Run]) -> dict[str, Any]:
         "curves": png(figures.learning_curves(histories)),
         "matrices": matrices,
         "reliability": reliability,
+        "cost": cost_picture(cells),
     }
+
+
+def cost_picture(cells: Mapping[str, Sequence[Run]]) -> str:
+    """Accuracy against cost of the cells whose cost is known; "" where these do not have two different networks."""
+    found, networks = [], set()
+    for own in cells.values():
+        row = own[0].row
+        if row["flops"] != "":
+            seeds = [(run.row["f1_macro"], run.row["f1_macro_low"], run.row["f1_macro_high"]) for run in own]
+            found.append(Point(leaderboard.line_of(row), f"aug={row.get('aug', '')}", row["flops"], seeds))
+            networks.add((row.get("model"), row["parameters"]))
+    return png(accuracy_against_cost(found)) if len(networks) > 1 else ""
 
 
 def augmentation(runs: Sequence[Run]) -> str:
