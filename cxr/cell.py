@@ -218,7 +218,8 @@ def build_model(config: Mapping[str, Any], data: CXRDataModule) -> Classifier:
     """The network of a cell, its weights drawn from the seed."""
     keep_freed_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    model = Classifier(config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note)
+    told = config["model"], config["optim"], data.films.classes, config["data"]["image_size"], data.note
+    model = Classifier(*told, data.class_weights() if config["loss"]["weights"] == "balanced" else None)
     if config["compile"]:
         model.net.compile()  # in place: the names of the weights stay
     return model

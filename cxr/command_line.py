@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cxr.data.sources import check_screened, read_folder
+from cxr.data.sources import check_screened, read_local
 from cxr.data.split import group_films, split_films
 from cxr.ending import answering
 from cxr.errors import UserError
-from cxr.options import check_devices, check_name, check_values, flatten
+from cxr.options import check_name, check_together, check_values, flatten
 from cxr.overrides import expand, parse, quote, quote_path
 from cxr.ranks import meeting_point, node
 from cxr.results.run_folder import explained
@@ -37,6 +37,8 @@ CONF = Path(__file__).parents[1] / "conf"
 
 # Choices that are packages for Hydra, which the extras of the same name install.
 PLUGINS = {("launcher", "parallel"): "hydra-joblib-launcher", ("launcher", "slurm"): "hydra-submitit-launcher"}
+
+LOCAL = ("folder", "table")  # sources that can be read before anything starts
 
 Groups = Mapping[str, Sequence[str]]
 
@@ -83,7 +85,7 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
             fixed.append(f'hydra.sweep.subdir="{cell_folder(swept(overrides), list(groups))}"')
         name = args.config_name or config_name
         cells = [checked_cell(name, cell + fixed, groups) for cell in expand(overrides)]
-    check_films([cell for cell in cells if cell.data.source == "folder"])
+    check_films([cell for cell in cells if cell.data.source in LOCAL])
     if args.info or args.cfg:
         return CommandLine(words, args.multirun, None)
     kind = "sweep" if args.multirun else "run"
@@ -148,7 +150,7 @@ def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "confi
         for override in overrides:
             check_choice(override, groups, multirun)
         cells = [checked_cell(config_name, texts, groups) for texts in expand(overrides)]
-    check_films([cell for cell in cells if cell.data.source == "folder" and "split" in cell.data])
+    check_films([cell for cell in cells if cell.data.source in LOCAL and "split" in cell.data])
     return cells
 
 
@@ -226,8 +228,7 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> Dict
         check_code(config)
         options = plain(config)
         check_values(options)
-        if "devices" in options.get("trainer", {}):
-            check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
+        check_together(options)
         if options.get("model", {}).get("_target_") == TARGET:
             check_timm(options["model"])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -277,13 +278,14 @@ def option_names(config: Mapping[str, Any]) -> set[str]:
 def check_films(cells: Sequence[DictConfig]) -> None:
     """Raise UserError for a folder of films that cannot be read, split or screened as the cells ask. (What follows from
     copies among the films is known once they are decoded.)"""
-    tables = {root: read_folder(Path(root)) for root in {cell.data.root for cell in cells}}
-    groups = {root: group_films(films.patient) for root, films in tables.items()}
-    hows = ("root", "split", "split_seed", "test_fraction", "val_fraction", "on_leak")
-    for root, *how in {tuple(cell.data[key] for key in hows) for cell in cells}:
-        split_films(tables[root], groups[root], *how)
-    for root, screened in {(cell.data.root, cell.screen["class"]) for cell in cells}:
-        check_screened(screened, tables[root].classes)
+    wheres, hows = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
+    asked = {(tuple(cell.data.get(key) for key in wheres), tuple(cell.data[key] for key in hows)) for cell in cells}
+    tables = {where: read_local(dict(zip(wheres, where, strict=True))) for where, _ in asked}
+    groups = {where: group_films(films.patient) for where, films in tables.items()}
+    for where, how in asked:
+        split_films(tables[where], groups[where], *how)
+    for cell in cells:
+        check_screened(cell.screen["class"], tables[tuple(cell.data.get(key) for key in wheres)].classes)
 
 
 def check_distinct(folders: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr.data.tables import SUFFIXES as TABLES
 from cxr.errors import UserError
 from cxr.ranks import ranks
 
@@ -69,8 +70,13 @@ RULES = {
     "slurm.memory": whole(1),
     "slurm.cpus": whole(1),
     "slurm.gpus": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
-    "data.source": one_of("phantom", "folder", "kaggle"),
-    "data.root": Rule("a folder of films", lambda v: isinstance(v, str) and v != ""),
+    "data.source": one_of("phantom", "folder", "table", "kaggle"),
+    "data.root": Rule("a folder of films", lambda v: v is None or (isinstance(v, str) and v != "")),
+    "data.table": Rule(
+        "a CSV or parquet file", lambda v: Path(v).suffix.lower() in TABLES and Path(v).expanduser().is_file()
+    ),
+    "data.sampler": one_of("uniform", "balanced"),
+    "loss.weights": one_of("none", "balanced"),
     "data.image_size": whole(16),
     "data.split": one_of("pooled", "given"),
     "data.split_seed": whole(0),
@@ -142,6 +148,17 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is missing: give {key}={rule.allowed if rule else 'VALUE'}")
         if rule and not rule.holds(value):
             raise UserError(f"{key}={'null' if value is None else value}: must be {rule.allowed}")
+
+
+def check_together(options: Mapping[str, Any]) -> None:
+    """Raise UserError for options each of which is allowed, but not with the others."""
+    if "devices" in options.get("trainer", {}):
+        check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
+    if options.get("loss", {}).get("weights") == options["data"].get("sampler") == "balanced":
+        raise UserError(
+            "loss.weights=balanced data.sampler=balanced: either makes all classes count the same, both together would "
+            "make the rare ones count more; choose one"
+        )
 
 
 def check_devices(trainer: Mapping[str, Any], batch_size: int, training: bool) -> None:

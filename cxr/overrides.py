@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from cxr.errors import UserError
 
 # Their values are taken as they are typed: Hydra's grammar refuses many characters that file names have.
-PATHS = ("ckpt", "source", "out", "name", "data.root", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
+PATHS = ("ckpt", "source", "out", "name", "data.root", "data.table", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def quote_path(word: str) -> str:

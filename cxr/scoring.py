@@ -1,5 +1,6 @@
 """What a trained network is worth: scored on films that it has not seen, and against whoever does not look at lungs."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from cxr.results.intervals import exact_share, headline, intervals
 from cxr.results.metrics import as_plain, evaluation_metrics
 from cxr.results.screening import choose_threshold, operating_point, screening
 from cxr.trainer import build_trainer
+
+log = logging.getLogger(__name__)
+
+SLICES = 20  # values of a column
 
 
 class Predicted(NamedTuple):
@@ -88,14 +93,21 @@ def screen(
     return screening(name, options["sensitivity"], threshold, *points)
 
 
-def slices(data: CXRDataModule, predicted: Predicted) -> dict[str, dict[str, Any]]:
-    """Of metrics.json: accuracy on the test films of each source that a manifest names, with its exact binomial
-    interval. (Sources have few films, and few of the classes: macro F1 would mean little.)"""
-    source, right = data.films.source[predicted.index], predicted.logits.argmax(1) == predicted.labels
-    found = {}
-    for name in sorted(set(source.tolist()) - {""}):
-        hits, films = int(right[source == name].sum()), int((source == name).sum())
-        found[name] = {"films": films, "accuracy": hits / films, "ci95": {"accuracy": exact_share(hits, films)}}
+def slices(data: CXRDataModule, predicted: Predicted) -> dict[str, dict[str, dict[str, Any]]]:
+    """Of metrics.json: for each further column of a table or manifest, accuracy on the test films of each of its
+    values, with its exact binomial interval. (A slice has few films, and few of the classes: macro F1 would mean
+    little.) A column of many values, such as a date, makes no slices."""
+    right, found = predicted.logits.argmax(1) == predicted.labels, {}
+    for column, of_films in data.films.slices.items():
+        values = of_films[predicted.index]
+        names = sorted(set(values.tolist()) - {""})
+        if len(names) > SLICES:
+            log.info("no slices by %s: it has %d values, more than %d", column, len(names), SLICES)
+            continue
+        for name in names:
+            hits, films = int(right[values == name].sum()), int((values == name).sum())
+            share = {"films": films, "accuracy": hits / films, "ci95": {"accuracy": exact_share(hits, films)}}
+            found.setdefault(column, {})[name] = share
     return found
 
 

@@ -59,10 +59,11 @@ class SeededOrder(Sampler[int]):
         length: how many films there are.
         seed: of the shuffle.
         epoch: the first one.
+        labels: int64 (length,), for an order in which all classes stand equally often; None: every film once.
     """
 
-    def __init__(self, length: int, seed: int, epoch: int = 0) -> None:
-        self.length, self.seed, self.epoch = length, seed, epoch
+    def __init__(self, length: int, seed: int, epoch: int = 0, labels: np.ndarray | None = None) -> None:
+        self.length, self.seed, self.epoch, self.labels = length, seed, epoch, labels
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -71,7 +72,24 @@ class SeededOrder(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist())
+        rng = np.random.default_rng((self.seed, self.epoch))
+        return iter((rng.permutation(self.length) if self.labels is None else balanced(self.labels, rng)).tolist())
+
+
+def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An epoch in which classes stand equally often: int64 (N,), positions in `labels` (N,).
+
+    Of a class with more films than its share, a new choice in each epoch; of one with fewer, every film once before one
+    comes again.
+    """
+    classes = np.unique(labels)
+    shares = np.full(len(classes), len(labels) // len(classes))
+    shares[rng.permutation(len(classes))[: len(labels) % len(classes)]] += 1
+    drawn = []
+    for label, share in zip(classes, shares, strict=True):
+        own = np.flatnonzero(labels == label)
+        drawn.append(np.concatenate([rng.permutation(own) for _ in range(-(-share // len(own)))])[:share])
+    return rng.permutation(np.concatenate(drawn))
 
 
 class Batches(Sampler[Drawn]):

@@ -131,6 +131,12 @@ class CXRDataModule(pl.LightningDataModule):
             for s in self.split_sizes()
         }
 
+    def class_weights(self) -> list[float]:
+        """How much a film of each class counts so that all classes count the same, and a training film 1 on average:
+        n / (C n_c), as scikit-learn's "balanced" (King & Zeng 2001)."""
+        films = np.bincount(self.films.label[self.rows("train")], minlength=len(self.films.classes))
+        return (films.sum() / (len(films) * films)).tolist()
+
     def rows(self, split: str) -> np.ndarray:
         """The rows of the table that stand in a split."""
         return np.flatnonzero(self.split == split)
@@ -146,7 +152,8 @@ class CXRDataModule(pl.LightningDataModule):
         if workers == "auto":
             workers = min(4, os.cpu_count() or 1) if travel else 0
         training = split == "train"
-        order = SeededOrder(len(rows), self.seed, self.position[0]) if training else range(len(rows))
+        of_classes = self.films.label[rows] if self.data.get("sampler") == "balanced" else None
+        order = SeededOrder(len(rows), self.seed, self.position[0], of_classes) if training else range(len(rows))
         return DataLoader(
             StoredFilms(films, labels if isinstance(films, Store) else labels.to(films.device), rows),
             batch_sampler=Batches(order, self.data["batch_size"], training, rank(), ranks(), self.position),

@@ -1,6 +1,5 @@
 """Where films come from: a folder, Kaggle or our own drawings, all as one table of films."""
 
-import csv
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cxr.data.files import gaps, list_files, loose_films, not_a_film, subfolders, why_closed, why_not_listed
+from cxr.data.files import gaps, list_files, loose_films, not_a_film, subfolders, why_not_listed
+from cxr.data.tables import PARTS, Row, read_rows
 from cxr.errors import UserError, printable
 
 SPLITS = ("train", "val", "test")
@@ -43,7 +43,7 @@ class Films:
         label: int64 array of length N, indices into `classes`.
         classes: class names, the known four in their fixed order, then others by name.
         rejected: (file, reason) of everything that lies in the set and cannot be used.
-        source: string array of length N, where a manifest says that a film comes from, else "".
+        slices: what else a table or a manifest says of films, by column: string arrays of length N, "" for unknown.
         note: what every table and picture made from these films has to say, or "".
     """
 
@@ -53,7 +53,7 @@ class Films:
     patient: np.ndarray
     split: np.ndarray
     classes: tuple[str, ...]
-    source: np.ndarray
+    slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     rejected: tuple[tuple[str, str], ...] = field(default=())
     note: str = ""
 
@@ -69,7 +69,7 @@ class Films:
             label=self.label[keep],
             patient=self.patient[keep],
             split=self.split[keep],
-            source=self.source[keep],
+            slices={name: values[keep] for name, values in self.slices.items()},
             rejected=self.rejected + tuple((str(self.file[row]), why) for row, why in rejected.items()),
         )
 
@@ -107,8 +107,8 @@ def patient_of(file: str) -> str:
 def read_folder(root: Path) -> Films:
     """Read class folders that lie directly in `root` or below its train, val and test folders.
 
-    A `manifest.csv` in the root (file,label,patient[,split,source]) gives patients, may move a film to another split
-    or class than its folder's, and may name its source.
+    A `manifest.csv` in the root (file,patient[,label,split]) gives patients, and may move a film to another split or
+    class than its folder's; its further columns are for slices.
 
     Raises:
         UserError: the folder is missing, closed or holds no films in class folders, or the manifest cannot be used.
@@ -126,8 +126,9 @@ def read_folder(root: Path) -> Films:
     else:
         folders, beside, unseen = [(p, "") for p, _ in parts], [], []
 
-    manifest = read_manifest(root / "manifest.csv")
-    rows: list[tuple[str, ...]] = []
+    listed = root / "manifest.csv"
+    manifest = {row["file"]: row for row in read_rows(listed, ("file", "patient"))} if os.path.isfile(listed) else {}
+    rows: list[Row] = []
     beside += loose_films(root)
     said = [*gaps(root), *unseen, *((path, "not in a class folder") for path in beside)]
     rejected = [(path.relative_to(root).as_posix(), why) for path, why in said]
@@ -138,27 +139,22 @@ def read_folder(root: Path) -> Films:
                 rejected.append((file, why))
                 continue
             told = manifest.get(file, {})
-            rows.append(
-                (
-                    file,
-                    class_name(told.get("label") or folder.name),
-                    told["patient"] if "patient" in told else patient_of(file),
-                    split_name(told.get("split") or "") or split,
-                    printable(told.get("source", "")),
-                )
-            )
+            known = {
+                "file": file,
+                "label": class_name(told.get("label") or folder.name),
+                "patient": told["patient"] if "patient" in told else patient_of(file),
+                "split": split_name(told.get("split") or "") or split,
+            }
+            rows.append(told | known)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(
             f"data.root={root}: no films found; expected jpg, jpeg or png files in class folders "
             f"(NORMAL, PNEUMONIA, …), directly there or below train, val and test{such_as}"
         )
-    if missing := sorted(set(manifest) - {row[0] for row in rows}):
+    if missing := sorted(set(manifest) - {row["file"] for row in rows}):
         rejected += [(file, "in manifest.csv, but not in a class folder") for file in missing]
-    file, label, patient, split, source = (np.array(column, dtype=np.str_) for column in zip(*rows, strict=True))
-    classes = order_classes(label.tolist())
-    index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
-    return Films(root.resolve(), file, index, patient, split, classes, source, tuple(rejected))
+    return films_of(root.resolve(), rows, rejected)
 
 
 def split_name(name: str) -> str:
@@ -167,25 +163,26 @@ def split_name(name: str) -> str:
     return name if name in SPLITS else ""
 
 
-def read_manifest(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of a manifest.csv by their file, or nothing where there is none."""
-    if not os.path.isfile(path):
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            if lacking := [name for name in ("file", "patient") if name not in columns]:
-                raise UserError(f"{path}: no column {lacking[0]}; columns are file,label,patient and, if known, split")
-            rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
-    except OSError as error:
-        raise UserError(f"{path}: {why_closed(error)}") from error
-    by_file = {row["file"].replace("\\", "/"): row for row in rows}
-    if len(by_file) < len(rows):
-        raise UserError(f"{path}: {len(rows) - len(by_file)} rows name a file that another row names too")
-    return by_file
+def films_of(root: Path, rows: Sequence[Row], rejected: Sequence[tuple[str, str]]) -> Films:
+    """The table of films of rows with the columns file, label, patient, split, and others, which are for slices."""
+    more = list(dict.fromkeys(name for row in rows for name in row if name not in PARTS))
+    file, label, patient, split = (np.array([row[name] for row in rows], dtype=np.str_) for name in PARTS)
+    classes = order_classes(label.tolist())
+    index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
+    slices = {printable(name): np.array([printable(row.get(name, "")) for row in rows], np.str_) for name in more}
+    return Films(root, file, index, patient, split, classes, slices, tuple(rejected))
+
+
+def read_local(data: Mapping[str, Any]) -> Films:
+    """The films of a folder, or those that a table lists, by the options `data.*`. Raises UserError as they do."""
+    root = data["root"] and Path(data["root"])
+    if data["source"] == "table":
+        from cxr.data.listed import read_listed
+
+        return read_listed(Path(data["table"]), root)
+    if not root:
+        raise UserError("data.root=null: must be a folder of films")
+    return read_folder(root)
 
 
 def read_kaggle() -> Films:
@@ -241,11 +238,11 @@ def read_films(data: Mapping[str, Any], cache: Path) -> Films:
         UserError: the source is unknown or cannot be read.
     """
     match data["source"]:
-        case "folder":
-            return read_folder(Path(data["root"]))
+        case "folder" | "table":
+            return read_local(data)
         case "kaggle":
             return read_kaggle()
         case "phantom":
             return read_phantom(data["films"], data["seed"], cache)
         case other:
-            raise UserError(f"data.source={other}: unknown; choose folder, kaggle or phantom")
+            raise UserError(f"data.source={other}: unknown; choose folder, table, kaggle or phantom")

@@ -33,6 +33,8 @@ class Classifier(pl.LightningModule):
         classes: class names in the order of the logits.
         image_size: side of the films in pixels.
         note: what has to be said wherever this network's figures stand, or "".
+        class_weights: how much the loss of a training film of each class counts, or None: all the same. The mean is
+            over films, and not over their weights, so that it is the same however films are dealt out to devices.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Classifier(pl.LightningModule):
         classes: Sequence[str],
         image_size: int,
         note: str = "",
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -51,6 +54,8 @@ class Classifier(pl.LightningModule):
         self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
         self.metrics = evaluation_metrics(len(classes))
         self.register_buffer("temperature", torch.ones(()))  # fitted on the validation films of each epoch
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)  # the hyperparameters have them
         # What the steps of an epoch left: tensors on the device, so that no step waits for it or computes metrics.
         self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, said classes (B,), labels (B,)
         self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
@@ -75,7 +80,10 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.films)
-        loss = F.cross_entropy(logits, batch.labels)
+        if self.class_weights is None:
+            loss = F.cross_entropy(logits, batch.labels)
+        else:
+            loss = F.cross_entropy(logits, batch.labels, self.class_weights, reduction="sum") / len(batch.labels)
         self.trained.append((loss.detach(), logits.detach().argmax(1), batch.labels))
         if self.trainer.is_last_batch:  # here, where Lightning's bar and every callback see it in time
             self.log_training(self.global_step)

@@ -16,7 +16,7 @@ def write(folder: Path, found: Mapping[str, Any]) -> str:
     """Write evaluation.md, and return what the console says."""
     warnings = warning_lines(found)
     lines = [*warnings, *([""] if warnings else []), comparison_table(found), ""]
-    lines += [*difference_lines(found), *source_lines(found), *limit_lines(found)]
+    lines += [*difference_lines(found), *slice_lines(found), *limit_lines(found)]
     (folder / "evaluation.md").write_text(inert("\n".join(lines) + "\n"), encoding="utf-8")
     more = [*give_away_lines(found["give_aways"]), *calibration_lines(found["calibration"])]
     return "\n".join(["", *lines, "", *more, *screening_lines(found["screening"]), f"all in {folder}"])
@@ -63,10 +63,13 @@ def difference_lines(found: Mapping[str, Any]) -> list[str]:
     return [f"External less internal: {'; '.join(shown)}. [low, high]: 95 % intervals, had other patients come.", ""]
 
 
-def source_lines(found: Mapping[str, Any]) -> list[str]:
-    """Accuracy on each source that the manifest names."""
-    shown = [f"{name} {with_interval(s, 'accuracy')}, n = {s['films']:,}" for name, s in found["slices"].items()]
-    return [f"Accuracy by source: {'; '.join(shown)}."] if shown else []
+def slice_lines(found: Mapping[str, Any]) -> list[str]:
+    """Accuracy on what each further column of the table or manifest tells apart."""
+    lines = []
+    for column, values in found["slices"].items():
+        shown = [f"{value} {with_interval(s, 'accuracy')}, n = {s['films']:,}" for value, s in values.items()]
+        lines.append(f"Accuracy by {column}: {'; '.join(shown)}.")
+    return lines
 
 
 def warning_lines(found: Mapping[str, Any]) -> list[str]:

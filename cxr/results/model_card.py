@@ -44,8 +44,12 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
         "seed": config["seed"],
         "command": read_json(folder / STATUS).get("command", ""),
         "slices": leaderboard.markdown_table(
-            [w["source"], w["films"], w["accuracy"]],
-            [[name, str(s["films"]), with_interval(s, "accuracy")] for name, s in metrics["slices"].items()],
+            [w["column"], w["value"], w["films"], w["accuracy"]],
+            [
+                [column, value, str(s["films"]), with_interval(s, "accuracy")]
+                for column, of in metrics["slices"].items()
+                for value, s in of.items()
+            ],
         )
         if metrics["slices"]
         else "",

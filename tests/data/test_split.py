@@ -50,7 +50,7 @@ def test_split_depends_on_its_seed_alone(many):
 
 def test_given_keeps_the_test_folder_and_drops_its_patients_from_training(many):
     given = np.array(["test"] * 60 + ["val"] * 10 + ["train"] * 330)
-    films = Films(None, many.file, many.label, many.patient, given, many.classes, many.source)
+    films = Films(None, many.file, many.label, many.patient, given, many.classes, many.slices)
     split = deal(films, "given", seed=0)
     assert np.array_equal(split == "test", given == "test")
     shared = np.isin(films.patient, films.patient[:60]) & (films.patient != "") & (given != "test")

@@ -1,0 +1,49 @@
+"""Films that a table lists, wherever their files lie."""
+
+import os
+from pathlib import Path
+
+from cxr.data.files import not_a_film
+from cxr.data.sources import Films, class_name, films_of, patient_of, split_name
+from cxr.data.tables import Row, read_rows
+from cxr.errors import UserError, printable
+
+
+def read_listed(table: Path, root: Path | None) -> Films:
+    """Read the films of a table: columns file and label, if known patient and split; further columns are for slices.
+
+    Args:
+        table: a CSV or parquet file.
+        root: the folder that `file` is relative to, and below which it lies; None: the table's own.
+
+    Raises:
+        UserError: the table cannot be used, or none of its films can.
+    """
+    table = table.expanduser()
+    root = (root.expanduser() if root else table.parent).resolve()
+    rows, rejected = [], []
+    for row in read_rows(table, ("file", "label")):
+        file = os.path.relpath(os.path.normpath(root / row["file"]), root)
+        if file.startswith(".."):  # every run names films by their place below one folder
+            raise UserError(f"{table}: {printable(row['file'])} does not lie below {root}; give data.root=DIR")
+        if why := why_rejected(root / file, row):
+            rejected.append((file, why))
+            continue
+        known = {
+            "file": Path(file).as_posix(),
+            "label": class_name(row["label"]),
+            "patient": row["patient"] if "patient" in row else patient_of(file),
+            "split": split_name(row.get("split", "")),
+        }
+        rows.append(row | known)
+    if not rows:
+        such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
+        raise UserError(f"{table}: no films that can be used{such_as}")
+    return films_of(root, rows, rejected)
+
+
+def why_rejected(path: Path, row: Row) -> str:
+    """Why a row of a table is no film, or ""."""
+    if not row["label"]:
+        return "no label in the table"
+    return not_a_film(path) or ("a folder, not a file" if path.is_dir() else "")

@@ -1,0 +1,130 @@
+"""Films that a table lists: CSV and parquet, wherever the files lie."""
+
+import csv
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from cxr.audit import main as audit
+from cxr.data.sources import read_local
+from cxr.errors import UserError
+from cxr.results.run_folder import read_json
+from cxr.train import main as train
+
+CLASSES = ("Normal", "pneumonia", "COVID-19", "TB", "effusion", "nodule", "Mass")
+
+
+@pytest.fixture(scope="module")
+def rows(drawn):
+    """96 films of 48 patients, in 7 classes, as a table has them."""
+    files = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.*g"))[:96]
+    given = lambda number: {0: "Testing", 1: "val"}.get(number % 5, "")  # noqa: E731
+    return [
+        {
+            "File": f" {file}",
+            "label": CLASSES[n // 2 % 7],
+            "patient": f"p{n // 2}",
+            "split": given(n // 2),
+            "site": "AB"[n % 2],
+            "age": str(20 + n),
+            "sex": "",
+        }
+        for n, file in enumerate(files)
+    ]
+
+
+def as_csv(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def as_parquet(path, rows):
+    columns = {name: [row[name] or None for row in rows] for name in rows[0]}
+    pyarrow.parquet.write_table(pyarrow.table(columns | {"age": [int(row["age"]) for row in rows]}), path)
+    return path
+
+
+def read(table, root=None):
+    return read_local({"source": "table", "table": str(table), "root": root})
+
+
+def test_csv_and_parquet_say_the_same(rows, drawn, tmp_path):
+    first, second = read(as_csv(tmp_path / "t.csv", rows), drawn), read(as_parquet(tmp_path / "t.parquet", rows), drawn)
+    assert first.classes == ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS", "EFFUSION", "MASS", "NODULE")
+    assert first.root == drawn.resolve() and len(first) == 96 and not first.rejected
+    assert set(first.split.tolist()) == {"test", "val", ""}
+    assert list(first.slices) == ["site", "age", "sex"]
+    for name in ("file", "label", "patient", "split"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    for name, values in first.slices.items():
+        np.testing.assert_array_equal(values, second.slices[name])
+
+
+def test_files_beside_the_table_and_by_their_whole_path(rows, drawn, film, tmp_path):
+    film(tmp_path / "a" / "person7_x.png")
+    film(tmp_path / "b.png", seed=1)
+    table = as_csv(
+        tmp_path / "t.csv",
+        [{"file": "a\\person7_x.png", "label": "x"}, {"file": str(tmp_path / "b.png"), "label": "y"}],
+    )
+    films = read(table)
+    assert films.file.tolist() == ["a/person7_x.png", "b.png"]
+    assert films.patient.tolist() == ["person7", ""]
+
+
+def test_rows_that_cannot_be_used_are_named(film, tmp_path):
+    film(tmp_path / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    names = ["a.png", "gone.png", "folder.png", "t.csv", "b.png"]
+    films = read(as_csv(tmp_path / "t.csv", [{"file": n, "label": "" if n == "b.png" else "x"} for n in names]))
+    assert films.file.tolist() == ["a.png"]
+    assert [file for file, _ in films.rejected] == names[1:]
+    assert "not there" in films.rejected[0][1] and films.rejected[-1][1] == "no label in the table"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "no column file"),
+        (b"file,patient\na.png,1\n", "no column label"),
+        (b"file,label\n", "no films that can be used"),
+        (b"file,label\ngone.png,x\n", "gone.png: not there any more"),
+        (b"file,label\na.png,x\na.png,y\n", "names a.png twice"),
+        (b"file,label\n../a.png,x\n", "does not lie below"),
+        (b"file,label\n\xff\xfe,x\n", "not a CSV file in UTF-8"),
+    ],
+)
+def test_tables_that_cannot_be_used(run, tmp_path, content, line):
+    (tmp_path / "t.csv").write_bytes(content)
+    code, out, said = run(train, "data=table", f"data.table={tmp_path / 't.csv'}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert (code, out) == (2, "") and len(said.splitlines()) == 1 and line in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_parquet_and_other_files(run, tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 no PAR1")
+    with pytest.raises(UserError, match="not a parquet file"):
+        read(tmp_path / "t.parquet")
+    for table in (tmp_path / "none.csv", tmp_path):
+        assert "must be a CSV or parquet file" in run(train, "data=table", f"data.table={table}")[2]
+    assert "give data.table=" in run(train, "data=table")[2]
+
+
+def test_trained_with_slices(run, rows, drawn, tiny, tmp_path):
+    table = as_csv(tmp_path / "films (1).csv", rows)
+    words = ["data=table", f"data.table={table}", f"data.root={drawn}", *tiny]
+    code, _, said = run(train, *words, "data.split=given", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, said
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    assert len(metrics["classes"]) == 7
+    assert set(metrics["slices"]) == {"site", "age"}
+    assert sum(value["films"] for value in metrics["slices"]["site"].values()) == metrics["n_test"] == 20
+    assert "| site" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
+
+    assert run(audit, *words, f"hydra.run.dir={tmp_path / 'audit'}")[0] == 0
+    assert read_json(tmp_path / "audit" / "audit.json")["films"] == 96
