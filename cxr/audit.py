@@ -28,8 +28,8 @@ def look(options: dict[str, Any], folder: Path) -> None:
     """Audit the films that the options name; write and print what was found."""
     cache = Path(options["cache_dir"]).expanduser()
     films = read_films(options["data"], cache)
-    store, films, copies = known_copies(films, cache)
-    found = audit(films, store, copies)
+    store, films, copies = known_copies(films, cache, options["data"]["copies"])
+    found = audit(films, store, copies, options["data"]["copies"])
     write_json(folder / AUDIT, found)
     for number, copy in enumerate(found["copies"][:PICTURES], start=1):
         picture_pair(films.root, copy, folder / "copies" / f"{number:03}.png")

@@ -11,9 +11,9 @@ from cxr.errors import UserError
 USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder data.root=OTHER [option=value …]
 Scores a trained network on films from elsewhere, less those that it was trained on, beside its own test films. Writes
 evaluation.json, evaluation.md, predictions.csv, rejected.csv and TensorBoard's files to runs/NAME. Options:
-name, cache_dir, data.on_leak (drop, keep, fail), data.on_bad (skip, fail), data.batch_size, data.num_workers,
-data.resident, trainer.accelerator, trainer.devices, trainer.precision; data=phantom and data=kaggle as for
-cxr.train."""
+name, cache_dir, data.on_leak (drop, keep, fail), data.copies (auto, near, exact), data.on_bad (skip, fail),
+data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices, trainer.precision; data=phantom
+and data=kaggle as for cxr.train."""
 
 
 def main() -> None:

@@ -83,6 +83,7 @@ RULES = {
     "data.test_fraction": number("between 0 and 1", lambda v: 0 < v < 1),
     "data.val_fraction": number("from 0 to less than 1", lambda v: 0 <= v < 1),
     "data.on_leak": one_of("drop", "keep", "fail"),
+    "data.copies": one_of("auto", "near", "exact"),
     "data.on_bad": one_of("skip", "fail"),
     "data.batch_size": whole(1),
     "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),

@@ -25,7 +25,7 @@ def repeat_films(data: CXRDataModule, number: int, folder: Path) -> None:
         for part in np.array_split(rows, number // 50 + 1):  # few at a time: this process's memory is measured
             data.store[part].tofile(file)
     images = np.memmap(folder / "films.u8", dtype=np.uint8, mode="c", shape=(number, data.store.size, data.store.size))
-    data.store = Store(images, np.arange(number))
+    data.store = Store([images], np.arange(number))
     films = data.films
     data.films = replace(
         films, file=films.file[rows], label=films.label[rows], patient=films.patient[rows], split=films.split[rows]

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 SIZE = 128  # pixels at which films are compared: always the same, so that no split depends on data.image_size
 VERSION = 2  # of find_copies and of what audit() says: raise when they find something else
+# Films that are compared in pairs unless data.copies says otherwise, and seconds for a pair, on two cores: XX.
+NEAR, NEAR_SECONDS = 40_000, 4e-7
 TINY = 100  # pixels of the shorter side: ribs are hardly seen
 BLANK = 5  # standard deviation in gray levels of 255
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -25,10 +27,31 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 Copies = Sequence[tuple[int, int, float]]  # rows of the table, and how alike they are
 
 
-def known_copies(films: Films, cache: Path) -> tuple[Store, Films, Copies]:
+def is_near(how: str, pairs: int) -> bool:
+    """Whether `data.copies` asks for all pairs of films to be compared, and not the bytes of their files alone."""
+    return how == "near" or (how == "auto" and pairs <= NEAR**2)
+
+
+def say_exact(how: str, films: int, pairs: int) -> None:
+    """Say what is not looked for where nobody asked for less."""
+    if how == "auto":
+        log.warning(
+            "%d films are many: only copies of the same bytes are looked for, not re-encoded, resized or cropped ones; "
+            "data.copies=near looks for these too, once, which takes about %.1f hours on two cores",
+            films,
+            pairs * NEAR_SECONDS / 3600,
+        )
+
+
+def known_copies(films: Films, cache: Path, how: str) -> tuple[Store, Films, Copies]:
     """The films at the size at which they are compared, their table without what cannot be read, and the pairs that are
-    copies of each other, as its rows. Each set of films is compared once, whatever becomes of names and labels."""
+    copies of each other, as its rows: all, or those of the same bytes, see is_near(). Each set of films is compared
+    once, whatever becomes of names and labels."""
     store, readable = open_store(films, SIZE, cache)
+    sha256 = store.facts["sha256"].tolist()
+    if not is_near(how, len(store) ** 2):
+        say_exact(how, len(store), len(store) ** 2)
+        return store, readable, same_bytes(sha256)
 
     def compare(folder: Path) -> None:
         from cxr.data.copies import find_copies  # which imports torch
@@ -36,18 +59,25 @@ def known_copies(films: Films, cache: Path) -> tuple[Store, Films, Copies]:
         log.info("comparing %d films with each other, once", len(store))
         write_table(folder / "copies.csv", ("first", "second", "likeness"), find_copies(store))
 
-    with built(cache / f"copies-{fingerprint(VERSION, SIZE, store.facts['sha256'].tolist())}", compare) as folder:
+    with built(cache / f"copies-{fingerprint(VERSION, SIZE, sha256)}", compare) as folder:
         found = read_table(folder / "copies.csv")
     return store, readable, [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in found]
 
 
-def audit(films: Films, store: Store, copies: Copies) -> dict[str, Any]:
+def same_bytes(sha256: Sequence[str]) -> Copies:
+    """Each film whose file has the bytes of an earlier row's, with the first such row."""
+    first: dict[str, int] = {}
+    return [(first[digest], row, 1.0) for row, digest in enumerate(sha256) if first.setdefault(digest, row) != row]
+
+
+def audit(films: Films, store: Store, copies: Copies, how: str) -> dict[str, Any]:
     """All findings, as they stand in audit.json.
 
     Args:
         films: the table of readable films, with those that were rejected.
         store: their pixels and facts, SIZE pixels wide.
         copies: what known_copies() found.
+        how: `data.copies`.
     """
     facts, file = store.facts, films.file
     small = np.minimum(facts["width"], facts["height"]) < TINY
@@ -75,6 +105,7 @@ def audit(films: Films, store: Store, copies: Copies) -> dict[str, Any]:
         ],
         "blank": file[spread < BLANK].tolist(),
         "coloured": file[facts["coloured"] > 0].tolist(),
+        "copies_looked_for": "near" if is_near(how, len(store) ** 2) else "exact",
         "copies": [describe(films, store, *pair) for pair in copies],
         "leaks": leaks(films, copies),
     }
@@ -120,10 +151,14 @@ def leaks(films: Films, copies: Copies) -> dict[str, Any]:
     test = films.split == "test"
     found: dict[str, dict[str, Any]] = {"sure": {}, "possible": {}}
     shared = (set(films.patient[test].tolist()) & set(films.patient[~test].tolist())) - {""}
-    for patient in sorted(shared):
-        own = films.patient == patient
+    rows_of: dict[str, list[int]] = {patient: [] for patient in sorted(shared)}
+    for row, patient in enumerate(films.patient.tolist()):
+        if patient in rows_of:
+            rows_of[patient].append(row)
+    for patient, rows in rows_of.items():
+        own = np.array(rows)
         numbered = all(patient_of(file) for file in films.file[own].tolist())
-        counts = {"test": int((own & test).sum()), "elsewhere": int((own & ~test).sum())}
+        counts = {"test": int(test[own].sum()), "elsewhere": int((~test[own]).sum())}
         found["possible" if numbered else "sure"][patient] = counts
     crossing = {
         row for first, second, _ in copies for row in (first, second) if test[first] != test[second] and not test[row]
@@ -157,6 +192,8 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
         ("pairs of the same pixels", len(kinds["same pixels"]), pair(kinds["same pixels"])),
         ("pairs that show the same film", len(kinds["near"]), pair(kinds["near"])),
     ]
+    if found["copies_looked_for"] == "exact":
+        lines[-2:] = [(what, number, "not looked for: data.copies=near does") for what, number, _ in lines[-2:]]
     two, across = ([c for c in copies if c[key]] for key in ("two_labels", "across"))
     lines.append(("pairs under two labels", len(two), pair(two)))
     if found["splits"].get("test"):

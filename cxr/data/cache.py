@@ -29,25 +29,31 @@ def fingerprint(*parts: object) -> str:
 
 
 @contextmanager
-def built(target: Path, build: Callable[[Path], None], intact: Callable[[Path], bool] = Path.exists) -> Iterator[Path]:
+def built(
+    target: Path, build: Callable[[Path], None], intact: Callable[[Path], bool] = Path.exists, journal: str = ""
+) -> Iterator[Path]:
     """Give `target`, a folder in the cache; where it does not exist or is not `intact`, `build` fills it, whole or not
     at all.
 
-    Its parent folder stays locked meanwhile: a second process waits, then finds what the first one built.
+    Its parent folder stays locked meanwhile: a second process waits, then finds what the first one built. Where `build`
+    keeps a `journal`, a file of this name in the folder that it fills, the next build gets the folder that one left
+    which was killed or failed, whatever the target; there is one at most. Without, each build begins with an empty one.
     """
     try:
         with locked(target.parent):
             if not intact(target):
                 # Whoever holds the lock is the only one who builds: what others left here, they were killed at.
-                for left in (target, *target.parent.glob(f"{BUILDING}*")):
+                work = target.parent / f"{BUILDING}{'goes-on' if journal else uuid.uuid4().hex}"
+                for left in {target, *target.parent.glob(f"{BUILDING}*")} - {work}:
                     shutil.rmtree(left, ignore_errors=True)
-                work = target.parent / f"{BUILDING}{uuid.uuid4().hex}"
-                work.mkdir()  # unlike mkdtemp's folders, others may read it as far as our umask lets them
+                # Unlike mkdtemp's folders, others may read it as far as our umask lets them.
+                work.mkdir(exist_ok=bool(journal))
                 try:
                     build(work)
                     os.rename(work, target)
                 finally:
-                    shutil.rmtree(work, ignore_errors=True)
+                    if not (journal and (work / journal).exists()):
+                        shutil.rmtree(work, ignore_errors=True)
             yield target
     except OSError as error:
         raise UserError(

@@ -71,7 +71,7 @@ class CXRDataModule(pl.LightningDataModule):
                 f"data.on_bad=fail: {len(films.rejected)} files in {films.root} cannot be used, the first one is "
                 f"{printable(file)} ({why}); python -m cxr.audit lists them; mend them, take them away, or use skip"
             )
-        self.compared, self.readable, self.copies = known_copies(found, self.cache)
+        self.compared, self.readable, self.copies = known_copies(found, self.cache, self.data["copies"])
         self.group = group_films(films.patient, [(first, second) for first, second, _ in self.copies])
         self.films, self.note = films, films.note
         self.split = self.deal()
@@ -242,12 +242,12 @@ class CXRDataModule(pl.LightningDataModule):
 
     def audited(self) -> dict[str, Any]:
         """What audit() finds in the films; looked for once for each state of them."""
-        films = self.readable
-        known = [films.root, films.rejected, films.note, films.classes, self.copies, films.label.tolist()]
+        films, how = self.readable, self.data["copies"]
+        known = [how, films.root, films.rejected, films.note, films.classes, self.copies, films.label.tolist()]
         known += [array.tolist() for array in (films.file, films.patient, films.split, self.compared.facts["sha256"])]
 
         def look(folder: Path) -> None:
-            write_json(folder / AUDIT, audit(films, self.compared, self.copies))
+            write_json(folder / AUDIT, audit(films, self.compared, self.copies, how))
 
         with built(self.cache / f"audit-{fingerprint(AUDIT_VERSION, *known)}", look) as folder:
             return read_json(folder / AUDIT)

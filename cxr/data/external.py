@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cxr.data.audit import is_near, say_exact
 from cxr.data.cache import built, fingerprint
 from cxr.data.copies import find_common, shrink
 from cxr.data.datamodule import CXRDataModule
@@ -28,9 +29,12 @@ SIDE = 64
 
 def small_films(store: Store) -> Store:
     """Films of a store at the size at which they are kept beside a checkpoint."""
-    parts = [shrink(torch.from_numpy(films), SIDE).round().byte() for films in store.parts()]
-    images = torch.cat(parts).numpy()
-    return Store(images, np.arange(len(images)))
+    images = np.empty((len(store), SIDE, SIDE), dtype=np.uint8)
+    start = 0
+    for films in store.parts():
+        images[start : start + len(films)] = shrink(torch.from_numpy(films), SIDE).round().byte().numpy()
+        start += len(films)
+    return Store([images], np.arange(len(images)))
 
 
 def remember_films(data: CXRDataModule, folder: Path) -> None:
@@ -42,7 +46,7 @@ def remember_films(data: CXRDataModule, folder: Path) -> None:
 
     def write(folder: Path) -> None:
         known = replace(data.compared, slot=data.compared.slot[rows])
-        np.savez(folder / SIDE_FILE, **told, images=small_films(known).images)
+        np.savez(folder / SIDE_FILE, **told, images=small_films(known).shards[0])
 
     key = fingerprint(SIDE, *(column.tolist() for column in told.values()))
     with built(data.cache / f"known-{key}", write, has_side_file) as made:
@@ -99,7 +103,7 @@ def read_side_file(path: Path, *more: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: damaged, or not what cxr wrote beside a checkpoint") from error
 
 
-def find_known(films: Films, compared: Store, side_file: Path) -> dict[str, dict[int, str]]:
+def find_known(films: Films, compared: Store, side_file: Path, how: str) -> dict[str, dict[int, str]]:
     """Rows of films that a run knows, each with the name that the run has for it: copies of films that it "trained" or
     validated on, copies of its "tested" films, and other films whose "patients" have the name of a trained one.
 
@@ -107,6 +111,7 @@ def find_known(films: Films, compared: Store, side_file: Path) -> dict[str, dict
         films: the table.
         compared: the pixels of its films, as known_copies() has them.
         side_file: what remember_films() wrote.
+        how: `data.copies`.
 
     Raises:
         UserError: the side file cannot be read.
@@ -116,8 +121,11 @@ def find_known(films: Films, compared: Store, side_file: Path) -> dict[str, dict
     for other, sha256 in enumerate(known["sha256"].tolist()):
         rows_of.setdefault(sha256, []).append(other)
     alike = [(row, other) for row, h in enumerate(compared.facts["sha256"].tolist()) for other in rows_of.get(h, ())]
-    theirs = Store(known["images"], np.arange(len(known["images"])))
-    alike += [(row, other) for row, other, _ in find_common(small_films(compared), theirs)]
+    theirs = Store([known["images"]], np.arange(len(known["images"])))
+    if is_near(how, pairs := len(compared) * len(theirs)):
+        alike += [(row, other) for row, other, _ in find_common(small_films(compared), theirs)]
+    else:
+        say_exact(how, len(compared), pairs)
     found: dict[str, dict[int, str]] = {"trained": {}, "tested": {}, "patients": {}}
     for row, other in alike:
         kind = "tested" if known["splits"][other] == "test" else "trained"
@@ -168,7 +176,7 @@ class ExternalFilms(CXRDataModule):
             )
         split, on_leak = np.full(len(films), "test", dtype="<U6"), self.data["on_leak"]
         if self.side_file.exists():
-            self.known = find_known(films, self.compared, self.side_file)
+            self.known = find_known(films, self.compared, self.side_file, self.data["copies"])
         elif on_leak == "fail":
             raise UserError(f"data.on_leak=fail: {self.side_file}, which tells the films of training, is not there")
         trained = self.known["trained"] if self.known else {}

@@ -31,7 +31,9 @@ def say_without_lungs(
         border of a film) and "nearest_neighbour" (on thumbnails, 32 × 32).
     """
     facts = file_facts(store)
-    thumbnails = torch.cat([shrink(torch.from_numpy(films), THUMBNAIL).flatten(1) for films in store.parts()]).numpy()
+    thumbnails = np.empty((len(store), THUMBNAIL**2), dtype=np.float32)
+    for start, films in zip(range(0, len(store), 512), store.parts(512), strict=True):
+        thumbnails[start : start + 512] = shrink(torch.from_numpy(films), THUMBNAIL).flatten(1).numpy()
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(facts[train], labels[train])
     nearest = KNeighborsClassifier(1, algorithm="brute").fit(thumbnails[train], labels[train])
     return {

@@ -13,14 +13,15 @@ import pytest
 from bad_films import BAD_FILMS, USED, ramp
 from PIL import Image
 
+from cxr.data import building
 from cxr.data import decode as decode_module
-from cxr.data import store as store_module
+from cxr.data.building import BLOCK
 from cxr.data.cache import built
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.decode import MAX_PIXELS, decode
 from cxr.data.files import list_files, not_a_film
 from cxr.data.sources import read_folder
-from cxr.data.store import BLOCK, open_store
+from cxr.data.store import open_store
 from cxr.errors import UserError, printable
 from cxr.results.run_folder import read_json, read_table, write_json, write_table
 
@@ -189,7 +190,14 @@ def test_nothing_but_files_is_opened_by_predict(tmp_path):
 def options(root, **more):
     return {
         **{"source": "folder", "root": str(root), "image_size": 32, "split": "pooled", "split_seed": 0},
-        **{"test_fraction": 0.2, "val_fraction": 0, "on_leak": "drop", "on_bad": "skip", "batch_size": 16},
+        **{
+            "test_fraction": 0.2,
+            "val_fraction": 0,
+            "on_leak": "drop",
+            "on_bad": "skip",
+            "copies": "near",
+            "batch_size": 16,
+        },
         **{"num_workers": 0, "resident": "auto"},
         **more,
     }
@@ -253,13 +261,15 @@ def test_a_name_stands_on_one_line_and_comes_back_from_json(tmp_path):
 def test_a_killed_process_is_one_line(drawn, tmp_path, monkeypatch):
     films = read_folder(drawn)
     killed = films.root / str(films.file[BLOCK + 3])
-    decode = store_module.decode
+    decode = building.decode
     monkeypatch.setattr(
-        store_module, "decode", lambda path, size: os.kill(os.getpid(), 9) if path == killed else decode(path, size)
+        building, "decode", lambda path, size: os.kill(os.getpid(), 9) if path == killed else decode(path, size)
     )
     with pytest.raises(UserError, match="was killed, most likely because memory ran out") as caught:
         open_store(films, 16, tmp_path)
     assert str(films.root / str(films.file[BLOCK])) in str(caught.value)
+    monkeypatch.setattr(building, "decode", decode)
+    assert len(open_store(films, 16, tmp_path)[0]) == len(films), "goes on with what the others decoded"
     assert not list(tmp_path.glob("*/.building-*"))
 
 
@@ -267,7 +277,7 @@ def test_a_killed_process_is_one_line(drawn, tmp_path, monkeypatch):
 def test_a_damaged_store_is_built_anew(good, tmp_path, damage):
     before, films = open_store(read_folder(good), 16, tmp_path / "cache")
     pixels = before[:].copy()
-    (images,) = (tmp_path / "cache").glob("*/*/films.npy")
+    (images,) = (tmp_path / "cache").glob("*/*/films-00000.npy")
     index = images.with_name("index.csv")
     match damage:
         case "gone":

@@ -43,7 +43,7 @@ def plant(films, folder, number):
 def found_in(folder, cache):
     films = read_folder(folder)
     names = [file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in films.file.tolist()]
-    return [(names[first], names[second]) for first, second, _ in known_copies(films, cache)[2]]
+    return [(names[first], names[second]) for first, second, _ in known_copies(films, cache, "near")[2]]
 
 
 def test_planted_copies_of_real_films(cxr4, tmp_path):
@@ -64,7 +64,7 @@ def test_planted_copies_are_found_in_another_set_though_kept_small(cxr4, tmp_pat
     (tmp_path / "altered").mkdir()
     (tmp_path / "films" / "B").rename(tmp_path / "altered" / "B")
     tables = [read_folder(tmp_path / name) for name in ("altered", "films")]
-    stores = [small_films(known_copies(table, tmp_path / "cache")[0]) for table in tables]
+    stores = [small_films(known_copies(table, tmp_path / "cache", "near")[0]) for table in tables]
     found = find_common(*stores)
     stems = [[file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in table.file.tolist()] for table in tables]
     assert all(stems[0][ours] == stems[1][theirs] for ours, theirs, _ in found)
@@ -97,10 +97,10 @@ def test_films_are_compared_once_whatever_they_are_called(film, tmp_path, monkey
     film(tmp_path / "in" / "TB" / "b.png", size=(200, 200))
     film(tmp_path / "in" / "TB" / "c.png", size=(200, 200), seed=1)
     (tmp_path / "in" / "NORMAL" / "0.png").write_text("no film")
-    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache")[2] == [(0, 1, pytest.approx(1))]
+    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
     monkeypatch.setattr("cxr.data.copies.find_copies", None)
     (tmp_path / "in" / "TB" / "c.png").rename(tmp_path / "in" / "TB" / "d.png")
-    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache")[2] == [(0, 1, pytest.approx(1))]
+    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
 
 
 @pytest.mark.parametrize("number", [1, 2, 70])

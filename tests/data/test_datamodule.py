@@ -25,6 +25,7 @@ def build(cache):
             "test_fraction": 0.2,
             "val_fraction": 0.1,
             "on_leak": "drop",
+            "copies": "near",
             "on_bad": "skip",
             "batch_size": 16,
             "num_workers": "auto",

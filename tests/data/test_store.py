@@ -9,9 +9,10 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from cxr.data.building import BLOCK
 from cxr.data.decode import decode
 from cxr.data.sources import read_folder
-from cxr.data.store import BLOCK, open_store
+from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.results.run_folder import read_table
 
@@ -84,7 +85,7 @@ def test_bad_files_are_named_and_the_rest_is_used(tmp_path, film):
 
 
 def test_only_what_changed_is_decoded_anew(tmp_path, film, monkeypatch):
-    from cxr.data import store as module
+    from cxr.data import building as module
 
     film(tmp_path / "in" / "NORMAL" / "y.png")
     changed = film(tmp_path / "in" / "TB" / "x.png")
@@ -105,7 +106,7 @@ def test_only_what_changed_is_decoded_anew(tmp_path, film, monkeypatch):
 
 
 def test_a_new_label_moves_no_film(tmp_path, film, monkeypatch):
-    from cxr.data import store as module
+    from cxr.data import building as module
 
     film(tmp_path / "in" / "NORMAL" / "a.png")
     film(tmp_path / "in" / "TB" / "b.png")
@@ -146,18 +147,18 @@ def test_two_processes_at_once_build_one_store(drawn, tmp_path):
     sums = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sums[0] == sums[1] and int(sums[0]) > 0
-    assert len(list(tmp_path.glob("*/*/films.npy"))) == 1
+    assert len(list(tmp_path.glob("*/*/films-00000.npy"))) == 1
 
 
 def test_workers_end_with_a_killed_parent_and_free_the_lock(drawn, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from cxr.data import store as s, sources\n"
-        "s.decode = lambda *_: time.sleep(600)\n"
-        "s.open_store(sources.read_folder(Path(sys.argv[1])), 64, Path(sys.argv[2]))"
+        "import sys, time; from pathlib import Path; from cxr.data import building, sources, store\n"
+        "building.decode = lambda *_: time.sleep(600)\n"
+        "store.open_store(sources.read_folder(Path(sys.argv[1])), 64, Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(drawn), str(tmp_path)])
     until = time.monotonic() + 20
-    while not list(tmp_path.glob("*/.building-*/films.npy")) and time.monotonic() < until:
+    while not list(tmp_path.glob("*/.building-*/films-00000.npy")) and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)  # its workers are at work now
     process.kill()
@@ -170,13 +171,13 @@ def test_workers_end_with_a_killed_parent_and_free_the_lock(drawn, tmp_path):
 
 
 def test_too_little_room_is_said_before_anything_is_written(tmp_path, film, monkeypatch):
-    from cxr.data import store as module
+    from cxr.data import building as module
 
     film(tmp_path / "in" / "NORMAL" / "a.png")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(UserError, match="0 MB free.*choose another cache_dir"):
         open_store(read_folder(tmp_path / "in"), 64, tmp_path / "cache")
-    assert not list((tmp_path / "cache").glob("*/*/films.npy"))
+    assert not list((tmp_path / "cache").glob("*/*/films-00000.npy"))
 
 
 def test_the_odd_films_are_used_or_named(tmp_path, odd, film):
@@ -204,7 +205,7 @@ def test_a_damaged_earlier_store_is_built_anew(tmp_path, film):
     film(tmp_path / "in" / "NORMAL" / "a.png")
     film(tmp_path / "in" / "TB" / "b.png", seed=1)
     open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
-    (damaged,) = (tmp_path / "cache").glob("*/*/films.npy")
+    (damaged,) = (tmp_path / "cache").glob("*/*/films-00000.npy")
     damaged.write_bytes(b"half")
     film(tmp_path / "in" / "TB" / "c.png", seed=2)
     store, films = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
