@@ -122,10 +122,10 @@ def find_known(films: Films, compared: Store, side_file: Path, how: str) -> dict
         rows_of.setdefault(sha256, []).append(other)
     alike = [(row, other) for row, h in enumerate(compared.facts["sha256"].tolist()) for other in rows_of.get(h, ())]
     theirs = Store([known["images"]], np.arange(len(known["images"])))
-    if is_near(how, pairs := len(compared) * len(theirs)):
+    if is_near(how, len(compared) * len(theirs)):
         alike += [(row, other) for row, other, _ in find_common(small_films(compared), theirs)]
     else:
-        say_exact(how, len(compared), pairs)
+        say_exact(how, len(compared), len(theirs))
     found: dict[str, dict[int, str]] = {"trained": {}, "tested": {}, "patients": {}}
     for row, other in alike:
         kind = "tested" if known["splits"][other] == "test" else "trained"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.data.audit import SIZE, known_copies
+from cxr.data.audit import SIZE, audit, known_copies, same_bytes, summary
 from cxr.data.copies import find_common, find_copies
 from cxr.data.external import small_films
 from cxr.data.sources import read_folder
@@ -111,3 +111,43 @@ def test_few_films_and_films_without_content(number, tmp_path):
         Image.new("L", (50 + i, 50)).save(tmp_path / "in" / "A" / f"{i}.png")
     store, _ = open_store(read_folder(tmp_path / "in"), SIZE, tmp_path / "cache")
     assert find_copies(store) == []
+
+
+@pytest.fixture
+def four(film, tmp_path):
+    """Two films of the same bytes, a third that is the first one saved anew, and one of its own."""
+    first = film(tmp_path / "in" / "NORMAL" / "a.png", size=(200, 200))
+    film(tmp_path / "in" / "TB" / "b.png", size=(200, 200))
+    Image.open(first).save(tmp_path / "in" / "TB" / "c.jpg", quality=95)
+    film(tmp_path / "in" / "TB" / "d.png", size=(200, 200), seed=1)
+    return read_folder(tmp_path / "in")
+
+
+def test_exact_copies_are_those_of_the_same_bytes(four, tmp_path):
+    pairs = {how: [pair[:2] for pair in known_copies(four, tmp_path / "cache", how)[2]] for how in ("exact", "near")}
+    assert pairs["exact"] == [(0, 1)] and sorted(pairs["near"]) == [(0, 1), (0, 2), (1, 2)]
+    assert same_bytes(["x", "y", "x", "z", "x"]) == [(0, 2, 1.0), (0, 4, 1.0)], (
+        "one pair a film, however many are alike"
+    )
+
+
+def test_what_is_not_looked_for_in_many_films_is_said(four, tmp_path, monkeypatch, caplog):
+    assert len(known_copies(four, tmp_path / "cache", "auto")[2]) == 3 and not caplog.text
+    monkeypatch.setattr("cxr.data.audit.NEAR", 3)
+    store, films, copies = known_copies(four, tmp_path / "cache", "auto")
+    assert [pair[:2] for pair in copies] == [(0, 1)]
+    assert "4 films are many: only copies of the same bytes" in caplog.text and "data.copies=near" in caplog.text
+    assert "not looked for: data.copies=near does" in {why for *_, why in summary(audit(films, store, copies, "auto"))}
+    caplog.clear()
+    known_copies(four, tmp_path / "cache", "exact")
+    assert not caplog.text, "who asks for less need not be told"
+
+
+def test_however_many_films_memory_holds_a_few_at_a_time(film, tmp_path, monkeypatch):
+    """Films are compared with some of the others at a time: with these few, each with itself and all others alone."""
+    for i in range(30):
+        film(tmp_path / "in" / "A" / f"{i:02}.png", seed=i % 20, size=(80, 80))
+    store, _ = open_store(read_folder(tmp_path / "in"), SIZE, tmp_path / "cache")
+    whole = find_copies(store)
+    monkeypatch.setattr("cxr.data.copies.COLUMNS", 7)
+    assert [pair[:2] for pair in find_copies(store)] == [pair[:2] for pair in whole] and len(whole) == 10
