@@ -1,6 +1,7 @@
 """Planted copies are found, and nothing else is."""
 
 import io
+import logging
 import shutil
 
 import numpy as np
@@ -132,6 +133,7 @@ def test_exact_copies_are_those_of_the_same_bytes(four, tmp_path):
 
 
 def test_what_is_not_looked_for_in_many_films_is_said(four, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
     assert len(known_copies(four, tmp_path / "cache", "auto")[2]) == 3 and not caplog.text
     monkeypatch.setattr("cxr.data.audit.NEAR", 3)
     store, films, copies = known_copies(four, tmp_path / "cache", "auto")
