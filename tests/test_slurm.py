@@ -58,47 +58,41 @@ def trains(cell):
     return told.get("status") == "running" and (cell / "checkpoints" / "best.ckpt").exists() and told["job"]
 
 
-def test_grid_as_jobs_one_of_which_meets_its_time_limit(slurm, submit, run, small, tmp_path):
-    words = ("model.hidden=8,16", "aug=on,off", "trainer.max_epochs=20", "optim.lr=0.003")
-    sweep = submit(tmp_path / "jobs", *words, "slurm.warning=30", "slurm.time=5")
-    stopped = tmp_path / "jobs" / "cnn_aug-on_seed-0_model.hidden-8"
-    job = until(lambda: trains(stopped))
-    subprocess.run(
-        ["scancel", f"--signal={signal.SIGUSR2.name}", job], env=slurm, check=True
-    )  # as Slurm does at the limit
-    until(lambda: "time limit" in rows(tmp_path / "jobs")[stopped.name]["error"])
-    assert rows(tmp_path / "jobs")[stopped.name]["status"] == "running"  # it is in the queue
+def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
+    """Of four jobs, one meets its time limit, one is killed, one cancelled; in the end all have the figures of a sweep
+    without Slurm."""
+    folder, words = tmp_path / "jobs", ("model.hidden=8,16", "aug=on,off", "trainer.max_epochs=20", "optim.lr=0.003")
+    late, killed, cancelled, calm = (
+        folder / f"cnn_aug-{aug}_seed-0_model.hidden-{hidden}" for hidden in (8, 16) for aug in ("on", "off")
+    )
+    sweep = submit(folder, *words)
+
+    job = until(lambda: trains(late))
+    again = submit(folder, *words)
+    subprocess.run(["scancel", f"--signal={signal.SIGUSR2.name}", job], env=slurm, check=True)  # as Slurm at the limit
+    until(lambda: "time limit" in rows(folder)[late.name]["error"])
+    assert rows(folder)[late.name]["status"] == "running"  # it is in the queue
     # A requeued job is held for two minutes; that is Slurm's, and not what is tested.
     release = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
     until(lambda: subprocess.run(release, env=slurm, capture_output=True).returncode == 0)
-    out, said = sweep.communicate(timeout=200)
-    assert sweep.returncode == 0, said
-    assert "4 jobs" not in said and "sacct" not in said
-    assert "going on from" in (stopped / "train.log").read_text()
 
-    assert run(main, "-m", *small, *words, f"hydra.sweep.dir={tmp_path / 'basic'}")[0] == 0
-    assert len(rows(tmp_path / "jobs")) == 4
-    assert figures(tmp_path / "jobs") == figures(tmp_path / "basic")
-    assert "| cnn, model.hidden=8" in out
-
-
-def test_jobs_that_are_killed_and_cancelled_leave_the_others_and_rows(slurm, submit, tmp_path):
-    folder, words = tmp_path / "jobs", ("seed=0,1,2", "trainer.max_epochs=20")
-    sweep = submit(folder, *words)
-    killed, cancelled, other = (folder / f"cnn_aug-on_seed-{seed}" for seed in (0, 1, 2))
     job = until(lambda: trains(killed))
-    again = submit(folder, *words)
     os.kill(read_json(killed / "status.json")["pid"], signal.SIGKILL)
     subprocess.run(["scancel", until(lambda: trains(cancelled))], env=slurm, check=True)
-    _, said = sweep.communicate(timeout=200)
-    assert sweep.returncode == 1
-    assert "Traceback" not in said
+    assert again.wait(60) == 2 and "another process works in this folder" in again.stderr.read()
+    out, said = sweep.communicate(timeout=200)
+    assert sweep.returncode == 1 and "| cnn, model.hidden=8" in out
+    assert "Traceback" not in said and "sacct" not in said
     found = rows(folder)
-    assert found[killed.name]["status"] == "lost" and job in found[killed.name]["error"]
-    assert found[cancelled.name]["status"] == "failed" and "SIGTERM" in found[cancelled.name]["error"]
-    assert found[other.name]["status"] == "done"
-    assert again.wait() == 2
-    assert "another process works in this folder" in again.stderr.read()
+    assert {name: row["status"] for name, row in found.items()} == {
+        late.name: "done", killed.name: "lost", cancelled.name: "failed", calm.name: "done"
+    }  # fmt: skip
+    assert job in found[killed.name]["error"] and "SIGTERM" in found[cancelled.name]["error"]
+    assert "going on from" in (late / "train.log").read_text()
+
+    for name in ("jobs", "basic"):  # the first goes on with what is left
+        assert run(main, "-m", *small, *words, f"hydra.sweep.dir={tmp_path / name}")[0] == 0
+    assert len(rows(folder)) == 4 and figures(folder) == figures(tmp_path / "basic")
 
 
 def test_no_gpu_is_asked_for_unless_the_trainer_wants_one():
