@@ -1,7 +1,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python -m
-# A folder of films: make sweep DATA=DIR; without it, drawn films.
-films = $(if $(DATA),data=folder 'data.root=$(DATA)')
+# A folder of films, or a table: make sweep DATA=DIR, make sweep TABLE=FILE; without, drawn films.
+films = $(if $(TABLE),data=table 'data.table=$(TABLE)' $(if $(DATA),'data.root=$(DATA)'),$(if $(DATA),data=folder 'data.root=$(DATA)'))
 # Where decoded and drawn films lie, cxr's cache_dir.
 CACHE ?= $(HOME)/.cache/cxr
 kept = $(foreach what,store phantom copies giveaways audit known,'$(CACHE)'/$(what)-*)
@@ -27,6 +27,21 @@ seeds: .venv/installed ## the grid with three seeds
 
 parallel: .venv/installed ## the grid, N cells at a time: for a GPU that one cell leaves idle
 	$(RUN) cxr.train -m launcher=parallel n=$(or $(N),2) model=cnn,resnet18 aug=on,off $(films)
+
+slurm: .venv/installed ## the grid as jobs of Slurm
+	$(RUN) cxr.train -m launcher=slurm model=cnn,resnet18 aug=on,off $(films)
+
+ddp: .venv/installed ## ResNet-18 on N devices (2)
+	$(RUN) cxr.train trainer=ddp trainer.devices=$(or $(N),2) model=resnet18 $(films)
+
+search: .venv/installed ## the best options of MODEL (cnn), by validation films, in N trials (20)
+	$(RUN) cxr.train -m hparams=optuna n_trials=$(or $(N),20) model=$(or $(MODEL),cnn) $(films)
+
+networks: .venv/installed ## larger networks, and what they cost
+	$(RUN) cxr.train -m model=resnet18,resnet34,resnet50,densenet121,efficientnet_b0 $(films)
+
+balance: .venv/installed ## classes of which there are few: counted as they are, or all the same
+	$(RUN) cxr.train -m loss.weights=none,balanced $(films)
 
 audit: .venv/installed ## what is wrong with the films, DATA=DIR
 	$(RUN) cxr.audit $(films)
@@ -60,4 +75,4 @@ clean-cache: ## remove decoded and drawn films and what was found of them from C
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)
 
-.PHONY: help install sweep capstone seeds parallel audit bench scale report board test faults lint clean clean-cache
+.PHONY: help install sweep capstone seeds parallel slurm ddp search networks balance audit bench scale report board test faults lint clean clean-cache
