@@ -94,7 +94,8 @@ def open_store(films: Films, size: int, cache: Path, shard: int = SHARD) -> tupl
             f"{films.root}: none of its {len(films)} films can be read; {printable(films.file[row])}: {why}"
         )
     used = np.setdiff1d(np.arange(len(films)), list(rejected))
-    return Store(arrays, slot[used], {name: fact[used] for name, fact in facts.items()}), films.without(rejected)
+    facts = {name: fact[used] for name, fact in facts.items()}
+    return Store(arrays, slot[used], facts), films.without(rejected) if rejected else films
 
 
 def is_whole(folder: Path, size: int, shard: int, number: int) -> bool:

@@ -96,7 +96,9 @@ def intervals(
     counts = counts_by_group(labels, probabilities.argmax(1), group, len(classes))
     ends = ends_of_counts(counts, resamples, seed)
     drawn = draw_weights(len(counts), resamples, seed)
-    areas = np.concatenate([aurocs(labels, probabilities, weights[:, group]) for weights in drawn])
+    # Where groups have many films, fewer resamples at a time than draw_weights() gives.
+    parts = (part for weights in drawn for part in np.array_split(weights, -(-weights.shape[0] * len(labels) // CHUNK)))
+    areas = np.concatenate([aurocs(labels, probabilities, weights[:, group]) for weights in parts])
     ends["auroc_macro"] = ends_of(share(np.nansum(areas, axis=1), (~np.isnan(areas)).sum(1)))
     total = counts.sum(0)
     per_class = {
