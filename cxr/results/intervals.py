@@ -18,6 +18,7 @@ from cxr.results.run_folder import HEADLINES
 RESAMPLES = 2000
 LEVEL = 0.95
 CHUNK = 8_000_000  # weights in memory at once
+FILMS = 1_000_000  # films, counted anew in each resample, that aurocs() looks at at once: 190 bytes each
 
 
 def draw_weights(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
@@ -96,8 +97,7 @@ def intervals(
     counts = counts_by_group(labels, probabilities.argmax(1), group, len(classes))
     ends = ends_of_counts(counts, resamples, seed)
     drawn = draw_weights(len(counts), resamples, seed)
-    # Where groups have many films, fewer resamples at a time than draw_weights() gives.
-    parts = (part for weights in drawn for part in np.array_split(weights, -(-weights.shape[0] * len(labels) // CHUNK)))
+    parts = (part for weights in drawn for part in np.array_split(weights, -(-weights.shape[0] * len(labels) // FILMS)))
     areas = np.concatenate([aurocs(labels, probabilities, weights[:, group]) for weights in parts])
     ends["auroc_macro"] = ends_of(share(np.nansum(areas, axis=1), (~np.isnan(areas)).sum(1)))
     total = counts.sum(0)

@@ -145,13 +145,13 @@ def test_where_all_are_right_or_wrong_accuracy_has_the_exact_interval():
         assert found["ci95"]["accuracy"] == ends and ends[1] - ends[0] > 0.3, "as many as there are patients"
 
 
-def test_many_films_a_group_are_resampled_some_at_a_time(monkeypatch):
-    """The same to the last bit as all at once, which would take 50 bytes for each film in each resample."""
+def test_many_films_are_resampled_some_at_a_time(monkeypatch):
+    """The same to the last bit as all at once, which takes 190 bytes for each film in each resample."""
     rng = np.random.default_rng(0)
     labels, group = rng.integers(0, 3, 900), rng.integers(0, 20, 900)
     films = labels, rng.dirichlet([1, 1, 1], 900), group, "abc"
     whole, seen = intervals(*films, resamples=50), []
-    monkeypatch.setattr("cxr.results.intervals.CHUNK", 9000)
+    monkeypatch.setattr("cxr.results.intervals.FILMS", 9000)
     monkeypatch.setattr("cxr.results.intervals.aurocs", lambda *given: seen.append(given[2].shape) or aurocs(*given))
     assert intervals(*films, resamples=50) == whole
     assert seen == [(10, 900)] * 5
