@@ -147,6 +147,10 @@ def fit(cell: Cell, start: Path | None, config: Mapping[str, Any]) -> None:
         if config["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(f"compile=true: torch cannot compile here: {str(error).splitlines()[0]}") from error
         raise
+    except ValueError as error:  # torch's, of one film whose last feature map is one pixel
+        if config["data"]["batch_size"] == 1 and "Expected more than 1 value per channel" in str(error):
+            raise UserError("data.batch_size=1: batch normalisation needs two films or larger ones") from error
+        raise
 
 
 def test_cell(

@@ -7,19 +7,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
 
-from cxr.results.drawing import figure, finish, fit, style_plot
+from cxr.results.drawing import figure, finish, fit, fonts, style_plot
 from cxr.results.figures import COLOURS
 
 MARKERS = "osD^vP"
 SIZE = 8  # of names, points
-NEAR = 14  # points; a name further away has a line to its point
 NAME = {"fontsize": SIZE, "va": "center", "bbox": {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}}
+NEAR = 14  # points; a name further away has a line to its point
 LINE = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
-# Where a name may begin, or end, from its point, nearest first: points across and up.
-PLACES = [(side * across, up) for across in (7, 16, 30, 50, 80) for up in range(-90, 91, 6) for side in (1, -1)]
-PLACES.sort(key=lambda place: np.hypot(*place))
+# Where a name may begin (or end, left of it) from its point: points across and up.
+PLACES = np.array(
+    [(side * across, up) for across in (7, 16, 30, 50, 80) for up in range(-90, 91, 6) for side in (1, -1)]
+)
 SIDE_BY_SIDE = 1.035  # cells of one network stand this factor apart, or their intervals would cover each other
 
 
@@ -56,18 +56,18 @@ def accuracy_against_cost(cells: Sequence[Point], note: str = "") -> Figure:
         marker = MARKERS[augs.index(cell.aug) % len(MARKERS)]
         axes.plot(x, middle.mean(), marker, color=colour, markersize=7, markeredgecolor="white", markeredgewidth=0.7)
         places.append((cell.name, colour, x, middle.mean(), low.min(), high.max()))
-    axes.margins(x=0.12, y=0.1)
+    axes.margins(x=0.22, y=0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     style_plot(axes, "both")
-    finish(fig)  # names have to be measured in the font that they will have
+    finish(fig)  # before it is laid out: it changes how texts are measured
     name_points(axes, places)
     return finish(fig)
 
 
 def name_points(axes: Axes, places: Sequence[tuple[str, str, float, float, float, float]]) -> None:
-    """A name beside every point, at the nearest place where it covers no name, point or interval, or else the least.
+    """A name beside every point, as near as it can be without covering a name or a point, better no interval either.
 
     Args:
         places: name, colour, x, y, and the lowest and highest y that is drawn there, of each point.
@@ -76,32 +76,30 @@ def name_points(axes: Axes, places: Sequence[tuple[str, str, float, float, float
     fig.draw_without_rendering()  # only now it is known where points lie
     fig.set_layout_engine("none")
     dot = fig.dpi / 72  # pixels a point
-    inside, taken = axes.get_window_extent(), []
+    inside, intervals, taken = axes.get_window_extent().extents[None], [], []
     for _, _, x, y, low, high in places:
         (across, bottom), (_, middle), (_, top) = axes.transData.transform([(x, low), (x, y), (x, high)])
-        taken.append(Bbox.from_extents(across - 2, bottom, across + 2, top))
-        taken.append(Bbox.from_bounds(across - 5 * dot, middle - 5 * dot, 10 * dot, 10 * dot))
+        intervals.append((across - 2, bottom, across + 2, top))
+        taken.append((across - 5 * dot, middle - 5 * dot, across + 5 * dot, middle + 5 * dot))
     for name, colour, x, y, _, _ in places:
         label = axes.annotate(fit(name, 150, SIZE), (x, y), (0, 0), textcoords="offset points", color=colour, **NAME)
-        size, point = label.get_window_extent(), axes.transData.transform((x, y))
-
-        def box(place: tuple[float, float], size: Bbox = size, point: np.ndarray = point) -> Bbox:
-            left = point[0] + place[0] * dot - (size.width if place[0] < 0 else 0)
-            return Bbox.from_bounds(left, point[1] + place[1] * dot - size.height / 2, size.width, size.height)
-
-        def covered(place: tuple[float, float]) -> float:
-            own = box(place)
-            outside = own.width * own.height - area(own, inside)
-            return round(4 * outside + sum(area(own, other) for other in taken))
-
-        best = min(PLACES, key=covered)  # the first of those that cover as little
-        taken.append(box(best))
-        label.set(position=best, horizontalalignment="right" if best[0] < 0 else "left")
-        if np.hypot(*best) > NEAR:
-            axes.annotate("", (x, y), best, textcoords="offset points", arrowprops=LINE | {"color": colour})
+        label.set(parse_math=False, fontfamily=fonts()[0])  # as it will be drawn, to be measured
+        size = label.get_window_extent().size
+        corners = axes.transData.transform((x, y)) + PLACES * dot - size * (0, 0.5)
+        corners[:, 0] -= size[0] * (PLACES[:, 0] < 0)
+        boxes = np.hstack([corners, corners + size])
+        outside = size.prod() - shared(boxes, inside)[:, 0]
+        over = shared(boxes, np.array(taken)).sum(1) + outside
+        way = 3 * np.hypot(*PLACES.T) + 0.5 * shared(boxes, np.array(intervals)).sum(1)
+        best = np.argmin(100 * over.round() + way)
+        taken.append(boxes[best])
+        place = tuple(PLACES[best].tolist())
+        label.set(position=place, horizontalalignment="right" if place[0] < 0 else "left")
+        if np.hypot(*place) > NEAR:
+            axes.annotate("", (x, y), place, textcoords="offset points", arrowprops=LINE | {"color": colour})
 
 
-def area(a: Bbox, b: Bbox) -> float:
-    """What two boxes share, square pixels."""
-    shared = Bbox.intersection(a, b)
-    return shared.width * shared.height if shared else 0.0
+def shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Square pixels (N, M) that each of the boxes (N, 4) shares with each of (M, 4): left, bottom, right, top."""
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    return sides.clip(0).prod(-1)

@@ -52,6 +52,35 @@ def test_rows_and_grid(tmp_path):
     assert "1 of 5 runs did not finish" in text and "a\\|b" in text
 
 
+def test_costs_stand_behind_the_rest(tmp_path):
+    """Of runs that know theirs; those of earlier versions do not."""
+    folders = [add(tmp_path, model, "on", 0, 0.5) for model in ("cnn", "net")]
+    assert "flops" not in leaderboard.as_markdown(leaderboard.write(tmp_path))
+    write_json(
+        folders[1] / METRICS, read_json(folders[1] / METRICS) | {"network": {"parameters": 11172292, "flops": 3}}
+    )
+    old, new = leaderboard.write(tmp_path)
+    assert (old["parameters"], old["flops"], new["parameters"], new["flops"]) == ("", "", 11172292, 3)
+    assert [row["parameters"] for row in read_table(tmp_path / "leaderboard.csv")] == ["", "11172292"]
+    lines = [line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if "_seed-" in line]
+    assert [[cell.strip() for cell in line.split("|")][-3:-1] for line in lines] == [["", ""], ["11.2 M", "3"]]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (999, "999"),
+        (283250688, "283 M"),
+        (3469774848, "3.47 G"),
+        (999_600, "1.00 M"),
+        (999_400, "999 k"),
+        (2e13, "20.0 T"),
+    ],
+)
+def test_in_short(number, text):
+    assert leaderboard.in_short(number) == text
+
+
 def test_notes_and_single_seed_are_said(tmp_path):
     add(tmp_path, "cnn", "on", 0, 0.5, note="drawn films (phantom): says nothing about patients")
     text = leaderboard.grid(leaderboard.collect(tmp_path))

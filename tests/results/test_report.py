@@ -9,6 +9,7 @@ import yaml
 
 from cxr import report
 from cxr.results.console import beaten_lines
+from cxr.results.leaderboard import in_short
 from cxr.results.words import LANGUAGES, TEMPLATES, words
 
 
@@ -24,6 +25,23 @@ def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
         assert json.loads((run.parent / "audit.json").read_text())["sha256"] in page
     assert "python -m cxr.train -m aug=on,off trainer.max_epochs=2" in page
     assert re.search(r"data.root=/\S+ ", page), "as it was typed, without Hydra's quotes"
+
+
+def test_two_networks_are_shown_against_their_cost(run, sweep, tmp_path):
+    """The picture is there with two networks only; of cells of earlier versions nothing is known."""
+    sweep = shutil.copytree(sweep, tmp_path / "sweep")
+    folder = sweep / "cnn_aug-off_seed-0"
+    network = json.loads((folder / "metrics.json").read_text())["network"]
+    page = (sweep / "report.html").read_text()
+    parameters, flops = (in_short(network[key]) for key in ("parameters", "flops"))
+    assert f"<td>{folder.name}</td><td>{parameters}</td><td>{flops}</td>" in page
+    for changed, pictures in (({"parameters": 10**9, "flops": 10**12}, 8), (None, 7)):
+        metrics = json.loads((folder / "metrics.json").read_text()) | {"network": changed}
+        (folder / "metrics.json").write_text(json.dumps({k: v for k, v in metrics.items() if v is not None}))
+        assert run(report.main, sweep)[0] == 0
+        page = (sweep / "report.html").read_text()
+        assert page.count("data:image/png;base64,") == pictures
+        assert ("<td>1.00 G</td><td>1.00 T</td>" in page) == bool(changed)
 
 
 def test_what_users_named_is_escaped(run, folder, tmp_path):
@@ -51,6 +69,7 @@ def test_every_word_is_there_in_every_language():
 def test_the_model_card_says_what_the_metrics_say(folder):
     card = (folder / "MODEL_CARD.md").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
+    assert f"parameters {in_short(metrics['network']['parameters'])}, FLOPs a film" in card
     assert f"n = {metrics['n_test']}" in card and metrics["note"] in card and "Not a medical device" in card
     for scores in metrics["test"]["per_class"].values():
         assert f"{scores['recall']:.3f} [" in card
