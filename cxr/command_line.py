@@ -29,14 +29,21 @@ from cxr.overrides import expand, parse, quote, quote_path
 from cxr.ranks import meeting_point, node
 from cxr.results.run_folder import explained
 from cxr.resume import check_options, occupy
+from cxr.search import Search, asked_for, checked
 from cxr.sweep import cell_folder, swept
 from cxr.targets import check_hydra, check_names
 from cxr.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[1] / "conf"
 
+# What a package does not work with, though it does not say so.
+ALONG = {"hydra-optuna-sweeper": " 'sqlalchemy<2' 'alembic<1.14'"}
 # Choices that are packages for Hydra, which the extras of the same name install.
-PLUGINS = {("launcher", "parallel"): "hydra-joblib-launcher", ("launcher", "slurm"): "hydra-submitit-launcher"}
+PLUGINS = {
+    "launcher=parallel": "hydra-joblib-launcher",
+    "launcher=slurm": "hydra-submitit-launcher",
+    "hparams": "hydra-optuna-sweeper",  # whatever a user's own search is called
+}
 
 LOCAL = ("folder", "table")  # sources that can be read before anything starts
 
@@ -55,6 +62,7 @@ class CommandLine:
     cells: Sequence[Mapping[str, Any]] = ()  # the options of each
     named: bool = False  # its folder stands on it, so that the same words mean the same folder
     follows: bool = False  # this is not the first of the machines that a run trains on
+    search: Search | None = None
     held: ExitStack = field(default_factory=ExitStack)  # close it, and others may work in the folder
 
 
@@ -80,12 +88,18 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
         overrides = [parse(text) for text in args.overrides]
         for override in overrides:
             check_choice(override, groups, args.multirun)
-        fixed = list(search)
+        name, fixed = args.config_name or config_name, list(search)
+        wanted = read_search(name, [*overrides, *map(parse, search)], groups) if args.multirun else None
+        varied = wanted.options if wanted else swept(overrides)
         if args.multirun and not any(o.key_or_group == "hydra.sweep.subdir" for o in overrides):
-            fixed.append(f'hydra.sweep.subdir="{cell_folder(swept(overrides), list(groups))}"')
-        name = args.config_name or config_name
-        cells = [checked_cell(name, cell + fixed, groups) for cell in expand(overrides)]
+            fixed.append(f'hydra.sweep.subdir="{cell_folder(varied, list(groups))}"')
+        texts = wanted.samples(groups) if wanted else expand(overrides)
+        cells = [checked_cell(name, cell + fixed, groups) for cell in texts]
     check_films([cell for cell in cells if cell.data.source in LOCAL])
+    if wanted:
+        wanted = checked(wanted, cells[0])
+    elif cells[0].hydra.sweeper._target_.endswith(".OptunaSweeper"):  # chosen by a YAML file
+        raise UserError("hparams: a search trains many cells, and needs -m: python -m cxr.train -m …")
     if args.info or args.cfg:
         return CommandLine(words, args.multirun, None)
     kind = "sweep" if args.multirun else "run"
@@ -102,15 +116,15 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     held = ExitStack() if follows else occupy(folder, args.multirun, named and cells[0].resume == "auto")
     try:
         if not follows:
-            check_options(folder, dict(zip(names, map(plain, cells), strict=True)), swept(overrides))
+            check_options(folder, dict(zip(names, map(plain, cells), strict=True)), varied)
     except UserError:
         held.close()
         raise
     # The folder holds the time of day: Hydra is told ours, so that both mean the same.
     words = [word for word in words if not word.startswith(f"hydra.{kind}.dir=")]
     words += [*fixed[len(search) :], f"hydra.{kind}.dir={quote(str(folder))}"]
-    options = [plain(cell) for cell in cells]
-    return CommandLine(words, args.multirun, folder, cells[0].report.lang, launcher, options, named, follows, held)
+    options, lang = [plain(cell) for cell in cells], cells[0].report.lang
+    return CommandLine(words, args.multirun, folder, lang, launcher, options, named, follows, wanted, held)
 
 
 def read_cells(argv: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]]]:
@@ -154,6 +168,26 @@ def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "confi
     return cells
 
 
+def read_search(config_name: str, overrides: Sequence[Override], groups: Groups) -> Search | None:
+    """The search that a sweep asks for, None where it asks for none. Raises UserError as asked_for() does."""
+    chosen = [
+        o for o in overrides if not o.is_sweep_override() and (o.key_or_group in groups or "hydra" in o.key_or_group)
+    ]
+    try:
+        config = compose(config_name, [o.input_line for o in chosen], return_hydra_config=True)
+        return asked_for(config.hydra, overrides)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def compose_trial(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The choices and the options of the cell that some words ask for, checked."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        groups = config_groups([word for word in words if word.startswith("hydra.searchpath=")])
+        cell = checked_cell("config", words, groups)
+        return dict(cell.hydra.runtime.choices), plain(cell)
+
+
 def read_options(argv: Sequence[str], config_name: str) -> dict[str, Any]:
     """The checked options of a command that has no sweeps and no run folder; prints its help and ends for --help.
 
@@ -193,8 +227,9 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     if key not in groups:
         return
     typed = override.input_line.partition("=")[2]
-    if (key, typed) in PLUGINS:
-        check_plugin(f"{key}={typed}", PLUGINS[key, typed], multirun)
+    package = PLUGINS.get(key if key == "hparams" and typed != "none" else f"{key}={typed}")
+    if package:
+        check_plugin(f"{key}={typed}", package, multirun)
     for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
         if value not in groups[key] and (key, typed) != ("experiment", "null"):
             raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
@@ -205,7 +240,7 @@ def check_plugin(choice: str, package: str, multirun: bool) -> None:
     if not multirun:
         raise UserError(f"{choice}: is for several cells, and needs -m: python -m cxr.train -m {choice} …")
     if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
-        raise UserError(f"{choice} needs {package}: pip install {package}")
+        raise UserError(f"{choice} needs {package}: pip install {package}" + ALONG.get(package, ""))
     if choice == "launcher=slurm" and not shutil.which("sbatch"):
         raise UserError("launcher=slurm: there is no sbatch here; give the command on a machine of the cluster")
 

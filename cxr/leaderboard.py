@@ -18,7 +18,7 @@ def main() -> None:
             raise UserError(f"{sweep}: no run folders directly in it")
     except UserError as error:
         fail(error)
-    print(leaderboard.grid(leaderboard.write(sweep)))
+    print(leaderboard.head(sweep, leaderboard.write(sweep)))
     for line in comparison.write(sweep):
         print(f"- {line}")
 

@@ -18,6 +18,7 @@ from cxr.results.run_folder import CONFIG, LOCK, STATUS, STOP, read_json
 PATIENCE = 5  # seconds until a process that was killed has taken its children along
 # What changes nothing in a run's figures.
 FREE = ("name", "resume", "cache_dir", "n", "isolate", "report.lang", "data.num_workers", "data.resident")
+FREE += ("n_trials", "storage", "study")  # of a search
 
 Options = Mapping[str, Any]
 

@@ -25,6 +25,7 @@ from cxr.overrides import PATHS
 from cxr.ranks import node
 from cxr.results import leaderboard
 from cxr.results.run_folder import STATUS, STOP, is_done, keep_traceback, read_json, write_status
+from cxr.search import asked_for
 
 
 def folder_text(value: Any) -> str:
@@ -47,6 +48,13 @@ OmegaConf.register_new_resolver("gpus_wanted", gpus_wanted, replace=True)
 def swept(overrides: Sequence[Override]) -> list[str]:
     """The options that a sweep varies, in the order of the command line."""
     return [o.key_or_group for o in overrides if o.is_sweep_override()]
+
+
+class Unfinished:
+    """What a search gets of a trial that was stopped. Of any number, and of none, it would make an ended trial."""
+
+    def __float__(self) -> float:
+        raise KeyboardInterrupt
 
 
 def cell_folder(options: Sequence[str], groups: Sequence[str]) -> str:
@@ -90,7 +98,9 @@ class KeepLeaderboard(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.launched_by = os.getpid()
         self.command = command(config, "-m")
-        self.swept = swept(OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)))
+        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        search = asked_for(config.hydra, overrides)
+        self.swept = search.options if search else swept(overrides)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         self.started, self.written = time.time(), False
@@ -135,11 +145,14 @@ class KeepLeaderboard(Callback):
             if error and not isinstance(error, stopping.Stopped):
                 keep_traceback(log, error)
             self.rewrite(config)
-        if isinstance(error, Diverged) and not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            # A sweeper that searches gets the worst score that there is: an error would end its search.
-            job_return.status, job_return.return_value = JobStatus.COMPLETED, 0.0
+        searches = not config.hydra.sweeper._target_.endswith(".BasicSweeper")
         if isinstance(error, stopping.Stopped):  # no failure, of which Hydra would say its own words
-            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, Unfinished() if searches else None
+        elif error and searches:
+            # A sweeper that searches gets the worst score that there is of a recipe that diverged, and none of a trial
+            # that failed: an error would be shown with Hydra's own words.
+            diverged = isinstance(error, Diverged)
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, 0.0 if diverged else None
         if error is None or isinstance(error, stopping.Stopped):
             return
         if config.hydra.mode == RunMode.MULTIRUN:

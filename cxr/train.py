@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cxr import slurm, stopping
-from cxr.command_line import CONF, CommandLine, prepare
+from cxr.command_line import CONF, CommandLine, compose_trial, prepare
 from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.isolation import train_isolated
@@ -36,6 +36,7 @@ from cxr.results.run_folder import (
     read_status,
     write_text,
 )
+from cxr.search import Study
 from cxr.sweep import is_stopped
 
 
@@ -162,8 +163,9 @@ def end(command: CommandLine | None) -> NoReturn:
 def sweep(command: CommandLine) -> None:
     """All cells, then the table that they were trained for, whatever happened on the way."""
     refused = False
+    study = Study(command.search, command.folder) if command.search else None
     try:
-        cell()
+        study.run(cell) if study else cell()
     except Exception as error:
         refused = isinstance(error, UserError)
         states = {row["status"] for row in leaderboard.collect(command.folder)}
@@ -176,11 +178,16 @@ def sweep(command: CommandLine) -> None:
     from cxr.results import comparison, report  # scipy.stats, matplotlib: not before they are needed
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
-    print(f"\n{leaderboard.grid(rows)}\n")
+    if study:
+        study.finish(compose_trial)
+    print(f"\n{leaderboard.head(command.folder, rows)}\n")
     for line in comparison.write(command.folder):
         print(f"- {line}")
     told = report.write(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {told}" if told else ""))
+    if study:  # which trials that failed do not spoil
+        print(f"best options: python -m cxr.train --config-dir {command.folder} experiment=best")
+        return
     if refused or any(row["status"] in ("failed", "lost") for row in rows):
         raise SystemExit(1)
 

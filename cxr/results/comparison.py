@@ -36,7 +36,7 @@ def compare(sweep: Path) -> dict[str, Any]:
     """
     runs = [
         row
-        for row in leaderboard.collect(sweep)
+        for row in leaderboard.opened(sweep, leaderboard.collect(sweep))
         if row["status"] == "done" and (sweep / row["run"] / PREDICTIONS).exists()
     ]
     cells: dict[tuple[tuple[str, Any], ...], dict[Any, leaderboard.Row]] = {}

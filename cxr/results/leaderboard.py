@@ -6,14 +6,26 @@ from typing import Any
 
 from filelock import FileLock
 
-from cxr.results.run_folder import HEADLINES, LOCK, METRICS, STATUS, part_of, read_json, read_status, write_table
+from cxr.results.run_folder import (
+    HEADLINES,
+    LOCK,
+    METRICS,
+    SEARCH,
+    STATUS,
+    part_of,
+    read_json,
+    read_status,
+    write_table,
+)
 
 COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
-# Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see Films.note, and
-# what the network costs: parameters, FLOPs a film.
+# Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see Films.note; macro
+# F1 on validation films; and what the network costs: parameters, FLOPs a film.
 COST = ("parameters", "flops")
-MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", *COST)
+MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro", *COST)
 WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
+
+SHOWN = 10  # trials of a search that stand above all others
 
 Row = dict[str, Any]
 
@@ -50,6 +62,7 @@ def row_of(folder: Path) -> Row:
         "val_f1_spread": late_spread(train.get("history", {}).get("val_f1_macro", [])),
         "note": metrics.get("note", ""),
         **{key: metrics.get("network", {}).get(key, "") for key in COST},  # runs of earlier versions have none
+        "val_f1_macro": (metrics.get("val") or {}).get("f1_macro", unknown),
     }
 
 
@@ -68,7 +81,7 @@ def write(sweep: Path) -> list[Row]:
         header = [*choices(rows), *COLUMNS]
         write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
         part.replace(sweep / "leaderboard.csv")
-        part.write_text(inert(as_markdown(rows)), encoding="utf-8")
+        part.write_text(inert(as_markdown(rows, head(sweep, rows))), encoding="utf-8")
         part.replace(sweep / "leaderboard.md")
     return rows
 
@@ -78,13 +91,51 @@ def choices(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row if key not in (*COLUMNS, *MORE)))
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
-    """The model × augmentation table, then a row a run."""
+def as_markdown(rows: Sequence[Row], first: str) -> str:
+    """What head() returned, then a row a run."""
     columns = [*choices(rows), *(c for c in COLUMNS if c != "error" or any(row["error"] for row in rows))]
     costs = COST if any(row.get("parameters", "") != "" for row in rows) else ()
     table = [[*(shown(row.get(c, "")) for c in columns), *(in_short(row.get(c, "")) for c in costs)] for row in rows]
     columns += costs
-    return f"# Leaderboard\n\n{grid(rows)}\n\n{markdown_table(columns, table)}\n"
+    return f"# Leaderboard\n\n{first}\n\n{markdown_table(columns, table)}\n"
+
+
+def head(sweep: Path, rows: Sequence[Row]) -> str:
+    """What a sweep was made for: of a search the best trials, of any other the grid."""
+    if not (sweep / SEARCH).exists():
+        return grid(rows)
+    header, *lines = trial_rows(rows)
+    return f"{markdown_table(header, lines[:SHOWN])}\n\n{trial_sentence(rows)}"
+
+
+def trial_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """The trials of a search, that with the highest macro F1 on validation films first, below their header."""
+    ended = sorted(rows, key=lambda row: -1 if row["val_f1_macro"] == "" else row["val_f1_macro"], reverse=True)
+    # What all have in common says nothing of why one is better.
+    options = [key for key in choices(rows) if len({str(row.get(key)) for row in rows}) > 1]
+    names = [key.rsplit(".", 1)[-1] for key in options]
+    header = [name if names.count(name) == 1 else key for key, name in zip(options, names, strict=True)]
+    scores = ["" if row["val_f1_macro"] == "" else f"{row['val_f1_macro']:.4f}" for row in ended]
+    lines = [
+        [score, *(shown(row.get(key, "")) for key in options), row["status"]]
+        for row, score in zip(ended, scores, strict=True)
+    ]
+    return [["validation macro F1", *header, "status"], *lines]
+
+
+def trial_sentence(rows: Sequence[Row]) -> str:
+    """What has to be said of a search's table."""
+    parts = [
+        "Best first, by macro F1 on validation films: the best of many trials, so higher than the same options would "
+        "get on others. Test films chose nothing."
+    ]
+    if len(rows) > SHOWN:
+        parts.append(f"The {SHOWN} best of {len(rows)} runs.")
+    if diverged := sum("training diverged" in row["error"] for row in rows):
+        parts.append(f"{diverged} diverged, which counts as 0.")
+    if failed := sum(row["status"] in ("failed", "lost") and "training diverged" not in row["error"] for row in rows):
+        parts.append(f"{failed} failed.")
+    return " ".join([*parts, *notes(rows)])
 
 
 def grid(rows: Sequence[Row]) -> str:
@@ -93,9 +144,19 @@ def grid(rows: Sequence[Row]) -> str:
     return f"{markdown_table(header, lines)}\n\n{sentence(rows)}"
 
 
+def opened(sweep: Path, rows: Sequence[Row]) -> list[Row]:
+    """The runs of which test films say something: of a search only the best one by validation films. Who compares all
+    its trials on test films chooses on them."""
+    if not (sweep / SEARCH).exists():
+        return list(rows)
+    done = [row for row in rows if row["status"] == "done" and row["val_f1_macro"] != ""]
+    return [max(done, key=lambda row: row["val_f1_macro"])] if done else []
+
+
 def finished(sweep: Path) -> dict[str, dict[str, Any]]:
     """metrics.json of every run that is done, by its name; of earlier versions' runs, those that have give-aways."""
-    found = {row["run"]: read_json(sweep / row["run"] / METRICS) for row in collect(sweep) if row["status"] == "done"}
+    rows = [row for row in opened(sweep, collect(sweep)) if row["status"] == "done"]
+    found = {row["run"]: read_json(sweep / row["run"] / METRICS) for row in rows}
     return {name: metrics for name, metrics in found.items() if "give_aways" in metrics}
 
 
@@ -155,8 +216,12 @@ def sentence(rows: Sequence[Row]) -> str:
         parts.append(f"{diverged} of {len(rows)} diverged, which counts as 0.")
     if failed := sum(row["status"] in ("failed", "lost") for row in rows):
         parts.append(f"{failed} of {len(rows)} runs did not finish.")
-    parts += [f"**{note[0].upper()}{note[1:]}.**" for note in sorted({row["note"] for row in rows} - {""})]
-    return " ".join(parts)
+    return " ".join([*parts, *notes(rows)])
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What has to be said of the films, as that they are drawn ones."""
+    return [f"**{note[0].upper()}{note[1:]}.**" for note in sorted({row["note"] for row in rows} - {""})]
 
 
 def shown(value: Any) -> str:

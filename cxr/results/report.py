@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxr.results import comparison, figures, leaderboard
+from cxr.results import comparison, figures, leaderboard, search
 from cxr.results.accuracy_cost import Point, accuracy_against_cost
 from cxr.results.console import beaten_lines, reliability_names, with_interval
-from cxr.results.run_folder import AUDIT, METRICS, SPLIT, STATUS, read_json, read_table
+from cxr.results.run_folder import AUDIT, METRICS, SEARCH, SPLIT, STATUS, read_json, read_table
 from cxr.results.words import render, words
 
 REPORT = "report.html"
@@ -40,7 +40,7 @@ def write(folder: Path, lang: str) -> Path | None:
     single = (folder / STATUS).exists()
     rows = [leaderboard.row_of(folder)] if single else leaderboard.collect(folder)
     runs = []
-    for row in rows:
+    for row in rows if single else leaderboard.opened(folder, rows):
         where = folder if single else folder / row["run"]
         metrics = read_json(where / METRICS)
         if row["status"] == "done" and metrics.keys() >= NEEDED and (where / SPLIT).exists():
@@ -59,6 +59,7 @@ def contents(
 ) -> dict[str, Any]:
     """What the report's template is filled with; every number stands in a metrics file."""
     first = runs[0].metrics
+    found = read_json(folder / SEARCH)
     audit = read_json(runs[0].folder / AUDIT)
     prevalences = [
         f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
@@ -75,10 +76,12 @@ def contents(
         "versions": first["versions"],
         "device": first["train"]["device"],
         "note": first["note"],
-        "grid": leaderboard.grid_rows(rows),
+        "searched": bool(found),
+        "search_pictures": search_pictures(found),
+        "grid": leaderboard.trial_rows(rows)[: leaderboard.SHOWN + 1] if found else leaderboard.grid_rows(rows),
         "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}),
         "single": (folder / STATUS).exists(),
-        "sentence": leaderboard.sentence(rows).replace("**", ""),
+        "sentence": (leaderboard.trial_sentence if found else leaderboard.sentence)(rows).replace("**", ""),
         "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}),
         "audit": [[what, number or w["none"], such] for what, number, such in summary_of(audit)],
         "pictures": pictures(runs),
@@ -180,6 +183,17 @@ def cost_picture(cells: Mapping[str, Sequence[Run]]) -> str:
             found.append(Point(leaderboard.line_of(row), f"aug={row.get('aug', '')}", row["flops"], seeds))
             networks.add((row.get("model"), row["parameters"]))
     return png(accuracy_against_cost(found)) if len(networks) > 1 else ""
+
+
+def search_pictures(found: Mapping[str, Any]) -> dict[str, str]:
+    """Those of a search, from search.json."""
+    if not found:
+        return {}
+    shares = found["importances"]
+    return {
+        "history": png(search.history(found["trials"])),
+        "importances": png(search.importances(shares)) if shares else "",
+    }
 
 
 def augmentation(runs: Sequence[Run]) -> str:

@@ -16,6 +16,7 @@ from cxr.errors import UserError
 
 CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: of a sweep whose cells shall not begin any more
 STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
+SEARCH = "search.json"  # in a sweep's folder: the trials of a search
 SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")
 CHECKPOINTS = "checkpoints"
 SIDE_FILE = "films.npz"  # beside the checkpoints: what tells the films of a run again

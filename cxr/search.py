@@ -1,0 +1,281 @@
+"""A search for the best options (hparams=optuna): what it asks for, how it goes on, and what it leaves. No torch here;
+Optuna is imported where it is needed, for it is an extra."""
+
+import logging
+import secrets
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from omegaconf import DictConfig
+
+from cxr import stopping
+from cxr.errors import UserError
+from cxr.options import check_values
+from cxr.overrides import parse, quote
+from cxr.results import leaderboard
+from cxr.results.run_folder import SEARCH, read_json, write_json, write_text
+
+BEST = Path("experiment", "best.yaml")
+DATABASES = ("sqlite", "postgresql", "mysql")  # Optuna reads pickles from Redis, and a pickle is a program
+BY, SURPLUS, SPACE = "cxr:by", "cxr:surplus", "cxr:space"  # attributes of trials and, the last, of a study
+FEW = 8  # of fewer trials, importances are noise
+# Options of how a command runs, which are no part of a recipe.
+OWN = ("name", "resume", "cache_dir", "isolate", "n", "slurm", "n_trials", "storage", "study", "report")
+
+
+class Full(Exception):
+    """The search has all its trials."""
+
+
+class Here:
+    """What this process searches; Hydra makes the sampler, and hands it nothing of this."""
+
+    token: ClassVar[str] = ""
+    n_trials: ClassVar[int] = 0
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that a command line asks for."""
+
+    space: Mapping[str, str]  # option -> its range as it is typed: interval(0.1,1.0), or 16,32
+    fixed: Sequence[str]  # the words of all other options
+    n_trials: int = 0
+    storage: str | None = None
+    study: str | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """The searched options, without + before those that are new to conf."""
+        return [key.lstrip("+") for key in self.space]
+
+    def samples(self, groups: Iterable[str]) -> list[list[str]]:
+        """The words of some trials that stand for all: the first value of every range; then, for every searched choice
+        of a group, its other values.
+
+        Raises:
+            UserError: a value at the ends of a range, or in a list, is not allowed.
+        """
+        first: dict[str, str] = {}
+        others: list[tuple[str, str]] = []
+        for key, text in self.space.items():
+            override = parse(f"{key}={text}")
+            if override.is_interval_sweep():
+                values = [override.value().start, override.value().end]
+                words = [f"{key}={value}" for value in values]
+            else:
+                words = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            for word in words:
+                if key not in groups:
+                    check_values({key.lstrip("+"): value_of(word)})
+            first[key] = words[0]
+            others += [(key, word) for word in words[1:] if key in groups]
+        base = [*self.fixed, *first.values()]
+        return [base, *([*self.fixed, *(first | {key: word}).values()] for key, word in others)]
+
+
+def value_of(word: str) -> Any:
+    """The value in optim.lr=0.1, say."""
+    value = OverridesParser.create().parse_overrides([word])[0].value()
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def asked_for(hydra: DictConfig, overrides: Sequence[Override]) -> Search | None:
+    """The search that a sweep's options ask for, None where they ask for the plain sweep.
+
+    Args:
+        hydra: Hydra's own options.
+        overrides: what stands on the command line.
+
+    Raises:
+        UserError: a range without a search, or a search that cannot be one.
+    """
+    sweeper = hydra.sweeper
+    if not sweeper._target_.endswith(".OptunaSweeper"):
+        if ranges := [o.input_line for o in overrides if o.is_interval_sweep()]:
+            raise UserError(f"{ranges[0]}: a range is for a search: add hparams=optuna")
+        return None
+    if hydra.runtime.choices.hparams == "none":
+        raise UserError("hydra/sweeper=optuna: write hparams=optuna")
+    own = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
+    typed = {o.key_or_group for o in own}
+    ranges = [parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()]
+    every = [o for o in ranges if o.key_or_group not in typed] + own
+    space = {o.get_key_element(): o.input_line.partition("=")[2] for o in every if o.is_sweep_override()}
+    if not space:
+        raise UserError("hparams=optuna: every option is fixed; give one a range, such as data.batch_size=16,32")
+    if "seed" in space:
+        raise UserError(f"seed={space['seed']}: a search has one seed; the best of several would be luck")
+    fixed = [o.input_line for o in [*every, *overrides] if not o.is_sweep_override()]
+    return Search(space, list(dict.fromkeys(fixed)))
+
+
+def checked(search: Search, cell: DictConfig) -> Search:
+    """A search with what one of its cells says of it.
+
+    Raises:
+        UserError: it could not choose, or could not keep what it found.
+    """
+    sweeper = cell.hydra.sweeper
+    search = replace(search, n_trials=sweeper.n_trials, storage=sweeper.storage, study=sweeper.study_name)
+    if cell.data.val_fraction == 0:
+        raise UserError("data.val_fraction=0: a search chooses by validation films, and there would be none")
+    name = cell.hydra.sweep.subdir
+    if len(name.encode()) > 200:  # other values may be longer; a file system takes 255
+        raise UserError(f"so many searched options make too long a name of a folder ({name}): fix some of them")
+    database = str(search.storage or "sqlite://").partition(":")[0].partition("+")[0]
+    if database not in DATABASES:
+        raise UserError(f"storage={search.storage}: must be null or the address of a database: {', '.join(DATABASES)}")
+    if not search.storage and set("?{}%") & set(str(Path(cell.hydra.sweep.dir).resolve())):
+        raise UserError(f"{cell.hydra.sweep.dir}: a database's address has no ?, %, {{ or }}; choose another folder")
+    return search
+
+
+def counted(trials: Iterable[Any]) -> list[Any]:
+    """The trials of a study without those that were one too many."""
+    return [trial for trial in trials if not trial.user_attrs.get(SURPLUS)]
+
+
+class Study:
+    """A search's trials in its storage, and its files in the folder of the sweep.
+
+    Raises:
+        UserError: the storage cannot be reached, or the search there began with other ranges.
+    """
+
+    def __init__(self, search: Search, folder: Path) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # It lists every option of every trial, and a storage's address with its password.
+        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self.search, self.folder = search, folder
+        self.url = search.storage or f"sqlite:///{(folder / 'search.db').resolve()}"
+        self.name = search.study or folder.name
+        Here.n_trials, Here.token = search.n_trials, read_json(folder / SEARCH).get("token") or secrets.token_hex(8)
+        try:
+            self.storage = optuna.storages.get_storage(self.url)
+            self.study = optuna.create_study(
+                storage=self.storage, study_name=self.name, direction="maximize", load_if_exists=True
+            )
+            began = self.study.user_attrs.get(SPACE)
+            if began is None:
+                self.study.set_user_attr(SPACE, dict(search.space))
+        except Exception as error:  # the drivers' own kinds
+            what = f"storage={search.storage}" if search.storage else self.folder / "search.db"
+            line = " ".join(str(error).split("\n")[0].split())[:160]
+            raise UserError(f"{what}: this database cannot be used ({type(error).__name__}: {line})") from error
+        if began not in (None, dict(search.space)):
+            key = next(k for k in {**began, **search.space} if began.get(k) != search.space.get(k))
+            raise UserError(
+                f"{key}: this search began with {began.get(key, 'no range')}, now "
+                f"{search.space.get(key, 'no range')}; give the same ranges to go on, or another name=NAME"
+            )
+        self.write()
+
+    def trials(self) -> list[Any]:
+        return counted(self.study.get_trials(deepcopy=False))
+
+    def left(self) -> int:
+        """How many trials are left to begin here, those that this folder's last process left unfinished included: they
+        wait again, with the same values, and their run folders go on."""
+        from optuna.trial import TrialState
+
+        others = 0
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(BY, Here.token) == Here.token:
+                self.storage.set_trial_state(trial._trial_id, TrialState.WAITING)
+            else:
+                others += trial.state != TrialState.WAITING
+        return self.search.n_trials - others
+
+    def run(self, sweep: Callable[[], Any]) -> None:
+        """Call a Hydra command, which takes its words from sys.argv, until the search has all its trials."""
+        words = list(sys.argv)
+        while (left := self.left()) > 0:
+            sys.argv = [*words, f"hydra.sweeper.n_trials={left}", f"hydra.sweeper.study_name={quote(self.name)}"]
+            sys.argv.append(f"hydra.sweeper.storage={quote(self.url)}")
+            try:
+                sweep()
+            except Full:  # other machines were faster
+                continue
+            except KeyboardInterrupt:  # of a trial that was stopped, see cxr.sweep.Unfinished
+                if stopping.asked():
+                    raise
+            except ValueError:  # the sweeper looks for the best one, and there may be none
+                if self.best() or self.left() > 0:
+                    raise
+
+    def best(self) -> Any:
+        """The trial with the highest value, the first of equals; None where none was completed, or all diverged."""
+        values = [trial for trial in self.trials() if trial.values and trial.value > 0]
+        return max(values, key=lambda trial: (trial.value, -trial.number), default=None)
+
+    def write(self) -> dict[str, Any]:
+        """Write search.json, and return what it says."""
+        rows = leaderboard.collect(self.folder)
+        trials = [
+            {
+                "number": trial.number,
+                "state": trial.state.name.lower(),
+                "value": trial.value,
+                "params": {key.lstrip("+"): value_of(f"{key}={value}") for key, value in trial.params.items()},
+            }
+            for trial in self.trials()
+        ]
+        for trial in trials:
+            # Of trials on other machines there is none.
+            own = [row["run"] for row in rows if all(row.get(k, k) == v for k, v in trial["params"].items())]
+            trial["run"] = own[0] if own and trial["params"] else None
+        told = {"study": self.name, "token": Here.token, "n_trials": self.search.n_trials, "trials": trials}
+        told["importances"] = self.importances()
+        write_json(self.folder / SEARCH, told)
+        return told
+
+    def importances(self) -> dict[str, float]:
+        """The share of each option in the variance of the values, by functional ANOVA (Hutter et al. 2014); {} where
+        the trials are too few or all alike."""
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+        values = [trial.value for trial in self.trials() if trial.values]
+        if len(values) < FEW or len(set(values)) == 1:
+            return {}
+        return dict(get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=0)))
+
+    def finish(self, compose_cell: Callable[[Sequence[str]], tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Write search.json and, where a trial was completed, best.yaml.
+
+        Args:
+            compose_cell: from words to the choices and the options of the cell that they ask for.
+
+        Raises:
+            UserError: no trial was completed.
+        """
+        found, best = self.write(), self.best()
+        if not best:
+            raise UserError(f"{self.folder}: every trial failed or diverged, so there is no best one")
+        words = [f"{key}={value}" for key, value in best.params.items()]
+        run = next(trial["run"] for trial in found["trials"] if trial["number"] == best.number)
+        choices, options = compose_cell([*self.search.fixed, *words])
+        own = {key: value for key, value in options.items() if key not in OWN}
+        groups = [key for key in choices if "/" not in key and key not in ("experiment", "hparams", "launcher")]
+        defaults = [{f"override /{group}": choices[group]} for group in sorted(groups)]
+        again = shlex.join(["python", "-m", "cxr.train", "--config-dir", str(self.folder), "experiment=best"])
+        said = (
+            "# @package _global_\n"
+            f"# Trial {best.number}, the best of {len(found['trials'])} of the search {self.name}: macro F1 {best.value:.4f} on\n"
+            f"# validation films. Nothing was chosen on test films. Its run: {run or 'on another machine'}\n"
+            f"# To train it again: {again}\n"
+        )
+        (self.folder / BEST).parent.mkdir(exist_ok=True)
+        text = yaml.safe_dump({"defaults": defaults, **own}, sort_keys=False, allow_unicode=True)
+        write_text(self.folder / BEST, said + text)
