@@ -50,11 +50,11 @@ def importances(shares: Mapping[str, float], note: str = "") -> Figure:
     """A bar an option, the most important first.
 
     Args:
-        shares: option -> its share of the variance, 0 to 1.
+        shares: option -> its share of what a random forest explains of the values, 0 to 1.
     """
     ordered = sorted(shares.items(), key=lambda item: item[1])
     fig = figure(0.9 + 0.32 * len(ordered), "", note)
-    axes = fig.add_subplot(xlabel="share of the variance of validation macro F1")
+    axes = fig.add_subplot(xlabel="share of what is explained of validation macro F1")
     bars = axes.barh([fit(name, 160, 9) for name, _ in ordered], [s for _, s in ordered], color=COLOURS[0], height=0.7)
     axes.bar_label(bars, [f"{share:.0%}" for _, share in ordered], padding=3, fontsize=9)
     axes.tick_params(axis="y", length=0, labelsize=9)
