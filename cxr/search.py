@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cxr import stopping
@@ -82,6 +83,11 @@ class Search:
         return [base, *([*self.fixed, *(first | {key: word}).values()] for key, word in others)]
 
 
+def is_search(config: DictConfig) -> bool:
+    """Whether Hydra's options, `hydra` of a config, are those of a search."""
+    return config.hydra.mode == RunMode.MULTIRUN and not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+
+
 def value_of(word: str) -> Any:
     """The value in optim.lr=0.1, say."""
     value = OverridesParser.create().parse_overrides([word])[0].value()
@@ -99,7 +105,7 @@ def asked_for(hydra: DictConfig, overrides: Sequence[Override]) -> Search | None
         UserError: a range without a search, or a search that cannot be one.
     """
     sweeper = hydra.sweeper
-    if not sweeper._target_.endswith(".OptunaSweeper"):
+    if sweeper._target_.endswith(".BasicSweeper"):
         if ranges := [o.input_line for o in overrides if o.is_interval_sweep()]:
             raise UserError(f"{ranges[0]}: a range is for a search: add hparams=optuna")
         return None
@@ -139,6 +145,11 @@ def checked(search: Search, cell: DictConfig) -> Search:
     return search
 
 
+def shown(error: Exception) -> str:
+    """What a database's driver says, in one short line."""
+    return " ".join(f"{type(error).__name__}: {error}".split("\n")[0].split())[:160]
+
+
 def counted(trials: Iterable[Any]) -> list[Any]:
     """The trials of a study without those that were one too many."""
     return [trial for trial in trials if not trial.user_attrs.get(SURPLUS)]
@@ -160,6 +171,7 @@ class Study:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.search, self.folder = search, folder
         self.url = search.storage or f"sqlite:///{(folder / 'search.db').resolve()}"
+        self.where = f"storage={search.storage}" if search.storage else folder / "search.db"
         self.name = search.study or folder.name
         Here.n_trials, Here.token = search.n_trials, read_json(folder / SEARCH).get("token") or secrets.token_hex(8)
         try:
@@ -171,9 +183,7 @@ class Study:
             if began is None:
                 self.study.set_user_attr(SPACE, dict(search.space))
         except Exception as error:  # the drivers' own kinds
-            what = f"storage={search.storage}" if search.storage else self.folder / "search.db"
-            line = " ".join(str(error).split("\n")[0].split())[:160]
-            raise UserError(f"{what}: this database cannot be used ({type(error).__name__}: {line})") from error
+            raise UserError(f"{self.where}: this database cannot be used ({shown(error)})") from error
         if began not in (None, dict(search.space)):
             key = next(k for k in {**began, **search.space} if began.get(k) != search.space.get(k))
             raise UserError(
@@ -200,6 +210,8 @@ class Study:
 
     def run(self, sweep: Callable[[], Any]) -> None:
         """Call a Hydra command, which takes its words from sys.argv, until the search has all its trials."""
+        from optuna.exceptions import StorageInternalError
+
         words = list(sys.argv)
         while (left := self.left()) > 0:
             sys.argv = [*words, f"hydra.sweeper.n_trials={left}", f"hydra.sweeper.study_name={quote(self.name)}"]
@@ -208,6 +220,11 @@ class Study:
                 sweep()
             except Full:  # other machines were faster
                 continue
+            except StorageInternalError as error:
+                raise UserError(
+                    f"{self.where}: this database cannot be used any more ({shown(error)}); mend it, then give the "
+                    "same command again: it goes on from there"
+                ) from error
             except KeyboardInterrupt:  # of a trial that was stopped, see cxr.sweep.Unfinished
                 if stopping.asked():
                     raise

@@ -25,7 +25,7 @@ from cxr.overrides import PATHS
 from cxr.ranks import node
 from cxr.results import leaderboard
 from cxr.results.run_folder import STATUS, STOP, is_done, keep_traceback, read_json, write_status
-from cxr.search import asked_for
+from cxr.search import asked_for, is_search
 
 
 def folder_text(value: Any) -> str:
@@ -145,7 +145,7 @@ class KeepLeaderboard(Callback):
             if error and not isinstance(error, stopping.Stopped):
                 keep_traceback(log, error)
             self.rewrite(config)
-        searches = not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+        searches = is_search(config)
         if isinstance(error, stopping.Stopped):  # no failure, of which Hydra would say its own words
             job_return.status, job_return.return_value = JobStatus.COMPLETED, Unfinished() if searches else None
         elif error and searches:

@@ -7,12 +7,13 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,6 +26,7 @@ from cxr.ranks import node, ranks
 from cxr.results import leaderboard
 from cxr.results.run_folder import (
     CONFIG,
+    LOCK,
     MEND,
     METRICS,
     STATUS,
@@ -36,7 +38,7 @@ from cxr.results.run_folder import (
     read_status,
     write_text,
 )
-from cxr.search import Study
+from cxr.search import Study, is_search
 from cxr.sweep import is_stopped
 
 
@@ -62,20 +64,28 @@ def cell(config: DictConfig) -> float | None:
             write_text(folder / CONFIG, OmegaConf.to_yaml({"choices": choices, **options}))
     arguments = options, choices, folder, hydra_config.hydra.runtime.choices.launcher != "basic"
     try:
-        if options["isolate"] or ranks(options["trainer"]) > 1:
-            train_isolated(OmegaConf.to_container(hydra_config.hydra.job_logging, resolve=True), *arguments)
-        else:
-            from cxr.cell import train_cell
-
-            # What these imports made stays: the collector need not walk it again and again.
-            if not gc.get_freeze_count():
-                gc.freeze()
-            train_cell(*arguments)
+        # Two trials of a search that are told the same share a folder, one after the other.
+        with FileLock(folder / LOCK) if is_search(hydra_config) else nullcontext():
+            isolated = options["isolate"] or ranks(options["trainer"]) > 1
+            train_here_or_isolated(isolated, hydra_config, *arguments)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         stopping.stop_if_asked()
         raise
     val = read_json(folder / METRICS).get("val")
     return val and val["f1_macro"]
+
+
+def train_here_or_isolated(isolated: bool, hydra_config: DictConfig, *arguments: Any) -> None:
+    """train_cell() with its arguments, in this process or in one of its own."""
+    if isolated:
+        train_isolated(OmegaConf.to_container(hydra_config.hydra.job_logging, resolve=True), *arguments)
+        return
+    from cxr.cell import train_cell
+
+    # What these imports made stays: the collector need not walk it again and again.
+    if not gc.get_freeze_count():
+        gc.freeze()
+    train_cell(*arguments)
 
 
 def main() -> None:
@@ -169,7 +179,8 @@ def sweep(command: CommandLine) -> None:
     except Exception as error:
         refused = isinstance(error, UserError)
         states = {row["status"] for row in leaderboard.collect(command.folder)}
-        if not (refused or states & {"failed", "lost"}):  # not a cell's error, which its log and the leaderboard hold
+        # Not a cell's error, which its log and the leaderboard hold; a search gets none of its cells' errors.
+        if not (states & {"lost"} if study else refused or states & {"failed", "lost"}):
             raise
         if "lost" in states:  # of these nobody else tells why
             print(f"cxr: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
