@@ -238,3 +238,9 @@ def test_compile_without_a_compiler_is_one_line(run, tmp_path, monkeypatch, smal
     words = ("trainer=cpu", "trainer.max_epochs=1", "compile=true", *small)
     code, _, err = run(main, *words, f"hydra.run.dir={tmp_path}/r")
     assert code == 1 and err.splitlines()[-1].startswith("cxr: compile=true: torch cannot compile here: ")
+
+
+def test_batch_normalisation_of_one_pixel_of_one_film_is_one_line(run, cache, tmp_path):
+    films = ("data.films=100", "data.image_size=32", f"cache_dir={cache}", "trainer.precision=32-true")
+    code, _, err = run(main, "model=resnet18", "data.batch_size=1", *films, f"hydra.run.dir={tmp_path}/r")
+    assert code == 1 and err.count("\n") == 1 and "data.batch_size=1: batch normalisation needs two films" in err
