@@ -18,7 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cxr import slurm, stopping
-from cxr.command_line import CONF, CommandLine, compose_trial, prepare
+from cxr.command_line import CommandLine, compose_trial, prepare
+from cxr.composing import CONF
 from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.isolation import train_isolated

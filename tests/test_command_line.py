@@ -11,10 +11,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cxr.command_line import CONF, config_groups, prepare, quote, read_cells
+from cxr.command_line import prepare, read_cells
+from cxr.composing import CONF, config_groups
 from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.options import RULES, flatten
+from cxr.overrides import quote
 from cxr.stopping import SIGNALS
 from cxr.train import main
 

@@ -7,7 +7,8 @@ import torch
 
 from cxr.cell import build_cell, build_data, build_model
 from cxr.checkpoints import BEST
-from cxr.command_line import CONF, read_cells
+from cxr.command_line import read_cells
+from cxr.composing import CONF
 from cxr.models.classifier import load_classifier
 from cxr.results.run_folder import CHECKPOINTS
 
