@@ -43,11 +43,13 @@ def built(
         with locked(target.parent):
             if not intact(target):
                 # Whoever holds the lock is the only one who builds: what others left here, they were killed at.
-                work = target.parent / f"{BUILDING}{'goes-on' if journal else uuid.uuid4().hex}"
+                work = target.parent / f"{BUILDING}{uuid.uuid4().hex}"
+                if journal and (noted := next(target.parent.glob(f"{BUILDING}*/{journal}"), None)):
+                    os.rename(noted.parent, work)  # a killed build's workers, which end a moment later, do not follow
                 for left in {target, *target.parent.glob(f"{BUILDING}*")} - {work}:
                     shutil.rmtree(left, ignore_errors=True)
                 # Unlike mkdtemp's folders, others may read it as far as our umask lets them.
-                work.mkdir(exist_ok=bool(journal))
+                work.mkdir(exist_ok=True)
                 try:
                     build(work)
                     os.rename(work, target)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -28,17 +27,6 @@ store.open_store(sources.read_folder(Path(sys.argv[1])), 32, Path(sys.argv[2]), 
 """
 
 
-def start(films, tmp_path):
-    words = [sys.executable, "-c", BUILD, str(films), str(tmp_path / "cache")]
-    return subprocess.Popen(words, start_new_session=True)
-
-
-def kill(process):
-    """With all that decode for it, which would go on for a moment: what a test does to the files would be undone."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.fixture
 def films(drawn, tmp_path):
     """A folder of 160 films of one's own."""
@@ -49,14 +37,16 @@ def films(drawn, tmp_path):
 @pytest.fixture
 def killed(films, tmp_path):
     """The journal of a build of these films that was killed in the middle."""
-    process = start(films, tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(films), str(tmp_path / "cache")])
     until, journal = time.monotonic() + 30, None
     while (journal is None or len(lines(journal)) < 16) and time.monotonic() < until:
         time.sleep(0.02)
         journal = next((tmp_path / "cache").glob(f"*/.building-*/{JOURNAL}"), None)
-    kill(process)
+    process.kill()
+    process.wait()
     assert 16 <= len(lines(journal)) < 160
-    return journal
+    # Its workers end a moment later: under another name, they write nothing more into what a test spoils.
+    return journal.parent.rename(journal.parent.with_name(".building-killed")) / JOURNAL
 
 
 @pytest.fixture
@@ -132,18 +122,19 @@ def test_what_changed_after_a_kill_is_decoded_again(films, killed, resumed, film
     check(store, table)
 
 
-def test_a_build_that_is_killed_again_and_again_ends(films, killed, resumed, tmp_path):
-    for _ in range(2):
-        before = len(lines(killed))
-        process = start(films, tmp_path)
-        until = time.monotonic() + 30
-        while len(lines(killed)) < before + 16 and time.monotonic() < until:
-            time.sleep(0.02)
-        kill(process)
-        assert len([*tmp_path.glob("cache/*/.building-*")]) == 1
-    done = lines(killed)
+def test_a_build_that_is_killed_again_goes_on_again(films, killed, resumed, tmp_path):
+    first = lines(killed)
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(films), str(tmp_path / "cache")])
+    until, journals = time.monotonic() + 30, []
+    while (not journals or len(lines(journals[0])) < len(first) + 16) and time.monotonic() < until:
+        time.sleep(0.02)
+        journals = [j for j in tmp_path.glob(f"cache/*/.building-*/{JOURNAL}") if j != killed]
+    process.kill()
+    process.wait()
+    assert len([*tmp_path.glob("cache/*/.building-*")]) == 1
+    done = lines(journals[0])
     store, table, decoded = resumed()
-    assert len(done) >= 48 and not {*done} & {*decoded}
+    assert {*first} < {*done} and not {*done} & {*decoded}
     check(store, table)
 
 
