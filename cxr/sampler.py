@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from cxr.search import BY, SURPLUS, Full, Here, counted
+from cxr.study import BY, SURPLUS, Full, Here, counted
 
 DIGITS = 3
 

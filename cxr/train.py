@@ -39,7 +39,8 @@ from cxr.results.run_folder import (
     read_status,
     write_text,
 )
-from cxr.search import Study, is_search
+from cxr.search import is_search
+from cxr.study import Study
 from cxr.sweep import is_stopped
 
 
