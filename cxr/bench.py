@@ -44,8 +44,8 @@ def main() -> None:
     with answering():
         if not told.json.absolute().parent.is_dir() or told.json.is_dir():
             raise UserError(f"--json {told.json}: not a file in a folder that is there")
-        if any(word.startswith("launcher=") for word in words):
-            raise UserError("launcher: the benchmark measures one cell after the other; leave it out")
+        if other := [word for word in words if word.startswith(("launcher=", "hparams=", "trainer=ddp"))]:
+            raise UserError(f"{other[0]}: the benchmark measures one cell after the other, on one device; leave it out")
         cells = read_cells(words)
         if len({(choices["model"], choices["aug"]) for choices, _ in cells}) < len(cells):
             raise UserError("the benchmark compares models and augmentation; give one value of every other option")

@@ -31,9 +31,8 @@ class Shards:
         Raises:
             OSError, ValueError, EOFError: one is damaged, or is missing before the last.
         """
-        arrays = [
-            np.load(self.path(i), mmap_mode="c") for i in range(len(self.found()))
-        ]  # torch takes no read-only ones
+        # Copy-on-write: torch takes no read-only ones.
+        arrays = [np.load(self.path(i), mmap_mode="c") for i in range(len(self.found()))]
         full = [array.shape == (self.films, self.size, self.size) for array in arrays[:-1]]
         fit = [array.dtype == np.uint8 and array.shape[1:] == (self.size, self.size) for array in arrays]
         if not (arrays and all(full) and all(fit)):
