@@ -17,6 +17,8 @@ from typing import ClassVar
 from cxr import stopping
 from cxr.errors import UserError
 
+log = logging.getLogger(__name__)
+
 JOBS = ".submitit"  # in a sweep's folder: a folder for each job, with its log
 POLL = 10  # seconds
 ENDED = "its Slurm job {job} ended without a word (memory, a time limit, scancel, a lost node?)"
@@ -124,8 +126,11 @@ def watched(sweep: Path) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        before: set[str] = set()
+        before, said = set[str](), set(jobs_of(sweep))
         while not over.wait(POLL):
+            if new := [job for job in jobs_of(sweep) if job not in said]:
+                log.info("Slurm's jobs %s, whose output is in %s", ", ".join(new), sweep / JOBS)
+                said.update(new)
             queued = queue(age=0)
             if queued is None:
                 continue

@@ -1,6 +1,7 @@
 """Films that a table lists, wherever their files lie."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from cxr.data.files import not_a_film
@@ -39,7 +40,7 @@ def read_listed(table: Path, root: Path | None) -> Films:
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(f"{table}: no films that can be used{such_as}")
-    return films_of(root, rows, rejected)
+    return replace(films_of(root, rows, rejected), table=table.resolve())
 
 
 def why_rejected(path: Path, row: Row) -> str:

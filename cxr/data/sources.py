@@ -42,6 +42,7 @@ class Films:
             `file` has forward slashes; `split` is the one the set came with: train, val, test or "".
         label: int64 array of length N, indices into `classes`.
         classes: class names, the known four in their fixed order, then others by name.
+        table: the table that lists them, None of a folder: two tables may name films of one folder.
         rejected: (file, reason) of everything that lies in the set and cannot be used.
         slices: what else a table or a manifest says of films, by column: string arrays of length N, "" for unknown.
         note: what every table and picture made from these films has to say, or "".
@@ -55,6 +56,7 @@ class Films:
     classes: tuple[str, ...]
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     rejected: tuple[tuple[str, str], ...] = field(default=())
+    table: Path | None = None
     note: str = ""
 
     def __len__(self) -> int:

@@ -61,7 +61,7 @@ class Store:
 def open_store(films: Films, size: int, cache: Path, shard: int = SHARD) -> tuple[Store, Films]:
     """Decode all films, or map what an earlier run decoded.
 
-    The cache holds one store for each folder of films and image size. A build that was killed goes on where it was.
+    The cache holds one store for each folder or table of films and image size. A build that was killed goes on.
     Where the folder has changed, unchanged films are taken over from its earlier store, which is then removed (a run
     that still has it mapped keeps its films), or from the build of it that was killed.
 
@@ -75,7 +75,7 @@ def open_store(films: Films, size: int, cache: Path, shard: int = SHARD) -> tupl
         UserError: the cache cannot be written, the disk has too little room, or no film can be read.
     """
     state = np.array([file_state(films.root / file) for file in films.file.tolist()], dtype=np.int64)
-    group = cache / f"store-{size}px-{fingerprint(FORMAT, shard, size, str(films.root))}"
+    group = cache / f"store-{size}px-{fingerprint(FORMAT, shard, size, str(films.table or films.root))}"
     columns = films.file, films.label, films.patient, state
     key = fingerprint(films.classes, *(column.tobytes() for column in columns))
     fill = partial(fill_store, films=films, state=state, size=size, shard=shard)

@@ -9,6 +9,7 @@ import pytest
 
 from cxr.audit import main as audit
 from cxr.data.sources import read_local
+from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.results.run_folder import read_json
 from cxr.train import main as train
@@ -75,6 +76,14 @@ def test_files_beside_the_table_and_by_their_whole_path(rows, drawn, film, tmp_p
     films = read(table)
     assert films.file.tolist() == ["a/person7_x.png", "b.png"]
     assert films.patient.tolist() == ["person7", ""]
+
+
+def test_two_tables_of_one_folder_have_a_store_each(rows, drawn, tmp_path):
+    tables = [as_csv(tmp_path / f"{name}.csv", part) for name, part in (("a", rows[:40]), ("b", rows[40:]))]
+    for _ in range(2):
+        stores = [open_store(read(table, drawn), 16, tmp_path / "cache")[0] for table in tables]
+    assert [len(store) for store in stores] == [40, 56]
+    assert len(list(tmp_path.glob("cache/store-*/*/index.csv"))) == 2
 
 
 def test_rows_that_cannot_be_used_are_named(film, tmp_path):
