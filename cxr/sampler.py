@@ -7,7 +7,7 @@ Needs the extra `optuna`.
 import zlib
 from typing import Any
 
-from optuna.distributions import BaseDistribution, DiscreteUniformDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, DiscreteUniformDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -67,7 +67,7 @@ class SeededTPE(BaseSampler):
 
 def rounded(value: Any, distribution: BaseDistribution) -> Any:
     """A float in few digits, as it stands in a folder's name, within its range; anything else as it is."""
-    if not isinstance(value, float):
+    if not isinstance(value, float) or isinstance(distribution, CategoricalDistribution):
         return value
     digits = 12 if isinstance(distribution, DiscreteUniformDistribution) else DIGITS  # 0.30000000000000004 is 0.3
     return min(max(float(f"{value:.{digits}g}"), distribution.low), distribution.high)

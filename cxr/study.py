@@ -162,8 +162,8 @@ class Study:
             return {}
         return dict(get_param_importances(self.study, evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0)))
 
-    def finish(self, compose_cell: Callable[[Sequence[str]], tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        """Write search.json and, where a trial was completed, best.yaml.
+    def finish(self, compose_cell: Callable[[Sequence[str]], tuple[dict[str, Any], dict[str, Any]]]) -> str:
+        """Write search.json and best.yaml, and return the command that trains the best options again.
 
         Args:
             compose_cell: from words to the choices and the options of the cell that they ask for.
@@ -191,3 +191,4 @@ class Study:
         (self.folder / BEST).parent.mkdir(exist_ok=True)
         text = yaml.safe_dump({"defaults": defaults, **own}, sort_keys=False, allow_unicode=True)
         write_text(self.folder / BEST, said + text)
+        return again

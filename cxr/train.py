@@ -191,15 +191,14 @@ def sweep(command: CommandLine) -> None:
     from cxr.results import comparison, report  # scipy.stats, matplotlib: not before they are needed
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
-    if study:
-        study.finish(compose_trial)
+    again = study.finish(compose_trial) if study else ""
     print(f"\n{leaderboard.head(command.folder, rows)}\n")
     for line in comparison.write(command.folder):
         print(f"- {line}")
     told = report.write(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {told}" if told else ""))
     if study:  # which trials that failed do not spoil
-        print(f"best options: python -m cxr.train --config-dir {command.folder} experiment=best")
+        print(f"best options: {again}")
         return
     if refused or any(row["status"] in ("failed", "lost") for row in rows):
         raise SystemExit(1)

@@ -184,7 +184,10 @@ def test_machines_that_share_a_storage_stop_at_the_total_together(run, tmp_path,
 def test_floats_get_few_digits_within_their_range():
     uniform = optuna.distributions.UniformDistribution(0.12345, 1.0)
     assert [rounded(v, uniform) for v in (0.123456789, 0.5678, 1.0)] == [0.12345, 0.568, 1.0]
-    assert rounded("[8,16]", optuna.distributions.CategoricalDistribution(["[8,16]"])) == "[8,16]"
+    for value in ("[8,16]", 0.00012345, True):
+        assert rounded(value, optuna.distributions.CategoricalDistribution([value])) == value
+    steps = optuna.distributions.DiscreteUniformDistribution(0.0, 0.5, 0.1)
+    assert rounded(0.1 * 3, steps) == 0.3
 
 
 def test_own_ranges_in_a_config_dir_and_what_the_choices_have(tmp_path):
@@ -238,3 +241,9 @@ def test_a_search_that_goes_on_with_other_ranges_is_refused(run, tmp_path, monke
     run(main, *words)
     code, _, err = run(main, *words, "optim.lr=interval(0.1,1.0)")
     assert code == 1 and "optim.lr: this search began with tag(log,interval(0.001,0.03)), now interval(0.1,1.0)" in err
+
+
+def test_without_the_extra_the_line_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_optuna_sweeper", None)
+    code, _, err = run(main, "-m", "hparams=optuna")
+    assert code == 2 and "hparams=optuna needs hydra-optuna-sweeper: pip install -e '.[optuna]'" in err

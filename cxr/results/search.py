@@ -34,8 +34,10 @@ def history(trials: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
         end = max(t["number"] for t in trials)
         x, y = np.append(number, end), np.append(best, best[-1])
         axes.plot(x, y, color=COLOURS[1], linewidth=1.6, drawstyle="steps-post", label="best so far")
-    low, high = axes.get_ylim() if good else (0, 1)
-    floor = low - 0.06 * (high - low)
+    values = [value for _, value in good] or [0, 1]
+    pad = max(0.08 * (max(values) - min(values)), 0.01)  # of values that are all alike, too
+    axes.set_ylim(min(values) - 2 * pad, max(values) + pad)
+    floor = min(values) - pad
     for name, numbers in gone.items():
         if numbers:
             marker, colour = GONE[name]
