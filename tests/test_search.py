@@ -178,7 +178,6 @@ def test_machines_that_share_a_storage_stop_at_the_total_together(run, tmp_path,
     found = read_json(tmp_path / "s" / "search.json")["trials"]
     assert [t["state"] for t in found] == ["complete", "complete", "running"]
     assert [bool(t["run"]) for t in found] == [True, False, False]
-    assert run(main, *words)[0] == 0 and len(read_json(tmp_path / "s" / "search.json")["trials"]) == 3
 
 
 def test_floats_get_few_digits_within_their_range():
