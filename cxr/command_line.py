@@ -66,6 +66,8 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
         raise UserError(f"--config-path {args.config_path}: write --config-dir DIR to add a folder of your own choices")
     if (args.help or args.hydra_help) and args.config_dir:  # Hydra reads what has not been checked, to set up its log
         raise UserError("--help: without --config-dir")
+    if args.multirun and (args.cfg or args.info):
+        raise UserError("--cfg, --info: show one cell, without -m")
     if args.help or args.hydra_help or args.shell_completion:
         return CommandLine(words, False, None)
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -83,6 +83,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("data.resident=yes", "data.resident=yes: must be auto, true or false"),
         ("data.num_workers=-1", "must be auto or a whole number from 0"),
         ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
+        ("-m --cfg job", "--cfg, --info: show one cell, without -m"),
     ],
 )
 def test_wrong_options_get_one_line(run, words, says):
