@@ -73,7 +73,7 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
 def check_plugin(choice: str, package: str, multirun: bool) -> None:
     """Raise UserError where a choice is made without -m, or its package is not there."""
     if not multirun:
-        raise UserError(f"{choice}: is for several cells, and needs -m: python -m cxr.train -m {choice} …")
+        raise UserError(f"{choice}: trains several cells, and needs -m: python -m cxr.train -m {choice} …")
     if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
         raise UserError(f"{choice} needs {package}: pip install {package}" + ALONG.get(package, ""))
     if choice == "launcher=slurm" and not shutil.which("sbatch"):

@@ -71,7 +71,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("name=..", "name=..: must be the name of a folder"),
         ("hydra.run.dir=/proc/none", "/proc/none: cannot be made"),
         ("data=folder data.root=", "data.root=: must be a folder"),
-        ("trainer.devices=2", "trainer.devices=2: must be 1"),
+        ("trainer.devices=2", "several devices for one run need trainer=ddp"),
         ("+trainer.logger=false", "cxr sets this argument"),
         ("-m experiment=quick,null", "experiment=null: unknown"),
         ("seed=4294967296", "must be a whole number from 0 to 4294967295"),
