@@ -1,5 +1,6 @@
 """What a cell does between the steps of Lightning's Trainer: take the time, say how it goes, notice what is wrong."""
 
+import logging
 import time
 from collections import deque
 from typing import Any
@@ -12,6 +13,8 @@ from pytorch_lightning.callbacks import Callback
 from cxr import stopping
 from cxr.data.batches import Batch
 from cxr.errors import Diverged
+
+log = logging.getLogger(__name__)
 
 CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
 
@@ -86,7 +89,7 @@ class EpochTimer(Callback):
 
 
 class EpochLine(Callback):
-    """One line an epoch, where the console is a file or a pipe and a bar would be noise, or where several cells share
+    """One line an epoch, in train.log too, where the console is a file or a pipe and a bar would be noise, or where several cells share
     it and their bars would overwrite each other.
 
     Args:
@@ -101,7 +104,7 @@ class EpochLine(Callback):
             return
         figures = {key: trainer.callback_metrics[key].item() for key in CURVES if key in trainer.callback_metrics}
         line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
-        print(f"{self.prefix}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {line}", flush=True)
+        log.info("%sepoch %d/%s  %s", self.prefix, trainer.current_epoch + 1, trainer.max_epochs, line)
 
 
 class SeedSteps(Callback):

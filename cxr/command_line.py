@@ -58,7 +58,8 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     Raises:
         UserError: an option is wrong in one of the cells, or the output folder is used and cannot be gone on with.
     """
-    words = [quote_path(word) for word in argv]
+    # Hydra's own words come behind what was typed, where its parser takes none after a flag.
+    words = sorted((quote_path(word) for word in argv), key=lambda word: word not in ("-m", "--multirun"))
     args = get_args_parser().parse_args(words)
     if args.experimental_rerun:
         raise UserError("--experimental-rerun: a pickle is a program, and is not read; give that run's options anew")

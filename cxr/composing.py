@@ -147,7 +147,8 @@ def owners(override: Override, groups: Groups) -> list[str]:
             if not file.exists():
                 continue
             part = "" if file.read_text(encoding="utf-8").startswith("# @package _global_") else f"{group}."
-            if override.key_or_group in (f"{part}{name}" for name in OmegaConf.load(file)):
+            names = option_names(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
+            if override.key_or_group in (f"{part}{name}" for name in names):
                 found.append(f"{group}={choice}")
     return found
 

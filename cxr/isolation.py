@@ -106,7 +106,10 @@ def how_it_died(code: int) -> str:
         return f"its process ended with exit code {code} and without a word"
     name = signal.Signals(-code).name
     if name == "SIGKILL":
-        return "its process was killed (SIGKILL), for memory perhaps: try a smaller data.batch_size, or fewer cells (n)"
+        return (
+            "its process was killed (SIGKILL), for memory perhaps: try a smaller data.batch_size, or fewer processes "
+            "at a time; the same command, with its name=NAME, goes on from the last checkpoint"
+        )
     return f"its process crashed ({name}); the last words are in train.log"
 
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from cxr import slurm
 from cxr.ending import fail
 from cxr.errors import UserError
 from cxr.results import comparison, leaderboard
@@ -14,13 +15,16 @@ def main() -> None:
         if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
             raise UserError("usage: python -m cxr.leaderboard DIR, the folder of a sweep")
         sweep = Path(sys.argv[1])
-        if not leaderboard.collect(sweep):
+        jobs = slurm.running_jobs(sweep)
+        if not (jobs or leaderboard.collect(sweep)):
             raise UserError(f"{sweep}: no run folders directly in it")
     except UserError as error:
         fail(error)
     print(leaderboard.head(sweep, leaderboard.write(sweep)))
     for line in comparison.write(sweep):
         print(f"- {line}")
+    if jobs:
+        print(f"Slurm's jobs: {', '.join(slurm.states(jobs))}")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ RULES = {
     "data.source": one_of("phantom", "folder", "table", "kaggle"),
     "data.root": Rule("a folder of films", lambda v: v is None or (isinstance(v, str) and v != "")),
     "data.table": Rule(
-        "a CSV or parquet file", lambda v: Path(v).suffix.lower() in TABLES and Path(v).expanduser().is_file()
+        "the path of a CSV or parquet file",
+        lambda v: Path(v).suffix.lower() in TABLES and Path(v).expanduser().is_file(),
     ),
     "data.sampler": one_of("uniform", "balanced"),
     "loss.weights": one_of("none", "balanced"),
@@ -158,6 +159,12 @@ def check_together(options: Mapping[str, Any]) -> None:
     """Raise UserError for options each of which is allowed, but not with the others."""
     if "devices" in options.get("trainer", {}):
         check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
+    slurm = options.get("slurm", {})
+    if slurm and slurm["warning"] >= 60 * slurm["time"]:
+        raise UserError(
+            f"slurm.warning={slurm['warning']}: these seconds before its end, slurm.time={slurm['time']} minutes have "
+            "not begun: the jobs would save and go back into the queue at once; use a shorter warning or a longer time"
+        )
     if options.get("loss", {}).get("weights") == options["data"].get("sampler") == "balanced":
         raise UserError(
             "loss.weights=balanced data.sampler=balanced: either makes all classes count the same, both together would "

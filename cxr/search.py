@@ -45,6 +45,8 @@ class Search:
             override = parse(f"{key}={text}")
             if override.is_interval_sweep():
                 values = [override.value().start, override.value().end]
+                if values[0] > values[1]:
+                    raise UserError(f"{key}={text}: a range goes from its lower to its higher end")
                 words = [f"{key}={value}" for value in values]
             else:
                 words = [f"{key}={value}" for value in override.sweep_string_iterator()]
@@ -92,6 +94,8 @@ def asked_for(hydra: DictConfig, overrides: Sequence[Override]) -> Search | None
     space = {o.get_key_element(): o.input_line.partition("=")[2] for o in every if o.is_sweep_override()}
     if not space:
         raise UserError("hparams=optuna: every option is fixed; give one a range, such as data.batch_size=16,32")
+    if "model" in space and (own_options := [key for key in space if key.startswith("model.")]):
+        raise UserError(f"model={space['model']}: not all have {own_options[0]}; search each network by itself")
     if "seed" in space:
         raise UserError(f"seed={space['seed']}: a search has one seed; the best of several would be luck")
     fixed = [o.input_line for o in [*every, *overrides] if not o.is_sweep_override()]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -80,6 +80,13 @@ def running_jobs(sweep: Path) -> list[str]:
     return [job for job in found if job in (queue(age=0) or ())] if found else []
 
 
+def states(jobs: Sequence[str]) -> list[str]:
+    """How far some jobs are, as squeue says it: 12_0 PENDING (Resources), or whatever keeps it from ever beginning."""
+    command = ["squeue", "--noheader", "--array", f"--jobs={','.join(jobs)}", "--format=%i %T (%r)"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return said.stdout.replace(" (None)", "").splitlines()
+
+
 def check_free(sweep: Path) -> None:
     """Raise UserError where jobs of a sweep still wait or run: others would work in their folders."""
     if jobs := running_jobs(sweep):
@@ -120,6 +127,7 @@ def watched(sweep: Path) -> Iterator[None]:
     result, and waits for ever where there is no accounting: here, the queue is asked, and the job's failure is put
     where submitit looks for its result, so that the sweep waits for all others."""
     from submitit import SlurmJob
+    from submitit.core.utils import FailedJobError
 
     logging.getLogger("submitit").setLevel(logging.ERROR)
     SlurmJob.watcher._make_command = lambda: None  # it need not ask the accounting, which complains where there is none
@@ -129,7 +137,7 @@ def watched(sweep: Path) -> Iterator[None]:
         before, said = set[str](), set(jobs_of(sweep))
         while not over.wait(POLL):
             if new := [job for job in jobs_of(sweep) if job not in said]:
-                log.info("Slurm's jobs %s, whose output is in %s", ", ".join(new), sweep / JOBS)
+                log.info("Slurm's jobs, whose output is in %s: %s", sweep / JOBS, ", ".join(states(new)))
                 said.update(new)
             queued = queue(age=0)
             if queued is None:
@@ -143,6 +151,11 @@ def watched(sweep: Path) -> Iterator[None]:
     thread.start()
     try:
         yield
+    except FailedJobError as error:
+        if "sbatch" not in str(error):
+            raise
+        why = str(error).strip().splitlines()[-1]
+        raise UserError(f"launcher=slurm: the jobs are not taken ({why}); look at the options slurm.*") from error
     finally:
         over.set()
         thread.join()

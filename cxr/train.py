@@ -185,7 +185,8 @@ def sweep(command: CommandLine) -> None:
         if not (states & {"lost"} if study else refused or states & {"failed", "lost"}):
             raise
         if "lost" in states:  # of these nobody else tells why
-            print(f"cxr: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            print(f"cxr: {kind}{' '.join(str(error).split())[:200]}", file=sys.stderr)
     if stopping.asked():
         return
     from cxr.results import comparison, report  # scipy.stats, matplotlib: not before they are needed

@@ -84,6 +84,9 @@ def elsewhere(tmp_path, monkeypatch):
         ("data.num_workers=-1", "must be auto or a whole number from 0"),
         ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
         ("-m --cfg job", "--cfg, --info: show one cell, without -m"),
+        ("slurm.time=3", "slurm.time=3: only with launcher=slurm"),
+        ("aug=on,off trainer.max_epochs=0 -m", "trainer.max_epochs=0: must be a whole number from 1"),
+        ("data=table data.table=/no/such.csv", "data.table=/no/such.csv: must be the path of a CSV or parquet file"),
     ],
 )
 def test_wrong_options_get_one_line(run, words, says):

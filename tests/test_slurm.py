@@ -10,7 +10,9 @@ import time
 import pytest
 from one_node_slurm import one_node_slurm, why_not
 
+from cxr.leaderboard import main as leaderboard
 from cxr.results.run_folder import read_json
+from cxr.slurm import running_jobs
 from cxr.train import main
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
@@ -93,6 +95,27 @@ def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     for name in ("jobs", "basic"):  # the first goes on with what is left
         assert run(main, "-m", *small, *words, f"hydra.sweep.dir={tmp_path / name}")[0] == 0
     assert len(rows(folder)) == 4 and figures(folder) == figures(tmp_path / "basic")
+
+
+def test_what_slurm_does_not_take_is_one_line(slurm, submit, tmp_path):
+    refused = submit(tmp_path / "jobs", "aug=on,off", "slurm.partition=nosuch")
+    assert refused.wait(60) == 1
+    (line,) = [line for line in refused.stderr.read().splitlines() if line.startswith("cxr: ")]
+    assert "invalid partition" in line
+
+
+def test_jobs_that_wait_are_told_of(slurm, submit, run, monkeypatch, tmp_path):
+    sweep = submit(tmp_path / "jobs", "aug=on,off", "slurm.cpus=64")
+    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
+    until(lambda: running_jobs(tmp_path / "jobs"))
+    code, out, _ = run(leaderboard, tmp_path / "jobs")
+    assert code == 0 and "PENDING (" in out
+    sweep.send_signal(signal.SIGINT)
+    assert sweep.wait(60) == 130
+    assert "go on in" in sweep.stderr.read()
+    code, _, said = run(main, "-m", f"hydra.sweep.dir={tmp_path / 'jobs'}", "aug=on,off")
+    assert code == 2 and "Slurm still has jobs of this sweep" in said
+    subprocess.run(["scancel", *running_jobs(tmp_path / "jobs")], env=slurm, check=True)
 
 
 def test_no_gpu_is_asked_for_unless_the_trainer_wants_one():

@@ -70,7 +70,8 @@ def fill_store(folder: Path, films: Films, state: np.ndarray, size: int, shard: 
     new = [row for row, known in enumerate(told) if not known and row not in earlier]
     if known := len(names) - len(earlier) - len(new):
         log.info("going on with a store: %d of %d films were decoded before", known, len(names))
-    log.info("decoding %d films to %dx%d, once (%.0f MB)", len(new), size, size, slots * size**2 / 1e6)
+    if new:
+        log.info("decoding %d films to %dx%d, once (%.0f MB)", len(new), size, size, slots * size**2 / 1e6)
     jobs = ([(row, slot_of[row], films.root / names[row]) for row in block] for block in blocks(new))
     decoded = spread(partial(decode_block, shards), jobs, what_was_decoded)
     with (

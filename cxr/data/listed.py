@@ -25,10 +25,8 @@ def read_listed(table: Path, root: Path | None) -> Films:
     rows, rejected = [], []
     for row in read_rows(table, ("file", "label")):
         file = os.path.relpath(os.path.normpath(root / row["file"]), root)
-        if file.startswith(".."):  # every run names films by their place below one folder
-            raise UserError(f"{table}: {printable(row['file'])} does not lie below {root}; give data.root=DIR")
-        if why := why_rejected(root / file, row):
-            rejected.append((file, why))
+        if why := why_rejected(root, file, row):
+            rejected.append((row["file"], why))
             continue
         known = {
             "file": Path(file).as_posix(),
@@ -39,12 +37,15 @@ def read_listed(table: Path, root: Path | None) -> Films:
         rows.append(row | known)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
-        raise UserError(f"{table}: no films that can be used{such_as}")
+        raise UserError(f"{table}: no films that can be used, looked for below {root} (data.root=DIR){such_as}")
     return replace(films_of(root, rows, rejected), table=table.resolve())
 
 
-def why_rejected(path: Path, row: Row) -> str:
-    """Why a row of a table is no film, or ""."""
+def why_rejected(root: Path, file: str, row: Row) -> str:
+    """Why a row of a table is no film, or "". `file`: its place below the root."""
+    path = root / file
     if not row["label"]:
         return "no label in the table"
+    if file.startswith(".."):  # every run names films by their place below one folder
+        return f"does not lie below {root}; data.root=DIR names another folder"
     return not_a_film(path) or ("a folder, not a file" if path.is_dir() else "")

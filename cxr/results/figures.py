@@ -92,7 +92,10 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float
                     values = history.get(f"{side}_{key}", ())
                     label = fit(cell, 130, 9) if seed == 0 and side == "train" else None
                     colour = COLOURS[i % len(COLOURS)]
-                    axes.plot(range(1, len(values) + 1), values, line, color=colour, linewidth=1.3, label=label)
+                    alone = "o" if len(values) == 1 else None  # of one epoch there is no line
+                    axes.plot(
+                        range(1, len(values) + 1), values, line, color=colour, linewidth=1.3, label=label, marker=alone
+                    )
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         style_plot(axes, "both")

@@ -228,7 +228,7 @@ def shown(value: Any) -> str:
     """A value as a person reads it in a table."""
     text = (
         f"{value:.4g}"
-        if isinstance(value, float) and abs(value) < 1000
+        if isinstance(value, float) and not 1000 <= abs(value) < 1e7
         else f"{value:.0f}"
         if isinstance(value, float)
         else str(value)

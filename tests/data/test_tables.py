@@ -89,7 +89,7 @@ def test_two_tables_of_one_folder_have_a_store_each(rows, drawn, tmp_path):
 def test_rows_that_cannot_be_used_are_named(film, tmp_path):
     film(tmp_path / "a.png")
     (tmp_path / "folder.png").mkdir()
-    names = ["a.png", "gone.png", "folder.png", "t.csv", "b.png"]
+    names = ["a.png", "gone.png", "folder.png", "t.csv", "../c.png", "b.png"]
     films = read(as_csv(tmp_path / "t.csv", [{"file": n, "label": "" if n == "b.png" else "x"} for n in names]))
     assert films.file.tolist() == ["a.png"]
     assert [file for file, _ in films.rejected] == names[1:]
@@ -102,9 +102,9 @@ def test_rows_that_cannot_be_used_are_named(film, tmp_path):
         (b"", "no column file"),
         (b"file,patient\na.png,1\n", "no column label"),
         (b"file,label\n", "no films that can be used"),
-        (b"file,label\ngone.png,x\n", "gone.png: not there any more"),
+        (b"file,label\ngone.png,x\n", "looked for below"),
         (b"file,label\na.png,x\na.png,y\n", "names a.png twice"),
-        (b"file,label\n../a.png,x\n", "does not lie below"),
+        (b"file,label\n../a.png,x\n", "../a.png: does not lie below"),
         (b"file,label\n\xff\xfe,x\n", "not a CSV file in UTF-8"),
     ],
 )
