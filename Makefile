@@ -58,8 +58,8 @@ report: .venv/installed ## report.html of the sweep or run DIR anew
 board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far
 	$(RUN) tensorboard.main --logdir runs --host 127.0.0.1
 
-test: .venv/installed ## all tests
-	$(RUN) pytest -n 2 --dist worksteal
+test: .venv/installed ## all tests (three at a time: some wait for processes of their own)
+	$(RUN) pytest -n 3 --dist worksteal
 
 faults: .venv/installed ## kill, stop, starve and mislead real runs, and see that nothing is lost (6 minutes)
 	.venv/bin/python tests/faults/run.py

@@ -89,8 +89,8 @@ class EpochTimer(Callback):
 
 
 class EpochLine(Callback):
-    """One line an epoch, in train.log too, where the console is a file or a pipe and a bar would be noise, or where several cells share
-    it and their bars would overwrite each other.
+    """One line an epoch, in train.log too, where the console is a file or a pipe and a bar would be noise, or where
+    several cells share it and their bars would overwrite each other.
 
     Args:
         prefix: what each line begins with.

@@ -82,6 +82,8 @@ def answers(workers: Sequence[Worker]) -> list[BaseException]:
             waiting.remove(worker)
             try:
                 found[worker] = pickle.loads(worker.answer.recv_bytes())
+                worker.process.join(GRACE)
+                worker.process.kill()  # all is said and written; what waits for a partner that has gone may never end
                 worker.process.join()
             except EOFError:
                 worker.process.join()

@@ -56,7 +56,7 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
         (["seed=0,1"], "one value of every other option"),
         (["data=folder"], "data.root is missing"),
         (["--json", "/"], "--json /: not a file in a folder"),
-        (["launcher=parallel"], "launcher: "),
+        (["launcher=parallel"], "launcher=parallel: the benchmark measures"),
         (["--json", "/no/such/b.json"], "--json /no/such/b.json: not a file in a folder"),
     ],
 )

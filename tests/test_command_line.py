@@ -112,16 +112,22 @@ def test_any_trainer_argument_can_be_passed_on():
     assert "+trainer.limit_val_batches=2" in command.argv
 
 
-def test_every_choice_in_conf_composes_to_allowed_values():
+def test_every_choice_in_conf_composes_to_allowed_values(tmp_path):
     """Each YAML file, alone and with each experiment, passes the rules; and each rule is somebody's option."""
-    seen = set()
+    seen, table = set(), tmp_path / "t.csv"
+    table.touch()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = config_groups([])
         choices = [f"{group}={choice}" for group, names in groups.items() for choice in names]
     assert len(choices) == len(list(CONF.glob("*/*.yaml")))
     for number, choice in enumerate(choices):
         more = [] if choice.startswith("experiment") else ["experiment=tuned"]
-        root = {"data=folder": ["data.root=x"], "model=timm": ["model.name=resnet18"]}.get(choice, [])
+        needed = {
+            "data=folder": "data.root=x",
+            "model=timm": "model.name=resnet18",
+            "data=table": f"data.table={table}",
+        }
+        root = [needed[choice]] if choice in needed else []
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [choice, *more, *root, f"name=n{number}"])
         for key, value in flatten(config):

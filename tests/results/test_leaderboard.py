@@ -55,7 +55,7 @@ def test_rows_and_grid(tmp_path):
 def test_costs_stand_behind_the_rest(tmp_path):
     """Of runs that know theirs; those of earlier versions do not."""
     folders = [add(tmp_path, model, "on", 0, 0.5) for model in ("cnn", "net")]
-    assert "flops" not in leaderboard.as_markdown(leaderboard.write(tmp_path))
+    assert "flops" not in leaderboard.as_markdown(leaderboard.write(tmp_path), "")
     write_json(
         folders[1] / METRICS, read_json(folders[1] / METRICS) | {"network": {"parameters": 11172292, "flops": 3}}
     )
