@@ -120,7 +120,7 @@ def test_damaged_parquet_and_other_files(run, tmp_path):
     with pytest.raises(UserError, match="not a parquet file"):
         read(tmp_path / "t.parquet")
     for table in (tmp_path / "none.csv", tmp_path):
-        assert "must be a CSV or parquet file" in run(train, "data=table", f"data.table={table}")[2]
+        assert "must be the path of a CSV or parquet file" in run(train, "data=table", f"data.table={table}")[2]
     assert "give data.table=" in run(train, "data=table")[2]
 
 
