@@ -171,7 +171,8 @@ def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> t
                 found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
                 state = found["callbacks"][Checkpoints.__qualname__]
                 best, between = state["best"], not (state["finished"] or state["position"][1])
-                why = "" if found["hyper_parameters"] == hparams else "of another network"
+                kept = {"class_weights": None, **found["hyper_parameters"]}  # of earlier versions
+                why = "" if kept == hparams else "of another network"
         except Exception as error:  # whatever is wrong with a file, training can begin anew
             why = f"{type(error).__name__}: {error}".splitlines()[0]
         if why:

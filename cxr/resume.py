@@ -20,6 +20,9 @@ PATIENCE = 5  # seconds until a process that was killed has taken its children a
 FREE = ("name", "resume", "cache_dir", "n", "isolate", "report.lang", "data.num_workers", "data.resident")
 FREE += ("n_trials", "storage", "study")  # of a search
 
+# Options that runs of earlier versions know nothing of, and the values that do what these did.
+LATER = {"data.copies": "auto", "data.sampler": "uniform", "loss.weights": "none"}
+
 Options = Mapping[str, Any]
 
 
@@ -76,7 +79,7 @@ def check_options(folder: Path, cells: Mapping[str, Options], swept: Sequence[st
     varied = {key for options in now.values() for key in {*options, *first} if options.get(key) != first.get(key)}
     for path in sorted(folder.glob(f"*/{CONFIG}" if "." not in cells else CONFIG)):
         name = path.parent.relative_to(folder).as_posix()
-        before = dict(flatten(read_config(path)))
+        before = LATER | dict(flatten(read_config(path)))
         options = now.get(name, first)
         differing = [
             key

@@ -252,6 +252,18 @@ def test_a_resume_with_other_options_is_refused_with_the_difference(tmp_path, fi
     assert says in str(refused.value)
 
 
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """Options that there were not are taken for what was done without them."""
+    prepare(["name=mine"], "config").held.close()
+    ((choices, options),) = read_cells(["name=mine"])
+    del options["loss"], options["data"]["copies"], options["data"]["sampler"]
+    (tmp_path / "runs" / "mine" / "status.json").write_text("{}")
+    OmegaConf.save({"choices": choices, **options}, tmp_path / "runs" / "mine" / "config.yaml")
+    prepare(["name=mine"], "config").held.close()
+    with pytest.raises(UserError, match="began with loss.weights=none, now balanced"):
+        prepare(["name=mine", "loss.weights=balanced"], "config")
+
+
 def test_cells_are_named_by_all_that_is_swept(tmp_path):
     command = prepare(["-m", "model=cnn,resnet18", "optim.lr=0.1,0.01", "data.split=pooled", "name=n"], "config")
     subdir = next(word for word in command.argv if word.startswith("hydra.sweep.subdir="))
