@@ -58,8 +58,11 @@ report: .venv/installed ## report.html of the sweep or run DIR anew
 board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far
 	$(RUN) tensorboard.main --logdir runs --host 127.0.0.1
 
-test: .venv/installed ## all tests (three at a time: some wait for processes of their own)
+test: .venv/installed ## the tests (three at a time: some wait for processes of their own)
 	$(RUN) pytest -n 3 --dist worksteal
+
+long: .venv/installed ## the tests that take longest: side by side, several devices, the benchmark, the README's commands
+	$(RUN) pytest -n 3 --dist worksteal -m long
 
 faults: .venv/installed ## kill, stop, starve and mislead real runs, and see that nothing is lost (6 minutes)
 	.venv/bin/python tests/faults/run.py
@@ -75,4 +78,4 @@ clean-cache: ## remove decoded and drawn films and what was found of them from C
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)
 
-.PHONY: help install sweep capstone seeds parallel slurm ddp search networks balance audit bench scale report board test faults lint clean clean-cache
+.PHONY: help install sweep capstone seeds parallel slurm ddp search networks balance audit bench scale report board test long faults lint clean clean-cache

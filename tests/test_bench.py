@@ -19,6 +19,7 @@ def words(drawn, cache):
     return ("--repeats", "1", "--seconds", "0.05", "data=folder", f"data.root={drawn}", f"cache_dir={cache}", *small)
 
 
+@pytest.mark.long
 def test_the_table_and_its_json(run, words, tmp_path):
     code, out, err = run(main, *words, "model=cnn", "aug=on", "--json", f"{tmp_path}/b.json")
     assert code == 0, err
@@ -36,6 +37,7 @@ def test_the_table_and_its_json(run, words, tmp_path):
     assert "first step" in out and "b.json" in out
 
 
+@pytest.mark.long
 def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -65,6 +67,7 @@ def test_wrong_options_get_one_line(run, words, says):
     assert code == 2 and says in err and err.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_contender_that_fails_is_named(run, words, tmp_path):
     code, _, err = run(main, *words, "model=cnn", "aug=on", "compile=false", "optim._target_=torch.optim.No")
     assert code == 1 and "torch.optim" in err

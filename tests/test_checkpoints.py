@@ -54,6 +54,7 @@ def halted(run, tmp_path, monkeypatch, small):
     return tmp_path / "r", words
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [

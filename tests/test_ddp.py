@@ -97,6 +97,7 @@ def until_it_trains(run):
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_stopped_and_gone_on(runs, small, tmp_path):
     """The same bits as a run that nobody stopped."""
     run = tmp_path / "run"
@@ -111,6 +112,7 @@ def test_stopped_and_gone_on(runs, small, tmp_path):
         assert torch.equal(weights, state_of(run)["state_dict"][name]), name
 
 
+@pytest.mark.long
 def test_process_that_is_killed_takes_the_run_along_in_one_line(small, tmp_path):
     process = start(small, tmp_path / "run")
     until_it_trains(tmp_path / "run")
@@ -139,6 +141,7 @@ def test_refused(run, tmp_path, monkeypatch, words, line):
     assert code == 2 and line in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_two_machines(small, tmp_path):
     """Two commands, which stand for two machines."""
     port = str(20000 + os.getpid() % 20000)

@@ -47,6 +47,7 @@ def test_the_readme_shows_commands():
     assert sum(c.startswith("python -m cxr.") for c in COMMANDS) >= 5 and GRID in COMMANDS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make")])
 def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if "launcher=slurm" in command and not shutil.which("sbatch"):
@@ -119,7 +120,7 @@ def test_make_sweep_with_and_without_a_folder():
     assert {line.split()[0] for line in make().splitlines()} == {
         *("help", "install", "sweep", "capstone", "seeds", "parallel", "audit", "report", "bench", "scale"),
         *("board", "test", "faults", "lint", "clean", "clean-cache"),
-        *("slurm", "ddp", "search", "networks", "balance"),
+        *("slurm", "ddp", "search", "networks", "balance", "long"),
     }
 
 

@@ -141,6 +141,7 @@ def test_a_search_whose_trials_all_fail_says_so(run, tmp_path, monkeypatch, word
     assert "every trial failed or diverged, so there is no best one" in err.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_signal_fails_no_trial_and_the_same_command_goes_on(run, tmp_path, monkeypatch, words):
     words = (*words, "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
 
@@ -157,6 +158,7 @@ def test_a_signal_fails_no_trial_and_the_same_command_goes_on(run, tmp_path, mon
     assert [t.state.name for t in trials_of(tmp_path / "s")] == ["COMPLETE"]
 
 
+@pytest.mark.long
 def test_machines_that_share_a_storage_stop_at_the_total_together(run, tmp_path, monkeypatch, words):
     """Another machine begins two of three trials while our first one runs, and does not end the second."""
     url = f"sqlite:///{tmp_path}/shared.db"

@@ -96,6 +96,7 @@ def test_a_cell_that_is_killed_takes_no_other_along(run, tmp_path, number, says,
     assert (number == signal.SIGSEGV) == ("Fatal Python error: Segmentation fault" in log)
 
 
+@pytest.mark.long
 def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, tmp_path, small):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
     words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "optim.lr=0.003"]
