@@ -144,7 +144,7 @@ def owners(override: Override, groups: Groups) -> list[str]:
     for group, choices in groups.items():
         for choice in choices:
             file = CONF / group / f"{choice}.yaml"
-            if not file.exists():
+            if not file.exists() or group == "experiment":  # those choose among options, and bring none
                 continue
             part = "" if file.read_text(encoding="utf-8").startswith("# @package _global_") else f"{group}."
             names = option_names(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
