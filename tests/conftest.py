@@ -99,3 +99,8 @@ def run(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+def pytest_collection_modifyitems(items):
+    """Slurm's tests first: they wait for its jobs, and the others can use the cores meanwhile."""
+    items.sort(key=lambda item: "test_slurm" not in item.nodeid)

@@ -75,8 +75,9 @@ def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     until(lambda: "time limit" in rows(folder)[late.name]["error"])
     assert rows(folder)[late.name]["status"] == "running"  # it is in the queue
     # A requeued job is held for two minutes; that is Slurm's, and not what is tested.
-    release = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
-    until(lambda: subprocess.run(release, env=slurm, capture_output=True).returncode == 0)
+    state = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    until(lambda: "PENDING" in subprocess.run(state, env=slurm, capture_output=True, text=True).stdout)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=slurm, check=True)
 
     job = until(lambda: trains(killed))
     os.kill(read_json(killed / "status.json")["pid"], signal.SIGKILL)
