@@ -69,7 +69,7 @@ def has_ended(job: str) -> bool:
 
 
 def jobs_of(sweep: Path) -> list[str]:
-    """Every job that a sweep ever was given to, in the order of their numbers."""
+    """Every job that Slurm was ever given for a sweep, in the order of their numbers."""
     names = [path.name for path in (sweep / JOBS).glob("*") if re.fullmatch(r"\d+(_\d+)?", path.name)]
     return sorted(names, key=lambda name: [int(part) for part in name.split("_")])
 
