@@ -1,7 +1,13 @@
-"""How the C library deals with memory that torch gives back."""
+"""Memory: how the C library deals with what torch gives back, and what to do where there is too little."""
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cxr.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # numbers of <malloc.h>
 
@@ -18,3 +24,22 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def enough_memory(batch_size: int) -> Iterator[None]:
+    """A block that trains with batches of this size. Raises UserError where a GPU, or the machine, has too little
+    memory for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            where = f"{torch.cuda.get_device_name()} has too little free memory"
+        elif "can't allocate memory" in str(error):  # torch's allocator on a CPU has no exception of its own
+            where = "this machine has too little free memory"
+        else:
+            raise
+        raise UserError(
+            f"data.batch_size={batch_size}: {where} for this network; use a smaller data.batch_size or "
+            "data.image_size, or fewer runs at a time"
+        ) from error

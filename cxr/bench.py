@@ -1,12 +1,9 @@
 """python -m cxr.bench: how much of the time is the network's own, measured against the network alone and a student."""
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ Runs = Sequence[Mapping[str, Any]]
 SCALES = (1_000, 10_000, 100_000)  # films
 
 USAGE = """python -m cxr.bench [--scale] [--repeats N] [--seconds S] [--json FILE] [option=value …]
+python -m cxr.bench --gpu [--films TAR] [--out DIR] [--minutes M] [--steps STEP,…]
 Options are those of cxr.train; without model= and aug=, model=cnn,resnet18 and aug=on,off."""
 
 
@@ -32,9 +30,14 @@ def main() -> None:
     """Exit codes: 0 measured, 1 a process failed, 2 wrong options, 128 + N stopped by the signal of that number."""
     parser = argparse.ArgumentParser(prog="cxr.bench", usage=USAGE, allow_abbrev=False)
     parser.add_argument("--scale", action="store_true", help="only: rate and memory at 1, 10 and 100 thousand films")
+    parser.add_argument("--gpu", action="store_true", help="all that there is to measure on a GPU, in 8 minutes")
     parser.add_argument("--repeats", type=int, default=5, help="how often each is measured, in turn (5)")
     parser.add_argument("--seconds", type=float, default=8, help="how long each time, after 3 steps to warm up (8)")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="the file to write (bench.json)")
+    if "--gpu" in sys.argv[1:]:
+        from cxr.benchmarks import gpu
+
+        return gpu.main(sys.argv[1:])
     told, words = parser.parse_known_args()
     if told.repeats < 1 or not 0 < told.seconds < float("inf"):
         fail(UserError("--repeats must be at least 1, --seconds above 0"))
@@ -62,6 +65,7 @@ def main() -> None:
 def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The network alone, cxr's loop and a student's, one after the other, `repeats` times; then what is around them."""
     from cxr.benchmarks.decoding import build_rate
+    from cxr.benchmarks.machine import describe
 
     films = open_films(cells)
     found: dict[str, list[dict[str, Any]]] = {}
@@ -94,7 +98,7 @@ def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Pa
         f"at most {max(around['outside_s'][1:], default=0):.1f} s of another"
     )
     named = {f"{model} aug={aug}": ratio for (model, aug), ratio in ratios.items()}
-    return {"machine": machine(), "runs": found, "ratios": named, "store": store, "sweep": around}
+    return {"machine": describe(), "runs": found, "ratios": named, "store": store, "sweep": around}
 
 
 def contend(spec: Mapping[str, Any], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -154,6 +158,8 @@ def arithmetic(found: Mapping[str, Runs]) -> str:
 
 def scale(cells: Cells, _: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """cxr's loop at 1, 10 and 100 thousand films: the cost of a film must not grow with their number."""
+    from cxr.benchmarks.machine import describe
+
     choices, config = cells[0]
     open_films(cells)
     found: dict[int, list[dict[str, Any]]] = {films: [] for films in SCALES}
@@ -175,7 +181,7 @@ def scale(cells: Cells, _: list[str], told: argparse.Namespace, folder: Path) ->
     print(
         f"\n{choices['model']}, aug={choices['aug']}, {config['data']['image_size']} px\n{markdown_table(header, rows)}"
     )
-    return {"machine": machine(), "scale": found}
+    return {"machine": describe(), "scale": found}
 
 
 def open_films(cells: Cells) -> Films:
@@ -222,13 +228,6 @@ def spread(runs: Runs) -> str:
     """Median, and the lowest and highest of several runs."""
     rates = [run["images_per_s"] for run in runs]
     return f"{statistics.median(rates):.1f} [{min(rates):.1f}, {max(rates):.1f}]" if rates else "–"
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    from cxr.cell import versions
-
-    return {"platform": platform.platform(), "cores": os.cpu_count(), "time": time.strftime("%Y-%m-%d"), **versions()}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
 
 import cxr
 from cxr import dashboard, distributed, stopping
-from cxr.allocator import keep_freed_memory
+from cxr.allocator import enough_memory, keep_freed_memory
 from cxr.board import Board
 from cxr.callbacks import CURVES, EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
 from cxr.checkpoints import BEFORE, BEST, LAST, Checkpoints, check_room, clear, to_go_on_from
@@ -87,10 +87,10 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
 
     Raises:
         UserError: the films, the weights or the hardware are not what the options say, or not what they were when the
-            run began; the disk has no room. Diverged: training did.
+            run began; the disk or the memory has no room. Diverged: training did.
         Stopped: the process was asked to stop.
     """
-    with explained(folder):
+    with explained(folder), enough_memory(config["data"]["batch_size"]):
         _train_cell(config, choices, folder, shared_console)
 
 

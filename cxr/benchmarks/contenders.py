@@ -8,6 +8,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from torchvision.datasets import ImageFolder
 
 from cxr.allocator import keep_freed_memory
 from cxr.benchmarks.repeated import repeat_films
+from cxr.benchmarks.trace import Profiled, read_trace
 from cxr.cell import Cell, build_cell, build_data, build_model, device_name
+from cxr.data.augment import Augment, uniform
 from cxr.models.classifier import Classifier, best_device
 from cxr.models.cost import count_flops
 from cxr.trainer import best_precision
@@ -72,42 +76,78 @@ class Stopwatch:
 
 
 def alone(spec: Spec) -> dict[str, Any]:
-    """The network with its loss and optimizer, fed a batch that never changes."""
+    """The network with its loss and optimizer, fed a batch that never changes.
+
+    Also with `graph` in the spec, for a GPU: "network", the network's forward and backward passes as CUDA graphs, or
+    "step", the whole step as one; with `mode`, that of torch.compile; with `tf32`, whether fp32 may be computed so.
+    """
     keep_freed_memory()
     config = spec["config"]
+    if (tf32 := spec.get("tf32")) is not None:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     precision, size, batch = config["trainer"]["precision"], config["data"]["image_size"], config["data"]["batch_size"]
     if precision == "auto":
         precision = best_precision(config["trainer"]["accelerator"])
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     device = torch.device(best_device() if config["trainer"]["accelerator"] != "cpu" else "cpu")
     model = Classifier(config["model"], config["optim"], [str(i) for i in range(4)], size).to(device).train()
+    begin = time.perf_counter()
     if config["compile"]:
-        model.net.compile()
+        model.net.compile(mode=spec.get("mode"))
     optimizer = model.build_optimizer()
     films = torch.rand(batch, 1, size, size, device=device)
     labels = torch.randint(0, 4, (batch,), device=device)
+    cast = partial(
+        torch.autocast,
+        device.type,
+        dtype or torch.bfloat16,
+        enabled=dtype is not None,
+        cache_enabled="graph" not in spec,  # a graph would keep the cache's tensors
+    )
 
     def step() -> None:
-        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with cast():
             loss = F.cross_entropy(model(films), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
+    if spec.get("graph") == "network":
+        with cast():
+            torch.cuda.make_graphed_callables(model.net, (films.contiguous(memory_format=torch.channels_last),))
+    run = captured(step, optimizer) if spec.get("graph") == "step" else step
+    run()
     watch = Stopwatch(spec["warm_up"], spec["seconds"])
+    first_step = watch.now() - begin
     watch.begin_epoch()
     while True:
-        step()
+        run()
         if watch.step(batch):
             break
     watch.end_epoch()
-    found = watch.result() | gpu_memory()
-    if not config["compile"]:  # what is compiled cannot be counted
+    found = watch.result() | gpu_memory() | {"first_step_s": first_step}
+    if not (config["compile"] or "graph" in spec):  # of these, nothing can be counted
         found["gflop_per_s"] = count_flops(step) / batch * found["images_per_s"] / 1e9
     products = {
         str(kind).removeprefix("torch."): matrix_product(kind, device) for kind in (torch.float32, dtype) if kind
     }
     return found | {"matrix_product_gflop_per_s": products}
+
+
+def captured(step: Callable[[], None], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """A training step as one CUDA graph, as torch's notes on CUDA semantics describe it; returns its replay."""
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def matrix_product(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
@@ -233,7 +273,35 @@ STUDENTS_NETWORKS = {
     "cnn": students_cnn,
     "resnet18": lambda n_classes, size: torchvision.models.resnet18(num_classes=n_classes),
 }
-RUNS = {"alone": alone, "cxr": cxr, "student": student, "scale": scale}
+
+
+def trace(spec: Spec) -> dict[str, Any]:
+    """What the device and the host do in `steps` steps of cxr's training loop, see cxr.benchmarks.trace; the trace itself
+    goes to the file `trace`."""
+    cell = cell_of(spec)
+    profiled = Profiled(spec["warm_up"], spec["steps"])
+    cell.trainer.callbacks.insert(0, profiled)
+    cell.trainer.fit(cell.model, cell.data)
+    profiled.profile.export_chrome_trace(spec["trace"])
+    return read_trace(Path(spec["trace"]), spec["steps"]) | {"device": device_name(cell.trainer)}
+
+
+def draws(spec: Spec) -> dict[str, Any]:
+    """Whether augmentation draws on the device what it draws on the CPU: how many of the uniform numbers and of the warps'
+    matrices of some epochs differ in any bit."""
+    augment, device = Augment(**spec["config"]["aug"]), torch.device(best_device())
+    found = {"device": device.type, "numbers": 0, "matrices": 0, "images": spec["images"], "epochs": spec["epochs"]}
+    index = torch.arange(spec["images"])
+    for epoch in range(spec["epochs"]):
+        here, there = uniform(index, 0, epoch), uniform(index.to(device), 0, epoch).cpu()
+        found["numbers"] += int((here.view(torch.int32) != there.view(torch.int32)).sum())
+        size = spec["config"]["data"]["image_size"]
+        here, there = augment.draw(index, size, 0, epoch), augment.draw(index.to(device), size, 0, epoch).cpu()
+        found["matrices"] += int((here.view(torch.int32) != there.view(torch.int32)).sum())
+    return found
+
+
+RUNS = {"alone": alone, "cxr": cxr, "student": student, "scale": scale, "trace": trace, "draws": draws}
 
 
 def gpu_memory() -> dict[str, float]:

@@ -182,7 +182,7 @@ def build(part: str, options: Mapping[str, Any], **arguments: Any) -> Any:
     try:
         return hydra.utils.instantiate(options, **arguments, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
+        if isinstance(error.__cause__, UserError | RuntimeError):  # the latter: too little memory for it
             raise error.__cause__ from None
         if error.__cause__ is None or isinstance(error.__cause__, TypeError | ImportError):
             raise UserError(f"{part}.*: {' '.join(str(error).split())}") from error
