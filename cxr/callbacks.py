@@ -117,7 +117,15 @@ class SeedSteps(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         rank = (trainer.global_rank,) if trainer.global_rank else ()  # or all would drop out the same
         source = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, *rank))
-        torch.manual_seed(int(source.generate_state(1, np.uint64)[0]))
+        drawn = int(source.generate_state(1, np.uint64)[0])
+        # Of the generators that a step can use. (torch.manual_seed also queues a call, with a text of the whole stack, for
+        # every kind of device that is not there: a tenth of a small step, and memory that is never given back.)
+        torch.default_generator.manual_seed(drawn)
+        device = trainer.strategy.root_device.type
+        if device == "cuda":
+            torch.cuda.manual_seed(drawn)
+        elif device == "mps":
+            torch.mps.manual_seed(drawn)
 
 
 class StopWhenAsked(Callback):
@@ -140,9 +148,12 @@ class StopDiverged(Callback):
         self.gradient: torch.Tensor | None = None
         self.pending: deque[tuple[torch.Tensor, Any, Batch, int]] = deque()  # finite?, when that is known, of what
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         if trainer.scaler is None:  # whose first gradients of 16-mixed are infinite by intention, and left out
-            self.gradient = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            self.gradient = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -26,6 +26,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.data.external import check_unchanged, remember_films
 from cxr.data.sources import check_screened
 from cxr.errors import UserError
+from cxr.graphs import ReplayGraphs
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.results import model_card
@@ -251,7 +252,10 @@ def build_cell(
     watch = StopDiverged()
     checkpoints = Checkpoints(folder / CHECKPOINTS, data, board, watch)
     callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), watch, StopWhenAsked()]
-    callbacks += [checkpoints, console]
+    graphs = ReplayGraphs(
+        config["cuda_graphs"], config["data"]["batch_size"], config["data"]["image_size"], config["compile"]
+    )
+    callbacks += [graphs, checkpoints, console]
     return Cell(data, model, build_trainer(options, folder, board, callbacks), timer, has_val)
 
 

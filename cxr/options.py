@@ -60,6 +60,7 @@ RULES = {
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "cache_dir": TEXT,
     "compile": BOOLEAN,
+    "cuda_graphs": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
     "isolate": BOOLEAN,
     "resume": one_of("auto", "never"),
     "n": whole(1),

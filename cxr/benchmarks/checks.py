@@ -49,6 +49,8 @@ def side_by_side(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     for number, (name, words) in enumerate(recipes.items()):
         folder = bench.work / f"same-{number}"
         begun[f"stopped, killed and resumed: {name}"] = several.submit(check_resume, bench, folder, words)
+    if bench.gpu:
+        begun["CUDA graphs"] = several.submit(check_graphs, bench, bench.work / "graphs", (*recipes["resnet18"], EXACT))
     begun["diverging run"] = several.submit(check_diverging, bench, bench.work / "diverging")
     begun["augmentation's draws"] = several.submit(check_draws, bench)
     several.shutdown(wait=False)
@@ -74,6 +76,18 @@ def check_resume(bench: Bench, folder: Path, words: Sequence[str]) -> dict[str, 
         "differs": differ,
         "two runs left alone differ": difference(folder / "first", folder / "second"),
     }
+
+
+def check_graphs(bench: Bench, folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    """A run that replays CUDA graphs, against one that does not: the same kernels, so the same bits."""
+    with ThreadPoolExecutor(2) as pool:
+        wanted = ("true", "false")
+        runs = [pool.submit(train, bench, folder / on, (*words, f"cuda_graphs={on}")) for on in wanted]
+        codes = [run.result() for run in runs]
+    if codes != [0, 0]:
+        raise Failed(f"exit codes {codes}: {'; '.join(last_line(folder / on) for on in wanted)}")
+    differ = difference(folder / "true", folder / "false")
+    return {"passed": not differ, "differs from without": differ}
 
 
 def train(bench: Bench, folder: Path, words: Sequence[str], line: str = "", number: int = 0) -> int:
@@ -145,8 +159,8 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 def check_draws(bench: Bench) -> dict[str, Any]:
     """What augmentation draws on the device, against the CPU."""
-    found = bench.contend(run="draws", config=bench.config("model=cnn", "aug=on"), images=bench.size.images, epochs=3)
-    return {"passed": found["numbers"] == found["matrices"] == 0, **found}
+    found = bench.contend(run="draws", config=bench.config("model=cnn", "aug=on"), epochs=30)
+    return {"passed": found["differ"] == 0, **found}
 
 
 def check_memory(bench: Bench) -> dict[str, Any]:

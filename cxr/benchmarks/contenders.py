@@ -27,7 +27,6 @@ from cxr.allocator import keep_freed_memory
 from cxr.benchmarks.repeated import repeat_films
 from cxr.benchmarks.trace import Profiled, read_trace
 from cxr.cell import Cell, build_cell, build_data, build_model, device_name
-from cxr.data.augment import Augment, uniform
 from cxr.models.classifier import Classifier, best_device
 from cxr.models.cost import count_flops
 from cxr.trainer import best_precision
@@ -287,17 +286,17 @@ def trace(spec: Spec) -> dict[str, Any]:
 
 
 def draws(spec: Spec) -> dict[str, Any]:
-    """Whether augmentation draws on the device what it draws on the CPU: how many of the uniform numbers and of the warps'
-    matrices of some epochs differ in any bit."""
-    augment, device = Augment(**spec["config"]["aug"]), torch.device(best_device())
-    found = {"device": device.type, "numbers": 0, "matrices": 0, "images": spec["images"], "epochs": spec["epochs"]}
-    index = torch.arange(spec["images"])
+    """Whether augmentation does the same to an image whatever trains: how many of the numbers that describe it differ in
+    any bit between the device and the CPU, in `epochs` epochs; and how many would if the device drew them itself."""
+    data, device = build_data(spec["config"]), torch.device(best_device())
+    index, size = torch.arange(len(data.films)), data.store.size
+    found = {"device": device.type, "images": len(index), "epochs": spec["epochs"], "differ": 0}
+    found["would differ if drawn there"] = 0
     for epoch in range(spec["epochs"]):
-        here, there = uniform(index, 0, epoch), uniform(index.to(device), 0, epoch).cpu()
-        found["numbers"] += int((here.view(torch.int32) != there.view(torch.int32)).sum())
-        size = spec["config"]["data"]["image_size"]
-        here, there = augment.draw(index, size, 0, epoch), augment.draw(index.to(device), size, 0, epoch).cpu()
-        found["matrices"] += int((here.view(torch.int32) != there.view(torch.int32)).sum())
+        here = data.draws(epoch, torch.device("cpu")).view(torch.int32)
+        found["differ"] += int((data.draws(epoch, device).cpu().view(torch.int32) != here).sum())
+        there = data.augment.draw(index.to(device), size, data.seed, epoch).cpu().view(torch.int32)
+        found["would differ if drawn there"] += int((there != here).sum())
     return found
 
 

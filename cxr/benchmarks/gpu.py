@@ -37,20 +37,31 @@ class Size:
     warm_up: int  # steps
 
 
-FULL = Size(7_103, ("data.image_size=224",), (32, 256), 4.0, 30, 10)
+FULL = Size(7_103, ("data.image_size=224",), (32, 256), 2.5, 30, 10)
 TOY = Size(80, ("data.image_size=32",), (8, 16), 0.2, 2, 2)
 
 # What a step may take at most, in seconds. Their sum is more than the whole may take: what one leaves, others have.
-LIMITS = {"prepare": 100, "loop": 130, "grid": 170, "parallel": 180, "step": 130, "checks": 90, "trace": 40}
+LIMITS = {
+    "prepare": 100,
+    "loop": 130,
+    "grid": 170,
+    "parallel": 180,
+    "step": 60,
+    "compile": 110,
+    "checks": 90,
+    "trace": 40,
+}
 
-PRECISIONS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "fp32 without TF32": {"precision": "32-true", "tf32": False},
     "fp32 with TF32": {"precision": "32-true", "tf32": True},
     "bf16": {},
     "bf16, the network as CUDA graphs": {"graph": "network"},
     "bf16, the whole step as a CUDA graph": {"graph": "step"},
-    "bf16, compiled": {"compile": True},
-    "bf16, compiled, mode reduce-overhead": {"compile": True, "mode": "reduce-overhead"},
+}
+COMPILED: dict[str, dict[str, Any]] = {
+    "bf16, compiled": {},
+    "bf16, compiled, mode reduce-overhead": {"mode": "reduce-overhead"},
 }
 
 
@@ -88,6 +99,9 @@ class Bench:
             print(f"  {error}", flush=True)
         self.found["steps"].setdefault(step, {})[name] = {**result, "took_s": round(time.monotonic() - begin, 2)}
         self.write()
+
+    def skip(self, step: str, name: str, why: str) -> None:
+        self.found["steps"].setdefault(step, {})[name] = {"skipped": why}
 
     def write(self) -> None:
         write_json(self.out / "gpu.json", self.found)
@@ -191,26 +205,30 @@ def sweep(bench: Bench, step: str, name: str, *words: str) -> None:
 
 
 def measure_step(bench: Bench) -> None:
-    """What precision, compilation and CUDA graphs make of a step of the network alone, at the smaller batch."""
-    for name, told in PRECISIONS.items():
-        for model in ("cnn", "resnet18"):
+    """What precision and CUDA graphs make of a step of the network alone, at the smaller batch."""
+    for name, told in VARIANTS.items():
+        for model in ("resnet18", "cnn"):
             if "graph" in told and not bench.gpu:
-                bench.found["steps"].setdefault("step", {})[f"{model}, {name}"] = {"skipped": "needs CUDA"}
-                continue
-            precision = told.get("precision", "bf16-mixed")
-            compiled = str(told.get("compile", False)).lower()
-            config = bench.config(
-                *(f"model={model}", "aug=on", f"data.batch_size={bench.size.batches[0]}"),
-                *(f"trainer.precision={precision}", f"compile={compiled}"),
-            )
-            how = {key: told[key] for key in ("tf32", "graph", "mode") if key in told}
-            bench.take(
-                "step",
-                f"{model}, {name}",
-                lambda config=config, how=how: bench.contend(
-                    run="alone", config=config, seconds=bench.size.seconds / 2, **how
-                ),
-            )
+                bench.skip("step", f"{model}, {name}", "needs CUDA")
+            else:
+                how = {key: told[key] for key in ("tf32", "graph") if key in told}
+                vary(bench, "step", model, name, f"trainer.precision={told.get('precision', 'bf16-mixed')}", **how)
+
+
+def measure_compiled(bench: Bench) -> None:
+    """The same for torch.compile, which takes long to begin."""
+    for model in ("resnet18", "cnn"):
+        for name, how in COMPILED.items():
+            if model == "resnet18" and not bench.gpu:
+                bench.skip("compile", f"{model}, {name}", "takes too long for a dry run")
+            else:
+                vary(bench, "compile", model, name, "trainer.precision=bf16-mixed", "compile=true", **how)
+
+
+def vary(bench: Bench, step: str, model: str, name: str, *words: str, **how: Any) -> None:
+    config = bench.config(f"model={model}", "aug=on", f"data.batch_size={bench.size.batches[0]}", *words)
+    spec = {"run": "alone", "config": config, "seconds": bench.size.seconds / 2, **how}
+    bench.take(step, f"{model}, {name}", lambda: bench.contend(**spec))
 
 
 def check(bench: Bench) -> None:
@@ -238,6 +256,7 @@ STEPS: dict[str, Callable[[Bench], None]] = {
     "grid": measure_grid,
     "parallel": measure_parallel,
     "step": measure_step,
+    "compile": measure_compiled,
     "checks": check,
     "trace": trace,
 }
@@ -251,7 +270,7 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="where gpu.json and gpu.md go (runs/gpu)")
     parser.add_argument("--minutes", type=float, default=8, help="what all steps may take (8)")
-    parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)} (all); prepare always")
+    parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)}, in this order (all)")
     told = parser.parse_args([word for word in argv if word != "--gpu"])
     end = time.monotonic() + told.minutes * 60
     with answering():
@@ -274,10 +293,9 @@ def main(argv: Sequence[str]) -> None:
             bench = Bench(FULL if gpu else TOY, gpu, told.films if gpu else None, told.out, Path(work), end)
             bench.found = {"command": ["python", "-m", "cxr.bench", *argv], "machine": machine, "steps": {}}
             begin = time.monotonic()
-            for name, step in STEPS.items():
-                if name in wanted or name == "prepare":
-                    bench.step_end = time.monotonic() + LIMITS[name]
-                    step(bench)
+            for name in dict.fromkeys(["prepare", *wanted]):
+                bench.step_end = time.monotonic() + LIMITS[name]
+                STEPS[name](bench)
             bench.found["seconds"] = round(time.monotonic() - begin, 1)
             bench.write()
     bad = [

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from cxr.results.leaderboard import markdown_table
@@ -84,22 +85,22 @@ def grid(step: Found) -> str:
     return f"## The 2 × 2 grid\n\n{about}\n\n{grids(step)}"
 
 
-def variants(step: Found) -> str:
+def variants(step: Found, title: str) -> str:
     rows = [
         [
             name,
             whole(one["images_per_s"]),
-            whole(one["gpu_MB"] if "gpu_MB" in one else None),
+            whole(one.get("gpu_MB")),
             f"{one['first_step_s']:.1f}",
         ]
         for name, one in step.items()
         if "images_per_s" in one
     ]
-    skipped = [name for name, one in step.items() if "skipped" in one]
+    skipped = [f"{name} ({one['skipped']})" for name, one in step.items() if "skipped" in one]
     return (
-        "## A step of the network alone, at the smaller batch\n\n"
+        f"## {title}\n\n"
         + markdown_table(["", "images/s", "GPU memory, MB", "first step after, s"], rows)
-        + (f"\n\nNeeds CUDA: {'; '.join(skipped)}." if skipped else "")
+        + (f"\n\nNot measured: {'; '.join(skipped)}." if skipped else "")
     )
 
 
@@ -153,7 +154,8 @@ PARTS = {
     "loop": loops,
     "grid": grid,
     "parallel": lambda step: f"## Several runs at a time\n\n{grids(step)}",
-    "step": variants,
+    "step": partial(variants, title="A step of the network alone, at the smaller batch"),
+    "compile": partial(variants, title="The same, compiled"),
     "checks": checked,
     "trace": traces,
 }

@@ -156,6 +156,7 @@ def answer(connection: Connection, spec: dict[str, Any], log: Path) -> None:
     """Send the result of a contender, or the text of its error; what it prints goes to `log`."""
     from cxr.benchmarks.contenders import RUNS
 
+    multiprocessing.set_start_method(None, force=True)  # a student's workers are forked, and import nothing anew
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
