@@ -118,8 +118,8 @@ class SeedSteps(Callback):
         rank = (trainer.global_rank,) if trainer.global_rank else ()  # or all would drop out the same
         source = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, *rank))
         drawn = int(source.generate_state(1, np.uint64)[0])
-        # Of the generators that a step can use. (torch.manual_seed also queues a call, with a text of the whole stack, for
-        # every kind of device that is not there: a tenth of a small step, and memory that is never given back.)
+        # The generators that a step can use. (torch.manual_seed also queues a call, with the text of the whole stack,
+        # for every kind of device that is not there: a fifth of a small step, and memory that is never given back.)
         torch.default_generator.manual_seed(drawn)
         device = trainer.strategy.root_device.type
         if device == "cuda":
@@ -179,7 +179,7 @@ class StopDiverged(Callback):
     def look(self, trainer: pl.Trainer) -> None:
         """Raise Diverged where the step that waits longest was not finite."""
         finite, known, batch, batch_idx = self.pending.popleft()
-        if known is not None:
+        if known is not None and not known.query():
             known.synchronize()
         if not finite:
             names = [repr(str(name)) for name in trainer.datamodule.films.file[batch.index.cpu().numpy()]]

@@ -62,6 +62,8 @@ warnings.filterwarnings("ignore", message=".*ended before the epoch ended and yo
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
 # Lightning looks for Slurm, though nothing of it is Lightning's to do here.
 warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+# The first backward pass of a process on a GPU; what torch attempts then, succeeds.
+warnings.filterwarnings("ignore", message=".*no current CUDA context.*")
 # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
 warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
 

@@ -16,9 +16,10 @@ class ReplayGraphs(Callback):
     """Records the forward and backward passes of the network once, when training begins, and lets training steps replay
     them. Batches of another size, such as the last one of an epoch, and validation are computed as without.
 
-    On a fast GPU, small networks and batches wait for the host, which takes longer to start kernels than the GPU to
-    compute them (cxr/benchmarks/gpu.md). torch.compile(mode="reduce-overhead") records graphs too, but compiles for half
-    a minute first, and fuses kernels, so that other figures come out.
+    On a fast GPU, a small network or batch waits for the host, which needs longer to start a kernel than the GPU needs
+    to compute it (cxr/benchmarks/gpu.md). The kernels are the same, and so is every bit of the result, which
+    `python -m cxr.bench --gpu` checks. torch.compile(mode="reduce-overhead") records graphs too, but of kernels of its
+    own, after it has compiled them.
 
     Args:
         wanted: the option `cuda_graphs`: auto (where it can be done), true (or an error), false.
@@ -68,6 +69,8 @@ def record(trainer: pl.Trainer, net: torch.nn.Module, shape: tuple[int, ...]) ->
     device = trainer.strategy.root_device
     images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
     kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    # Gradients are added up on the stream of the recording, which costs nothing that can be measured.
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
         with trainer.precision_plugin.train_step_context():
             torch.cuda.make_graphed_callables(net, (images,), allow_unused_input=True)

@@ -1,6 +1,7 @@
 """The benchmark measures what it says, on few films and for an instant; and what it says of memory is true."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from cxr.bench import main
 from cxr.benchmarks import processes
 from cxr.benchmarks.contenders import Stopwatch
+from cxr.benchmarks.trace import read_trace
 
 
 @pytest.fixture
@@ -60,6 +62,9 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
         (["--json", "/"], "--json /: not a file in a folder"),
         (["launcher=parallel"], "launcher=parallel: the benchmark measures"),
         (["--json", "/no/such/b.json"], "--json /no/such/b.json: not a file in a folder"),
+        (["--gpu", "--steps", "loop,no"], "--steps no: there is no such step"),
+        (["--gpu", "--films", "/no/such.tar"], "--films /no/such.tar: no such file"),
+        (["--gpu", "--out", "/dev/null/here"], "--out /dev/null/here: cannot be made"),
     ],
 )
 def test_wrong_options_get_one_line(run, words, says):
@@ -101,3 +106,64 @@ def test_the_stopwatch_counts_steps_and_not_what_is_between_epochs():
     result = watch.result()
     assert result["steps"] == steps - 2 and watch.films == 5 * result["steps"]
     assert 0.09 <= watch.spent < 0.01 * steps + 0.04, "the pauses between epochs are left out"
+
+
+@pytest.mark.long
+def test_without_a_gpu_every_step_of_its_measurement_is_tried(tmp_path):
+    command = [sys.executable, "-m", "cxr.bench", "--gpu", "--out", tmp_path / "out"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    steps = found["steps"]
+    assert (
+        list(steps) == found["wanted"] == ["prepare", "loop", "grid", "parallel", "step", "compile", "checks", "trace"]
+    )
+    assert all(check["passed"] for check in steps["checks"].values()) and len(steps["checks"]) == 4
+    assert len(steps["grid"]["one after the other"]["runs"]) == 4
+    assert steps["trace"]["cnn, batch 8"]["host_calls"] > 0
+    markdown = (tmp_path / "out" / "gpu.md").read_text()
+    assert "whose figures say nothing" in markdown and "| cnn, batch 8 " in markdown and "needs CUDA" in markdown
+    assert not list(tmp_path.glob("cxr-gpu-*")), "images, stores and runs are taken away"
+
+
+def test_a_measurement_that_runs_out_of_time_says_what_it_did_not_reach(run, tmp_path):
+    code, _, err = run(main, "--gpu", "--minutes", "0", "--steps", "trace", "--out", tmp_path / "out")
+    assert code == 1 and "failed or not reached: prepare, images" in err
+    markdown = (tmp_path / "out" / "gpu.md").read_text()
+    assert "images: **not reached: the time was up**" in markdown and "Not reached: trace." in markdown
+
+
+def test_a_command_that_takes_too_long_is_stopped(tmp_path):
+    begin = time.monotonic()
+    with pytest.raises(processes.Late, match="stopped at its limit of 1 s"):
+        processes.run_command(["timeit", "-n1", "-r1", "import time; time.sleep(60)"], tmp_path / "log", 1)
+    assert time.monotonic() - begin < 30
+
+
+def test_a_command_that_fails_is_quoted(tmp_path):
+    (tmp_path / "log").write_text("of before\n")
+    with pytest.raises(processes.Failed, match="exit code 1: .*no_such_module"):
+        processes.run_command(["no_such_module"], tmp_path / "log", 60)
+
+
+def test_a_trace_is_read_as_shares_of_time_and_calls_that_wait(tmp_path):
+    def event(cat, name, begin, microseconds):
+        return {"ph": "X", "cat": cat, "name": name, "ts": begin, "dur": microseconds}
+
+    events = [
+        event("kernel", "a", 1000, 100), event("kernel", "b", 1050, 100),  # 150 together
+        event("gpu_memcpy", "copy", 1200, 50), event("kernel", "a", 1350, 50),
+        event("cuda_runtime", "cudaLaunchKernel", 990, 5), event("cuda_runtime", "cudaGraphLaunch", 1340, 5),
+        event("cuda_runtime", "cudaStreamSynchronize", 1100, 20), event("cuda_runtime", "cudaMemcpyAsync", 1195, 3),
+        event("cuda_runtime", "cudaDeviceSynchronize", 2000, 500),  # the profiler's own, after the last step
+        {"ph": "M", "name": "process_name"},
+    ]  # fmt: skip
+    (tmp_path / "trace.json").write_text(json.dumps({"traceEvents": events}))
+    read = read_trace(tmp_path / "trace.json", steps=2)
+    assert read["step_ms"] == pytest.approx(0.2)
+    shares = {key: read[key] for key in ("kernels", "copies", "idle")}
+    assert shares == pytest.approx({"kernels": 0.5, "copies": 0.125, "idle": 0.375})
+    assert (read["kernels_per_step"], read["launches_per_step"]) == (1.5, 1)
+    assert read["waits"] == {"cudaStreamSynchronize": 1} and read["waiting_ms_per_step"] == pytest.approx(0.01)
+    assert read["longest"][0] == ["a", pytest.approx(0.6)]

@@ -120,7 +120,7 @@ def test_make_sweep_with_and_without_a_folder():
     assert {line.split()[0] for line in make().splitlines()} == {
         *("help", "install", "sweep", "capstone", "seeds", "parallel", "audit", "report", "bench", "scale"),
         *("board", "test", "faults", "lint", "clean", "clean-cache"),
-        *("slurm", "ddp", "search", "networks", "balance", "long"),
+        *("slurm", "ddp", "search", "networks", "balance", "long", "gpu", "gpu-folder"),
     }
 
 

@@ -77,19 +77,22 @@ class Stopwatch:
 def alone(spec: Spec) -> dict[str, Any]:
     """The network with its loss and optimizer, fed a batch that never changes.
 
-    Also with `graph` in the spec, for a GPU: "network", the network's forward and backward passes as CUDA graphs, or
-    "step", the whole step as one; with `mode`, that of torch.compile; with `tf32`, whether fp32 may be computed so.
+    A spec may ask for more: `graph`, on a GPU, "network" (its forward and backward passes as CUDA graphs) or "step"
+    (the whole step as one); `mode` of torch.compile; `tf32`, whether fp32 may be computed so; `layout`, one of torch's
+    memory formats by name; `search`, whether cuDNN tries its algorithms and takes the fastest.
     """
     keep_freed_memory()
     config = spec["config"]
     if (tf32 := spec.get("tf32")) is not None:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = spec.get("search", False)
     precision, size, batch = config["trainer"]["precision"], config["data"]["image_size"], config["data"]["batch_size"]
     if precision == "auto":
         precision = best_precision(config["trainer"]["accelerator"])
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     device = torch.device(best_device() if config["trainer"]["accelerator"] != "cpu" else "cpu")
     model = Classifier(config["model"], config["optim"], [str(i) for i in range(4)], size).to(device).train()
+    model.net.to(memory_format=getattr(torch, spec.get("layout", "channels_last")))
     begin = time.perf_counter()
     if config["compile"]:
         model.net.compile(mode=spec.get("mode"))
@@ -275,8 +278,8 @@ STUDENTS_NETWORKS = {
 
 
 def trace(spec: Spec) -> dict[str, Any]:
-    """What the device and the host do in `steps` steps of cxr's training loop, see cxr.benchmarks.trace; the trace itself
-    goes to the file `trace`."""
+    """What device and host do in `steps` steps of cxr's training loop, see cxr.benchmarks.trace; the trace itself goes
+    to the file `trace`."""
     cell = cell_of(spec)
     profiled = Profiled(spec["warm_up"], spec["steps"])
     cell.trainer.callbacks.insert(0, profiled)
@@ -286,8 +289,8 @@ def trace(spec: Spec) -> dict[str, Any]:
 
 
 def draws(spec: Spec) -> dict[str, Any]:
-    """Whether augmentation does the same to an image whatever trains: how many of the numbers that describe it differ in
-    any bit between the device and the CPU, in `epochs` epochs; and how many would if the device drew them itself."""
+    """Whether augmentation does the same to an image whatever trains: how many of the numbers that describe it differ
+    in any bit between the device and the CPU, in `epochs` epochs; and how many would if the device drew them itself."""
     data, device = build_data(spec["config"]), torch.device(best_device())
     index, size = torch.arange(len(data.films)), data.store.size
     found = {"device": device.type, "images": len(index), "epochs": spec["epochs"], "differ": 0}

@@ -34,11 +34,12 @@ class Size:
     batches: Sequence[int]
     seconds: float  # of each measurement of a rate
     epochs: int  # of each run of the grid
+    few_epochs: int  # of each run, where several runs go on at a time
     warm_up: int  # steps
 
 
-FULL = Size(7_103, ("data.image_size=224",), (32, 256), 2.5, 30, 10)
-TOY = Size(80, ("data.image_size=32",), (8, 16), 0.2, 2, 2)
+FULL = Size(7_103, ("data.image_size=224",), (32, 256), 2.5, 30, 10, 10)
+TOY = Size(80, ("data.image_size=32",), (8, 16), 0.2, 2, 1, 2)
 
 # What a step may take at most, in seconds. Their sum is more than the whole may take: what one leaves, others have.
 LIMITS = {
@@ -56,7 +57,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fp32 without TF32": {"precision": "32-true", "tf32": False},
     "fp32 with TF32": {"precision": "32-true", "tf32": True},
     "bf16": {},
-    "bf16, the network as CUDA graphs": {"graph": "network"},
+    "bf16, not channels_last": {"layout": "contiguous_format"},
+    "bf16, cuDNN's fastest algorithms": {"search": True},
+    "bf16, the network as CUDA graphs, as cxr does": {"graph": "network"},
     "bf16, the whole step as a CUDA graph": {"graph": "step"},
 }
 COMPILED: dict[str, dict[str, Any]] = {
@@ -75,6 +78,7 @@ class Bench:
     out: Path
     work: Path
     end: float  # on time.monotonic()'s clock
+    root: Path | None = None  # the folder of images, once it is there
     found: dict[str, Any] = field(default_factory=dict)
     step_end: float = 0.0
 
@@ -178,18 +182,19 @@ def measure_loop(bench: Bench) -> None:
 
 def measure_grid(bench: Bench) -> None:
     """The 2 × 2 grid at the capstone's settings, one run after the other."""
-    sweep(bench, "grid", "basic")
+    sweep(bench, "grid", "one after the other", bench.size.epochs)
 
 
 def measure_parallel(bench: Bench) -> None:
-    """The same, several runs at a time."""
+    """The same, several runs at a time, for fewer epochs."""
     for number in (4, 2):
-        sweep(bench, "parallel", f"parallel n={number}", "launcher=parallel", f"n={number}")
+        words = ("launcher=parallel", f"n={number}")
+        sweep(bench, "parallel", f"{number} at a time", bench.size.few_epochs, *words)
 
 
-def sweep(bench: Bench, step: str, name: str, *words: str) -> None:
+def sweep(bench: Bench, step: str, name: str, epochs: int, *words: str) -> None:
     folder = bench.work / name.replace(" ", "-")
-    grid = ("-m", "model=cnn,resnet18", "aug=on,off", f"trainer.max_epochs={bench.size.epochs}", *words)
+    grid = ("-m", "model=cnn,resnet18", "aug=on,off", f"trainer.max_epochs={epochs}", *words)
 
     def run() -> dict[str, Any]:
         begin = time.time()
@@ -211,7 +216,7 @@ def measure_step(bench: Bench) -> None:
             if "graph" in told and not bench.gpu:
                 bench.skip("step", f"{model}, {name}", "needs CUDA")
             else:
-                how = {key: told[key] for key in ("tf32", "graph") if key in told}
+                how = {key: told[key] for key in ("tf32", "graph", "layout", "search") if key in told}
                 vary(bench, "step", model, name, f"trainer.precision={told.get('precision', 'bf16-mixed')}", **how)
 
 
@@ -291,9 +296,13 @@ def main(argv: Sequence[str]) -> None:
             print("no GPU here: a dry run of every step, at toy size on the CPU; its figures say nothing")
         with tempfile.TemporaryDirectory(prefix="cxr-gpu-") as work:
             bench = Bench(FULL if gpu else TOY, gpu, told.films if gpu else None, told.out, Path(work), end)
-            bench.found = {"command": ["python", "-m", "cxr.bench", *argv], "machine": machine, "steps": {}}
+            command = ["python", "-m", "cxr.bench", *argv]
+            wanted = list(dict.fromkeys(["prepare", *wanted]))
+            bench.found = {"command": command, "machine": machine, "wanted": wanted, "steps": {}}
             begin = time.monotonic()
-            for name in dict.fromkeys(["prepare", *wanted]):
+            for name in wanted:
+                if name != "prepare" and bench.root is None:
+                    break
                 bench.step_end = time.monotonic() + LIMITS[name]
                 STEPS[name](bench)
             bench.found["seconds"] = round(time.monotonic() - begin, 1)

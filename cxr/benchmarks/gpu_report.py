@@ -1,6 +1,7 @@
 """gpu.md: what cxr.benchmarks.gpu measured, as tables."""
 
 import json
+import textwrap
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -28,6 +29,8 @@ def as_markdown(found: Found) -> str:
     for name, part in PARTS.items():
         if name in steps:
             parts += [part(steps[name]), *failures(steps[name])]
+    if missing := [name for name in found["wanted"] if name not in steps]:
+        parts.append(f"Not reached: {', '.join(missing)}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -51,9 +54,11 @@ def loops(step: Found) -> str:
         rows.append([setting, *map(whole, rates), *(plain(ratio, ".2f") for ratio in ratios), whole(memory)])
     header = ["", "network alone", "cxr", "student", "cxr / network", "cxr / student", "GPU memory of cxr, MB"]
     return (
-        "## The loop\n\nTraining, images/s, augmentation on; the network alone and cxr in bf16. *Network alone*: the same "
-        "network, loss and optimizer, fed a batch that never changes. *Student*: ImageFolder, torchvision's transforms "
-        f"image by image, a DataLoader with as many workers as cores, three channels, torch's fp32.\n\n"
+        "## The loop\n\nTraining, images/s, augmentation on; the network alone and cxr in bf16. *Network alone*: the "
+        "same network, loss and optimizer, fed a batch that never changes, without CUDA graphs. *Student*: "
+        "ImageFolder, "
+        "torchvision's transforms image by image, a DataLoader with as many workers as cores, three channels, "
+        "torch's fp32.\n\n"
         f"{markdown_table(header, rows)}"
     )
 
@@ -113,7 +118,7 @@ def checked(step: Found) -> str:
                 f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
                 for key, value in seen.items()
             )
-            rows.append([name, "yes" if one["passed"] else "**no**", shown.replace("|", "\\|")])
+            rows.append([name, "yes" if one["passed"] else "**no**", textwrap.shorten(shown, 160).replace("|", "\\|")])
     return f"## Does it compute what is promised?\n\n{markdown_table(['check', 'passed', 'seen'], rows)}"
 
 

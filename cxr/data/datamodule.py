@@ -206,9 +206,10 @@ class CXRDataModule(pl.LightningDataModule):
         return batch._replace(films=films)
 
     def draws(self, epoch: int, device: torch.device) -> Tensor:
-        """What augmentation does to every film of the table in an epoch, float32 (N, 2, 3): drawn once an epoch, since
-        the many small steps of drawing take as long for a batch as for all films; and on the CPU, since a GPU's sine and
-        cosine differ from its in the last bit."""
+        """What augmentation does to every film of the table in an epoch, float32 (N, 2, 3).
+
+        Drawn once an epoch, since the many small steps of drawing take as long for a batch as for all films; and on the
+        CPU, since a GPU's sine and cosine differ in the last bit."""
         if self.drawn is None or self.drawn[:2] != (epoch, device):
             drawn = self.augment.draw(torch.arange(len(self.films)), self.store.size, self.seed, epoch)
             self.drawn = epoch, device, drawn.to(device)
