@@ -1,8 +1,8 @@
 PYTHON ?= python3
 RUN = .venv/bin/python -m
-# A folder of films, or a table: make sweep DATA=DIR, make sweep TABLE=FILE; without, drawn films.
-films = $(if $(TABLE),data=table 'data.table=$(TABLE)' $(if $(DATA),'data.root=$(DATA)'),$(if $(DATA),data=folder 'data.root=$(DATA)'))
-# Where decoded and drawn films lie, cxr's cache_dir.
+# A folder of images, or a table: make sweep DATA=DIR, make sweep TABLE=FILE; without, drawn images.
+images = $(if $(TABLE),data=table 'data.table=$(TABLE)' $(if $(DATA),'data.root=$(DATA)'),$(if $(DATA),data=folder 'data.root=$(DATA)'))
+# Where decoded and drawn images lie, cxr's cache_dir.
 CACHE ?= $(HOME)/.cache/cxr
 kept = $(foreach what,store phantom copies giveaways audit known,'$(CACHE)'/$(what)-*)
 
@@ -16,47 +16,47 @@ install: .venv/installed ## make .venv and install cxr with its test tools
 	.venv/bin/pip install -q -e '.[dev]'
 	@touch $@
 
-sweep: .venv/installed ## the model × augmentation grid on drawn films, or on DATA=DIR
-	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off $(films)
+sweep: .venv/installed ## the model × augmentation grid on drawn images, or on DATA=DIR
+	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off $(images)
 
 capstone: .venv/installed ## the grid by the 2022 capstone's protocol, DATA=DIR
-	$(RUN) cxr.train -m experiment=capstone2022 model=cnn,resnet18 aug=on,off $(films)
+	$(RUN) cxr.train -m experiment=capstone2022 model=cnn,resnet18 aug=on,off $(images)
 
 seeds: .venv/installed ## the grid with three seeds
-	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off seed=0,1,2 $(films)
+	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off seed=0,1,2 $(images)
 
 parallel: .venv/installed ## the grid, N cells at a time: for a GPU that one cell leaves idle
-	$(RUN) cxr.train -m launcher=parallel n=$(or $(N),2) model=cnn,resnet18 aug=on,off $(films)
+	$(RUN) cxr.train -m launcher=parallel n=$(or $(N),2) model=cnn,resnet18 aug=on,off $(images)
 
 slurm: .venv/installed ## the grid as jobs of Slurm
-	$(RUN) cxr.train -m launcher=slurm model=cnn,resnet18 aug=on,off $(films)
+	$(RUN) cxr.train -m launcher=slurm model=cnn,resnet18 aug=on,off $(images)
 
 ddp: .venv/installed ## ResNet-18 on N devices (2)
-	$(RUN) cxr.train trainer=ddp trainer.devices=$(or $(N),2) model=resnet18 $(films)
+	$(RUN) cxr.train trainer=ddp trainer.devices=$(or $(N),2) model=resnet18 $(images)
 
-search: .venv/installed ## the best options of MODEL (cnn), by validation films, in N trials (20)
-	$(RUN) cxr.train -m hparams=optuna n_trials=$(or $(N),20) model=$(or $(MODEL),cnn) $(films)
+search: .venv/installed ## the best options of MODEL (cnn), by validation images, in N trials (20)
+	$(RUN) cxr.train -m hparams=optuna n_trials=$(or $(N),20) model=$(or $(MODEL),cnn) $(images)
 
 networks: .venv/installed ## larger networks, and what they cost
-	$(RUN) cxr.train -m model=resnet18,resnet34,resnet50,densenet121,efficientnet_b0 $(films)
+	$(RUN) cxr.train -m model=resnet18,resnet34,resnet50,densenet121,efficientnet_b0 $(images)
 
 balance: .venv/installed ## classes of which there are few: counted as they are, or all the same
-	$(RUN) cxr.train -m loss.weights=none,balanced $(films)
+	$(RUN) cxr.train -m loss.weights=none,balanced $(images)
 
-audit: .venv/installed ## what is wrong with the films, DATA=DIR
-	$(RUN) cxr.audit $(films)
+audit: .venv/installed ## what is wrong with the images, DATA=DIR
+	$(RUN) cxr.audit $(images)
 
 bench: .venv/installed ## speed, against the network alone and a student's loop
-	$(RUN) cxr.bench $(films)
+	$(RUN) cxr.bench $(images)
 
-scale: .venv/installed ## speed and memory at 1, 10 and 100 thousand films
-	$(RUN) cxr.bench --scale model=cnn aug=on $(films)
+scale: .venv/installed ## speed and memory at 1, 10 and 100 thousand images
+	$(RUN) cxr.bench --scale model=cnn aug=on $(images)
 
-gpu: .venv/installed ## all that there is to measure on a GPU, in 8 minutes (FILMS=a tar or a folder); else a dry run
-	$(RUN) cxr.bench --gpu $(if $(FILMS),--films '$(FILMS)') $(if $(OUT),--out '$(OUT)')
+gpu: .venv/installed ## all that there is to measure on a GPU, in 8 minutes (IMAGES=a tar or a folder); else a dry run
+	$(RUN) cxr.bench --gpu $(if $(IMAGES),--images '$(IMAGES)') $(if $(OUT),--out '$(OUT)')
 
-gpu-folder: .venv/installed ## build/gpu, all that make gpu needs on a machine with no network, FILMS=TAR
-	PATH="$(CURDIR)/.venv/bin:$$PATH" bash cxr/benchmarks/gpu.sh '$(FILMS)'
+gpu-folder: .venv/installed ## build/gpu, all that make gpu needs on a machine with no network, IMAGES=TAR
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash cxr/benchmarks/gpu.sh '$(IMAGES)'
 
 report: .venv/installed ## report.html of the sweep or run DIR anew
 	$(RUN) cxr.report '$(DIR)'
@@ -79,7 +79,7 @@ lint: .venv/installed ## ruff
 clean: ## remove what make and Python left behind; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info && find cxr tests -name __pycache__ -prune -exec rm -rf {} +
 
-clean-cache: ## remove decoded and drawn films and what was found of them from CACHE
+clean-cache: ## remove decoded and drawn images and what was found of them from CACHE
 	@test -n '$(CACHE)'
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)

@@ -1,17 +1,17 @@
-"""python -m cxr.audit: what is wrong with a set of films, before anybody trains on it."""
+"""python -m cxr.audit: what is wrong with a set of images, before anybody trains on it."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cxr.command_line import run_single
 from cxr.data.audit import audit, known_copies, summary
 from cxr.data.decode import decode
-from cxr.data.sources import read_films
+from cxr.data.sources import read_images
 from cxr.errors import printable
-from cxr.results.leaderboard import markdown_table
-from cxr.results.run_folder import AUDIT, write_json
+from cxr.files.run_folder import AUDIT, write_json
+from cxr.options.command_line import run_single
+from cxr.reporting.leaderboard import markdown_table
 
 USAGE = """python -m cxr.audit data=folder data.root=DIR [option=value …]
 Looks for bad files, copies, contradictions and leaks; options are those of cxr.train. Writes audit.json and a picture
@@ -20,38 +20,38 @@ PICTURES = 200  # pairs that are pictured; audit.json names all
 
 
 def main() -> None:
-    """Exit codes: 0 looked at, whatever was found; 2 wrong options or no films."""
+    """Exit codes: 0 looked at, whatever was found; 2 wrong options or no images."""
     run_single(look, USAGE)
 
 
 def look(options: dict[str, Any], folder: Path) -> None:
-    """Audit the films that the options name; write and print what was found."""
+    """Audit the images that the options name; write and print what was found."""
     cache = Path(options["cache_dir"]).expanduser()
-    films = read_films(options["data"], cache)
-    store, films, copies = known_copies(films, cache, options["data"]["copies"])
-    found = audit(films, store, copies, options["data"]["copies"])
+    images = read_images(options["data"], cache)
+    store, images, copies = known_copies(images, cache, options["data"]["copies"])
+    found = audit(images, store, copies, options["data"]["copies"])
     write_json(folder / AUDIT, found)
     for number, copy in enumerate(found["copies"][:PICTURES], start=1):
-        picture_pair(films.root, copy, folder / "copies" / f"{number:03}.png")
+        picture_pair(images.root, copy, folder / "copies" / f"{number:03}.png")
     rows = [[what, f"{number:,}" if number else "none", printable(example)] for what, number, example in summary(found)]
     counts = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
-    print(f"\n{found['films']:,} films in {printable(found['root'])}: {counts}\n")
+    print(f"\n{found['images']:,} images in {printable(found['root'])}: {counts}\n")
     print(markdown_table(["", "found", "such as"], rows))
     print(f"\nall in {folder / AUDIT}")
 
 
 def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
-    """Both films of a pair side by side, with what the set says of each."""
-    from cxr.results.figures import captioned_films
+    """Both images of a pair side by side, with what the set says of each."""
+    from cxr.reporting.figures import captioned_images
 
-    films = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
+    images = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
     facts = zip(copy["files"], copy["labels"], copy["patients"], copy["splits"], strict=True)
     captions = [
         f"{printable(file)}\n{label}, patient {patient or 'unknown'}, {split or 'no split'}"
         for file, label, patient, split in facts
     ]
     path.parent.mkdir(exist_ok=True)
-    captioned_films(films, captions, f"{copy['kind']}, likeness {copy['likeness']:.3f}", columns=2).savefig(
+    captioned_images(images, captions, f"{copy['kind']}, likeness {copy['likeness']:.3f}", columns=2).savefig(
         path, dpi=100
     )
 

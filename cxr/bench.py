@@ -9,27 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from cxr.benchmarks import processes
-from cxr.command_line import read_cells
-from cxr.data.sources import Films, read_films
+from cxr.data.sources import ImageTable, read_images
 from cxr.data.store import open_store
-from cxr.ending import answering, fail
 from cxr.errors import UserError
-from cxr.results.leaderboard import markdown_table
-from cxr.results.run_folder import STATUS, read_json, write_json
+from cxr.files.run_folder import STATUS, read_json, write_json
+from cxr.jobs.exit_codes import answering, fail
+from cxr.options.command_line import read_cells
+from cxr.reporting.leaderboard import markdown_table
 
 Cells = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
 Runs = Sequence[Mapping[str, Any]]
-SCALES = (1_000, 10_000, 100_000)  # films
+SCALES = (1_000, 10_000, 100_000)  # images
 
 USAGE = """python -m cxr.bench [--scale] [--repeats N] [--seconds S] [--json FILE] [option=value …]
-python -m cxr.bench --gpu [--films TAR] [--out DIR] [--minutes M] [--steps STEP,…]
+python -m cxr.bench --gpu [--images TAR] [--out DIR] [--minutes M] [--steps STEP,…]
 Options are those of cxr.train; without model= and aug=, model=cnn,resnet18 and aug=on,off."""
 
 
 def main() -> None:
     """Exit codes: 0 measured, 1 a process failed, 2 wrong options, 128 + N stopped by the signal of that number."""
     parser = argparse.ArgumentParser(prog="cxr.bench", usage=USAGE, allow_abbrev=False)
-    parser.add_argument("--scale", action="store_true", help="only: rate and memory at 1, 10 and 100 thousand films")
+    parser.add_argument("--scale", action="store_true", help="only: rate and memory at 1, 10 and 100 thousand images")
     parser.add_argument("--gpu", action="store_true", help="all that there is to measure on a GPU, in 8 minutes")
     parser.add_argument("--repeats", type=int, default=5, help="how often each is measured, in turn (5)")
     parser.add_argument("--seconds", type=float, default=8, help="how long each time, after 3 steps to warm up (8)")
@@ -67,7 +67,7 @@ def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Pa
     from cxr.benchmarks.decoding import build_rate
     from cxr.benchmarks.machine import describe
 
-    films = open_films(cells)
+    images = open_images(cells)
     found: dict[str, list[dict[str, Any]]] = {}
     for _ in range(told.repeats):
         for choices, config in cells:
@@ -77,7 +77,7 @@ def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Pa
                 runs[f"{cell} student"] = "student"
             for name, run in runs.items():
                 say(name)
-                spec = {"run": run, "model": choices["model"], "config": config, "films_root": str(films.root)}
+                spec = {"run": run, "model": choices["model"], "config": config, "images_root": str(images.root)}
                 found.setdefault(name, []).append(contend(spec, told, folder))
     ratios = {
         (choices["model"], choices["aug"]): compared(found, choices["model"], choices["aug"]) for choices, _ in cells
@@ -85,9 +85,9 @@ def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Pa
     print(f"\n{speed_table(found, ratios, told.repeats)}\n{arithmetic(found)}")
 
     say("store")
-    store = build_rate(films, cells[0][1]["data"]["image_size"], told.repeats)
+    store = build_rate(images, cells[0][1]["data"]["image_size"], told.repeats)
     print(
-        f"\nstore: built at {statistics.median(store['build_images_per_s']):.0f} films/s; one core decodes "
+        f"\nstore: built at {statistics.median(store['build_images_per_s']):.0f} images/s; one core decodes "
         f"{statistics.median(store['core_images_per_s']):.0f}/s; {store['ratio']:.2f} of {store['cores']} cores"
     )
     around = sweep(words, folder, told.repeats)
@@ -157,38 +157,38 @@ def arithmetic(found: Mapping[str, Runs]) -> str:
 
 
 def scale(cells: Cells, _: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """cxr's loop at 1, 10 and 100 thousand films: the cost of a film must not grow with their number."""
+    """cxr's loop at 1, 10 and 100 thousand images: the cost of an image must not grow with their number."""
     from cxr.benchmarks.machine import describe
 
     choices, config = cells[0]
-    open_films(cells)
-    found: dict[int, list[dict[str, Any]]] = {films: [] for films in SCALES}
+    open_images(cells)
+    found: dict[int, list[dict[str, Any]]] = {images: [] for images in SCALES}
     for _ in range(told.repeats):
-        for films in found:
-            say(f"{films} films")
-            found[films].append(contend({"run": "scale", "config": config, "films": films}, told, folder))
+        for images in found:
+            say(f"{images} images")
+            found[images].append(contend({"run": "scale", "config": config, "images": images}, told, folder))
     base = found[SCALES[0]]
     rows = [
         [
-            f"{films:,}", spread(runs), f"{rate(runs) / rate(base):.3f}",
+            f"{images:,}", spread(runs), f"{rate(runs) / rate(base):.3f}",
             f"{statistics.median(r['loader_images_per_s'] for r in runs):.0f}",
             f"{statistics.median(r['first_batch_s'] for r in runs) * 1e3:.0f}",
             f"{peak(runs) - peak(base):+.0f}",
         ]
-        for films, runs in found.items()
+        for images, runs in found.items()
     ]  # fmt: skip
-    header = ["films", "images/s", f"of {SCALES[0]:,} films", "loader alone, images/s", "first batch, ms", "MB more"]
+    header = ["images", "images/s", f"of {SCALES[0]:,} images", "loader alone, images/s", "first batch, ms", "MB more"]
     print(
         f"\n{choices['model']}, aug={choices['aug']}, {config['data']['image_size']} px\n{markdown_table(header, rows)}"
     )
     return {"machine": describe(), "scale": found}
 
 
-def open_films(cells: Cells) -> Films:
-    """The first cell's films; their store is built, where there is none yet, before anything is timed."""
+def open_images(cells: Cells) -> ImageTable:
+    """The first cell's images; their store is built, where there is none yet, before anything is timed."""
     say("store, where there is none yet")
     data, cache = cells[0][1]["data"], Path(cells[0][1]["cache_dir"]).expanduser()
-    return open_store(read_films(data, cache), data["image_size"], cache)[1]
+    return open_store(read_images(data, cache), data["image_size"], cache)[1]
 
 
 def sweep(words: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:

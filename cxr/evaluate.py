@@ -1,15 +1,15 @@
-"""python -m cxr.evaluate: what a trained network is worth on films from elsewhere, beside what it was worth at home."""
+"""python -m cxr.evaluate: what a trained network is worth on images from elsewhere, beside what it was worth at home."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
-from cxr.command_line import run_single
-from cxr.ending import fail
 from cxr.errors import UserError
+from cxr.jobs.exit_codes import fail
+from cxr.options.command_line import run_single
 
 USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder data.root=OTHER [option=value …]
-Scores a trained network on films from elsewhere, less those that it was trained on, beside its own test films. Writes
+Scores a trained network on images from elsewhere, less those that it was trained on, beside its own test images. Writes
 evaluation.json, evaluation.md, predictions.csv, rejected.csv and TensorBoard's files to runs/NAME. Options:
 name, cache_dir, data.on_leak (drop, keep, fail), data.copies (auto, near, exact), data.on_bad (skip, fail),
 data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices, trainer.precision; data=phantom
@@ -17,15 +17,15 @@ and data=kaggle as for cxr.train."""
 
 
 def main() -> None:
-    """Exit codes: 0 scored, 2 wrong options, no checkpoint or no films, 128 + N stopped by signal N."""
+    """Exit codes: 0 scored, 2 wrong options, no checkpoint or no images, 128 + N stopped by signal N."""
     if own := next((word for word in sys.argv[1:] if word.lstrip("+").startswith("data.image_size=")), None):
-        fail(UserError(f"{own}: the films are made as large as those of the network's training; leave it out"))
+        fail(UserError(f"{own}: the images are made as large as those of the network's training; leave it out"))
     run_single(evaluate, USAGE, "evaluate")
 
 
 def evaluate(options: dict[str, Any], folder: Path) -> None:
-    """Score the films that the options name."""
-    from cxr import external  # torch: not before it is needed
+    """Score the images that the options name."""
+    from cxr.jobs import external_evaluation as external  # torch: not before it is needed
 
     print(external.evaluate(options, folder))
 

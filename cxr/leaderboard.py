@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from cxr import slurm
-from cxr.ending import fail
 from cxr.errors import UserError
-from cxr.results import comparison, leaderboard
+from cxr.jobs import slurm
+from cxr.jobs.exit_codes import fail
+from cxr.reporting import comparison, leaderboard
 
 
 def main() -> None:

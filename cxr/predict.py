@@ -1,4 +1,4 @@
-"""python -m cxr.predict: what a trained network says of films that nobody labelled."""
+"""python -m cxr.predict: what a trained network says of images that nobody labelled."""
 
 import csv
 import os
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from cxr.command_line import read_options
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
-from cxr.data.files import list_files, not_a_film
-from cxr.ending import answering
+from cxr.data.files import list_files, not_an_image
 from cxr.errors import UserError
-from cxr.results.run_folder import prediction, probability_columns
+from cxr.files.run_folder import prediction, probability_columns
+from cxr.jobs.exit_codes import answering
+from cxr.options.command_line import read_options
 
 if TYPE_CHECKING:
     from cxr.models.classifier import Classifier
@@ -51,7 +51,7 @@ def predict(options: dict[str, Any]) -> int:
                 writer.writerow(row)
     where = f", in {options['out']}" if options["out"] else ""
     print(
-        f"cxr: {len(files) - unreadable} films predicted, {unreadable} files could not be read{where}", file=sys.stderr
+        f"cxr: {len(files) - unreadable} images predicted, {unreadable} files could not be read{where}", file=sys.stderr
     )
     return 1 if unreadable else 0
 
@@ -74,7 +74,7 @@ def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[
     from cxr.data.batches import to_unit
 
     def read(file: Path) -> np.ndarray | str:
-        if why := not_a_film(file):
+        if why := not_an_image(file):
             return why
         try:
             return decode(file, model.hparams.image_size).pixels
@@ -82,16 +82,16 @@ def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[
             return why_unreadable(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        films = list(pool.map(read, files))
-    images = [film for film in films if isinstance(film, np.ndarray)]
+        decoded = list(pool.map(read, files))
+    images = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
     probabilities = iter(())
     if images:
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(images))[:, None].to(model.device)
             probabilities = iter(model.probabilities(to_unit(batch)).tolist())
-    for file, film in zip(files, films, strict=True):
-        if isinstance(film, str):
-            yield (str(file), "", *("" for _ in model.classes), film)
+    for file, image in zip(files, decoded, strict=True):
+        if isinstance(image, str):
+            yield (str(file), "", *("" for _ in model.classes), image)
         else:
             yield (str(file), *prediction(next(probabilities), model.classes), "")
 

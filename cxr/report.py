@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from cxr.ending import fail
 from cxr.errors import UserError
-from cxr.results.report import write
-from cxr.results.words import LANGUAGES
+from cxr.jobs.exit_codes import fail
+from cxr.reporting.report import write
+from cxr.reporting.words import LANGUAGES
 
 USAGE = "usage: python -m cxr.report DIR [report.lang=en|ko], the folder of a sweep or of a run"
 

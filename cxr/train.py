@@ -17,15 +17,8 @@ from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cxr import slurm, stopping
-from cxr.command_line import CommandLine, compose_trial, prepare
-from cxr.composing import CONF
-from cxr.ending import fail
 from cxr.errors import UserError
-from cxr.isolation import train_isolated
-from cxr.ranks import node, ranks
-from cxr.results import leaderboard
-from cxr.results.run_folder import (
+from cxr.files.run_folder import (
     CONFIG,
     LOCK,
     MEND,
@@ -39,9 +32,17 @@ from cxr.results.run_folder import (
     read_status,
     write_text,
 )
-from cxr.search import is_search
-from cxr.study import Study
-from cxr.sweep import is_stopped
+from cxr.jobs import signals as stopping
+from cxr.jobs import slurm
+from cxr.jobs.child_process import train_isolated
+from cxr.jobs.exit_codes import fail
+from cxr.jobs.hydra_callback import is_stopped
+from cxr.options.command_line import CommandLine, compose_trial, prepare
+from cxr.options.composing import CONF
+from cxr.options.ranks import node, ranks
+from cxr.options.search_space import is_search
+from cxr.reporting import leaderboard
+from cxr.search.study import Study
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -49,7 +50,7 @@ def cell(config: DictConfig) -> float | None:
     """One cell: its options go to the run folder, then torch is imported and training begins.
 
     Returns:
-        Macro F1 on the validation films, for sweepers that search for the best options; None where there are none.
+        Macro F1 on the validation images, for sweepers that search for the best options; None where there are none.
     """
     hydra_config = HydraConfig.instance().cfg
     if is_stopped(hydra_config):
@@ -82,7 +83,7 @@ def train_here_or_isolated(isolated: bool, hydra_config: DictConfig, *arguments:
     if isolated:
         train_isolated(OmegaConf.to_container(hydra_config.hydra.job_logging, resolve=True), *arguments)
         return
-    from cxr.cell import train_cell
+    from cxr.jobs.run import train_cell
 
     # What these imports made stays: the collector need not walk it again and again.
     if not gc.get_freeze_count():
@@ -135,8 +136,8 @@ def wait_for(path: Path, seconds: float = 300) -> None:
 
 
 def build_stores(cells: Sequence[Mapping[str, Any]]) -> None:
-    """Decode films here, once, before many jobs would wait for the first of them to do it."""
-    from cxr.cell import build_data
+    """Decode images here, once, before many jobs would wait for the first of them to do it."""
+    from cxr.jobs.run import build_data
 
     seen: list[tuple[Any, Any]] = []
     for options in cells:
@@ -189,7 +190,10 @@ def sweep(command: CommandLine) -> None:
             print(f"cxr: {kind}{' '.join(str(error).split())[:200]}", file=sys.stderr)
     if stopping.asked():
         return
-    from cxr.results import comparison, report  # scipy.stats, matplotlib: not before they are needed
+    from cxr.reporting import (
+        comparison,
+        report,  # scipy.stats, matplotlib: not before they are needed
+    )
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
     again = study.finish(compose_trial) if study else ""

@@ -1,4 +1,4 @@
-"""Films to test with: drawn ones, made once a session, and the real ones where they are at hand."""
+"""Images to test with: drawn ones, made once a session, and the real ones where they are at hand."""
 
 import sys
 from pathlib import Path
@@ -15,9 +15,9 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """A folder of 160 drawn films, laid out like the reference set."""
+    """A folder of 160 drawn images, laid out like the reference set."""
     root = tmp_path_factory.mktemp("drawn")
-    draw_phantom(root, films=160, seed=3)
+    draw_phantom(root, images=160, seed=3)
     return root
 
 
@@ -35,7 +35,7 @@ def tiny(cache):
 
 @pytest.fixture(scope="session")
 def small(tiny, drawn):
-    """Options of such a cell on the drawn films."""
+    """Options of such a cell on the drawn images."""
     return ("data=folder", f"data.root={drawn}", *tiny)
 
 
@@ -59,19 +59,19 @@ def folder(sweep):
 @pytest.fixture(scope="session")
 def cxr4():
     if not (SHARED / "cxr4").is_dir():
-        pytest.skip("the real films (shared/data/cxr4 beside the repository) are not on this machine")
+        pytest.skip("the real images (shared/data/cxr4 beside the repository) are not on this machine")
     return SHARED / "cxr4"
 
 
 @pytest.fixture(scope="session")
 def odd():
     if not (SHARED / "odd").is_dir():
-        pytest.skip("the odd films (shared/data/odd beside the repository) are not on this machine")
+        pytest.skip("the odd images (shared/data/odd beside the repository) are not on this machine")
     return SHARED / "odd"
 
 
-def save_film(path, seed=0, size=(40, 30), mode="L", **options):
-    """A film of noise of its own."""
+def save_image(path, seed=0, size=(40, 30), mode="L", **options):
+    """An image of noise of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0]), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **options)
@@ -79,8 +79,8 @@ def save_film(path, seed=0, size=(40, 30), mode="L", **options):
 
 
 @pytest.fixture
-def film():
-    return save_film
+def image():
+    return save_image
 
 
 @pytest.fixture

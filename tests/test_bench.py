@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, on few films and for an instant; and what it says of memory is true."""
+"""The benchmark measures what it says, on few images and for an instant; and what it says of memory is true."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
         (["launcher=parallel"], "launcher=parallel: the benchmark measures"),
         (["--json", "/no/such/b.json"], "--json /no/such/b.json: not a file in a folder"),
         (["--gpu", "--steps", "loop,no"], "--steps no: there is no such step"),
-        (["--gpu", "--films", "/no/such.tar"], "--films /no/such.tar: no such file"),
+        (["--gpu", "--images", "/no/such.tar"], "--images /no/such.tar: no such file"),
         (["--gpu", "--out", "/dev/null/here"], "--out /dev/null/here: cannot be made"),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_contender_that_fails_is_named(run, words, tmp_path):
     assert code == 1 and "torch.optim" in err
 
 
-def test_memory_is_the_process_s_own_and_mapped_films_do_not_count(tmp_path):
+def test_memory_is_the_process_s_own_and_mapped_images_do_not_count(tmp_path):
     np.zeros(60_000_000, np.uint8).tofile(tmp_path / "mapped")
     code = (
         "import numpy as np, sys, time; a = np.memmap(sys.argv[1], dtype=np.uint8, mode='c').sum()\n"
@@ -99,12 +99,12 @@ def test_the_stopwatch_counts_steps_and_not_what_is_between_epochs():
         for _ in range(3):
             time.sleep(0.01)
             steps += 1
-            if done := watch.step(films=5):
+            if done := watch.step(images=5):
                 break
         watch.end_epoch()
         time.sleep(0.05)
     result = watch.result()
-    assert result["steps"] == steps - 2 and watch.films == 5 * result["steps"]
+    assert result["steps"] == steps - 2 and watch.images == 5 * result["steps"]
     assert 0.09 <= watch.spent < 0.01 * steps + 0.04, "the pauses between epochs are left out"
 
 

@@ -1,4 +1,4 @@
-"""A network on films from elsewhere: what it has seen is left out, and the figures are those of the rest."""
+"""A network on images from elsewhere: what it has seen is left out, and the figures are those of the rest."""
 
 import io
 import json
@@ -10,16 +10,18 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from cxr import evaluate
-from cxr.results.run_folder import read_table
+from cxr.files.run_folder import read_table
 
 CKPT = "checkpoints/best.ckpt"
-pytestmark = pytest.mark.filterwarnings("ignore:No (positive|negative) samples")  # as cxr.external has it
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:No (positive|negative) samples"
+)  # as cxr.jobs.external_evaluation has it
 
 
 @pytest.fixture(scope="module")
 def other(folder, drawn, tmp_path_factory):
-    """All test films of the run but those of tuberculosis; beside them, altered copies of three training films, two
-    films with a training patient's name, four films of an unknown class, and a file that is no film."""
+    """All test images of the run but those of tuberculosis; beside them, altered copies of three training images, two
+    images with a training patient's name, four images of an unknown class, and a file that is no image."""
     root = tmp_path_factory.mktemp("other")
     rows, manifest = read_table(folder / "split.csv"), ["file,label,patient"]
     for row in rows:
@@ -30,10 +32,10 @@ def other(folder, drawn, tmp_path_factory):
             manifest.append(f"{row['label']}/{name},{row['label']},{row['patient']}")
     trained = [row for row in rows if row["split"] == "train" and row["label"] == "NORMAL"]
     for number, row in enumerate(trained[:3]):
-        film = Image.open(drawn / row["file"]).convert("L")
-        film = film.resize([side * 3 // 4 for side in film.size], Image.Resampling.LANCZOS)
+        image = Image.open(drawn / row["file"]).convert("L")
+        image = image.resize([side * 3 // 4 for side in image.size], Image.Resampling.LANCZOS)
         file = io.BytesIO()
-        film.save(file, "JPEG", quality=60)
+        image.save(file, "JPEG", quality=60)
         (root / "NORMAL" / f"copy{number}.jpg").write_bytes(file.getvalue())
         manifest.append(f"NORMAL/copy{number}.jpg,NORMAL,new-{number}")
     rng = np.random.default_rng(0)
@@ -44,7 +46,7 @@ def other(folder, drawn, tmp_path_factory):
         noise.save(root / label / f"noise{number}.png")
         patient = trained[0]["patient"] if number < 2 else ""
         manifest.append(f"{label}/noise{number}.png,{label},{patient}")
-    (root / "NORMAL" / "broken.png").write_text("no film")
+    (root / "NORMAL" / "broken.png").write_text("no image")
     (root / "manifest.csv").write_text("\n".join(manifest))
     return root
 
@@ -60,7 +62,7 @@ def evaluated(run, folder, cache, tmp_path, monkeypatch):
     return call
 
 
-def test_seen_films_and_unknown_classes_are_left_out_and_the_rest_is_scored(evaluated, other, folder):
+def test_seen_images_and_unknown_classes_are_left_out_and_the_rest_is_scored(evaluated, other, folder):
     code, out, _, made = evaluated(f"data.root={other}")
     assert code == 0
     found = json.loads((made / "evaluation.json").read_text())
@@ -72,11 +74,15 @@ def test_seen_films_and_unknown_classes_are_left_out_and_the_rest_is_scored(eval
         "patients": 2,
     }
     assert (
-        found["unknown_classes"]["EFFUSION"]["films"] == 4 == sum(found["unknown_classes"]["EFFUSION"]["said"].values())
+        found["unknown_classes"]["EFFUSION"]["images"]
+        == 4
+        == sum(found["unknown_classes"]["EFFUSION"]["said"].values())
     )
-    assert found["classes_without_films"] == ["TUBERCULOSIS"]
+    assert found["classes_without_images"] == ["TUBERCULOSIS"]
     reasons = {row["file"]: row["reason"] for row in read_table(made / "rejected.csv")}
-    assert len(reasons) == 3 + 4 + 1 == found["left_out"] and "copy of the training film" in reasons["NORMAL/copy0.jpg"]
+    assert (
+        len(reasons) == 3 + 4 + 1 == found["left_out"] and "copy of the training image" in reasons["NORMAL/copy0.jpg"]
+    )
 
     rows = read_table(made / "predictions.csv")
     assert len(rows) == found["n_test"] == tested + 2, "with the two of a patient's name that training has too"
@@ -96,21 +102,21 @@ def test_seen_films_and_unknown_classes_are_left_out_and_the_rest_is_scored(eval
     assert (
         found["screening"]["threshold"] == screening["threshold"] and found["screening"]["test"]["sensitivity"] is None
     )
-    assert "Left out as copies of training films: 3." in out and "of a training film's patient: 2." in out
-    assert f"copies of the run's own test films: {tested}." in out and "No films of TUBERCULOSIS" in out
+    assert "Left out as copies of training images: 3." in out and "of a training image's patient: 2." in out
+    assert f"copies of the run's own test images: {tested}." in out and "No images of TUBERCULOSIS" in out
     assert "EFFUSION: a class that the network does not know" in out
     assert (made / "evaluation.md").read_text() in out
     assert json.loads((made / "audit.json").read_text())["rejected"][0]["file"] == "NORMAL/broken.png"
 
 
-def test_seen_films_can_be_scored_or_end_it(evaluated, other):
+def test_seen_images_can_be_scored_or_end_it(evaluated, other):
     code, _, err, made = evaluated(f"data.root={other}", "data.on_leak=fail")
-    assert code == 2 and "data.on_leak=fail: 3 films are copies of films that the network was trained on" in err
+    assert code == 2 and "data.on_leak=fail: 3 images are copies of images that the network was trained on" in err
     assert not made.exists(), "the name can be used again"
     assert evaluated(f"data.root={other}", "data.on_leak=keep")[0] == 0
     found = json.loads((made / "evaluation.json").read_text())
     assert found["n_test"] == len(read_table(made / "predictions.csv"))
-    assert "copies of training films that are scored (data.on_leak=keep): 3." in (made / "evaluation.md").read_text()
+    assert "copies of training images that are scored (data.on_leak=keep): 3." in (made / "evaluation.md").read_text()
 
 
 def test_the_internal_side_has_the_figures_of_the_run_itself(evaluated, drawn, folder):
@@ -130,10 +136,10 @@ def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, othe
     code, out, _, made = evaluated(f"data.root={other}", ckpt=tmp_path / "best.ckpt")
     found = json.loads((made / "evaluation.json").read_text())
     assert code == 0 and found["known"] is None and found["internal"] is None
-    assert "films.npz is not beside the checkpoint" in out and "does not lie in its run folder" in out
+    assert "images.npz is not beside the checkpoint" in out and "does not lie in its run folder" in out
 
 
-@pytest.mark.parametrize("name", ["checkpoints/films.npz", "predictions.csv", "metrics.json"])
+@pytest.mark.parametrize("name", ["checkpoints/images.npz", "predictions.csv", "metrics.json"])
 def test_a_damaged_run_folder_is_one_line(evaluated, other, folder, tmp_path, name):
     moved = shutil.copytree(folder, tmp_path / "moved")
     (moved / name).write_bytes((moved / name).read_bytes()[: 3000 if "npz" in name else 1])
@@ -141,7 +147,7 @@ def test_a_damaged_run_folder_is_one_line(evaluated, other, folder, tmp_path, na
     assert code == 2 and "damaged" in err and name.split("/")[-1] in err and not made.exists()
 
 
-def test_of_films_of_one_class(evaluated, drawn, tmp_path):
+def test_of_images_of_one_class(evaluated, drawn, tmp_path):
     shutil.copytree(drawn / "test" / "COVID19", tmp_path / "one" / "covid")
     code, out, _, made = evaluated(f"data.root={tmp_path / 'one'}", "data.on_leak=keep")
     test = json.loads((made / "evaluation.json").read_text())["test"]
@@ -155,7 +161,7 @@ def test_of_films_of_one_class(evaluated, drawn, tmp_path):
         (["ckpt=/no/such.ckpt", "data.root=."], "ckpt=/no/such.ckpt: must be a checkpoint"),
         ([], "data.root is missing"),
         (["data.root=/no/such"], "data.root=/no/such: no such folder"),
-        (["data.root=.", "data.image_size=64"], "data.image_size=64: the films are made as large"),
+        (["data.root=.", "data.image_size=64"], "data.image_size=64: the images are made as large"),
         (["data.root=.", "model=cnn"], "model"),
         (["data.root=.", "data.split=given"], "data.split=given: no such option"),
     ],
@@ -166,12 +172,12 @@ def test_wrong_options_get_one_line(evaluated, words, says):
     assert not made.exists(), "the name can be used again"
 
 
-def test_films_that_cannot_be_scored_get_one_line(evaluated, folder, drawn, film, tmp_path):
-    film(tmp_path / "unknown" / "EFFUSION" / "a.png")
+def test_images_that_cannot_be_scored_get_one_line(evaluated, folder, drawn, image, tmp_path):
+    image(tmp_path / "unknown" / "EFFUSION" / "a.png")
     code, _, err, _ = evaluated(f"data.root={tmp_path}/unknown")
-    assert code == 2 and "no film is of a class that this network knows (NORMAL, PNEUMONIA" in err
+    assert code == 2 and "no image is of a class that this network knows (NORMAL, PNEUMONIA" in err
     row = next(row for row in read_table(folder / "split.csv") if row["split"] == "train")
     (tmp_path / "seen" / row["label"]).mkdir(parents=True)
     shutil.copy(drawn / row["file"], tmp_path / "seen" / row["label"])
     code, _, err, made = evaluated(f"data.root={tmp_path}/seen")
-    assert code == 2 and "the network was trained on all of these films" in err and not made.exists()
+    assert code == 2 and "the network was trained on all of these images" in err and not made.exists()

@@ -1,19 +1,19 @@
-"""What a trained network says of films without labels."""
+"""What a trained network says of images without labels."""
 
 import csv
 import io
 
 import pytest
 import torch
-from bad_films import BAD_FILMS, USED
+from bad_images import BAD_IMAGES, USED
 
 from cxr import predict
-from cxr.results.run_folder import read_table
+from cxr.files.run_folder import read_table
 
 
 @pytest.fixture
-def films(drawn, tmp_path):
-    """A folder of two films and three files that are none, with names that shells and grammars dislike."""
+def images(drawn, tmp_path):
+    """A folder of two images and three files that are none, with names that shells and grammars dislike."""
     folder = tmp_path / "새 폴더, [1]=a"
     (folder / "deep").mkdir(parents=True)
     originals = sorted((drawn / "test" / "NORMAL").iterdir())[:2]
@@ -26,32 +26,32 @@ def films(drawn, tmp_path):
 
 
 def test_predict_files_of_any_name(run, sweep, tmp_path):
-    for number, odd in enumerate(BAD_FILMS.values()):
+    for number, odd in enumerate(BAD_IMAGES.values()):
         (tmp_path / "in" / f"{number:02}").mkdir(parents=True)
         odd.write(tmp_path / "in" / f"{number:02}" / odd.name)
     ckpt = sweep / "cnn_aug-on_seed-0" / "checkpoints" / "best.ckpt"
     code, out, _ = run(predict.main, f"ckpt={ckpt}", f"source={tmp_path / 'in'}")
     rows = {row["file"].split("/in/")[1]: row for row in csv.DictReader(io.StringIO(out, newline=""))}
-    assert code == 1 and len(rows) == len(BAD_FILMS)
-    for number, odd in enumerate(BAD_FILMS.values()):
+    assert code == 1 and len(rows) == len(BAD_IMAGES)
+    for number, odd in enumerate(BAD_IMAGES.values()):
         row = rows[f"{number:02}/{odd.name}".encode("utf-8", "backslashreplace").decode()]
         assert (row["prediction"] != "") == (odd.expected == USED) and (
             odd.expected == USED or odd.expected in row["error"]
         )
 
 
-def test_predict_a_folder(run, sweep, films, tmp_path):
+def test_predict_a_folder(run, sweep, images, tmp_path):
     out = tmp_path / "preds=1, 한글.csv"
     ckpt = sweep / "cnn_aug-on_seed-0" / "checkpoints" / "best.ckpt"
-    code, _, err = run(predict.main, f"ckpt={ckpt}", f"source={films}", f"out={out}")
-    assert code == 1 and "2 films predicted, 2 files could not be read" in err
-    rows = {r["file"].removeprefix(f"{films}/"): r for r in read_table(out)}
+    code, _, err = run(predict.main, f"ckpt={ckpt}", f"source={images}", f"out={out}")
+    assert code == 1 and "2 images predicted, 2 files could not be read" in err
+    rows = {r["file"].removeprefix(f"{images}/"): r for r in read_table(out)}
     assert rows.keys() == {"COVID19(277).jpg", 'deep/a\'b "c".png', "broken.jpg", "notes.txt"}
     assert rows["broken.jpg"]["error"] == "not a JPEG or PNG image" and rows["broken.jpg"]["prediction"] == ""
     good = rows["COVID19(277).jpg"]
     assert good["error"] == "" and good["prediction"] in ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
     assert sum(float(v) for k, v in good.items() if k.startswith("prob_")) == pytest.approx(1, abs=1e-6)
-    again = run(predict.main, f"ckpt={ckpt}", f"source={films}", f"out={out}")
+    again = run(predict.main, f"ckpt={ckpt}", f"source={images}", f"out={out}")
     assert again[0] == 2 and "does not exist yet" in again[2], "an earlier result is not overwritten"
 
 
@@ -71,7 +71,7 @@ def test_predict_says_what_the_test_said(run, sweep, folder, drawn):
     [
         (["ckpt={ckpt}"], "source is missing"),
         (["ckpt=/no.ckpt", "source=."], "ckpt=/no.ckpt: must be a checkpoint"),
-        (["ckpt={ckpt}", "source=/no"], "source=/no: must be a film or a folder"),
+        (["ckpt={ckpt}", "source=/no"], "source=/no: must be an image or a folder"),
         (["ckpt={ckpt}", "source={ckpt}", "batch=3"], "did you mean data.batch_size?"),
         (["ckpt={folder}/metrics.json", "source={ckpt}"], "not a checkpoint that cxr wrote"),
         (["ckpt={ckpt}", "source={ckpt}", "trainer.accelerator=mps"], "there is none here"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cxr import audit, evaluate, leaderboard, predict, report
-from cxr.command_line import prepare, read_cells
-from cxr.options import RULES
+from cxr.options.command_line import prepare, read_cells
+from cxr.options.rules import RULES
 from cxr.train import main
 
 ROOT = Path(__file__).parents[1]
@@ -22,8 +22,8 @@ COMMANDS = re.findall(
 COMMANDS = sorted({(a or b).strip() for a, b in COMMANDS})
 # What other tests run: test_bench, test_slurm, test_ddp, test_search, test_every_network.
 ELSEWHERE = ("cxr.bench", "launcher=slurm", "trainer=ddp", "hparams=optuna", "resnet34", "model=timm")
-GRID = "python -m cxr.train -m model=cnn,resnet18 aug=on,off data=folder data.root=FILMS"
-# The same commands, on few small films and for one step.
+GRID = "python -m cxr.train -m model=cnn,resnet18 aug=on,off data=folder data.root=IMAGES"
+# The same commands, on few small images and for one step.
 FEWER = ("data.image_size=32", "trainer.max_epochs=1", "+trainer.limit_train_batches=1")
 
 
@@ -57,15 +57,15 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
         words = ("-m", "aug=on", "data=folder", f"data.root={drawn}", "name=NAME", "model.widths=[4,4]", *FEWER)
         assert run(main, *words, f"cache_dir={cache}")[0] == 0
         command = command.replace("RUN/", "runs/NAME/cnn_aug-on_seed-0/")
-        command = command.replace("FILM_OR_FOLDER", str(drawn / "val")).replace("OTHER", str(drawn / "test"))
+        command = command.replace("IMAGE_OR_FOLDER", str(drawn / "val")).replace("OTHER", str(drawn / "test"))
     # More seeds take time and show nothing more.
     command = command.replace("seed=0,1,2", "seed=0" if "model=cnn,resnet18" in command else "seed=0,1")
-    words = shlex.split(command.replace("FILMS", str(drawn)))[3:]
+    words = shlex.split(command.replace("IMAGES", str(drawn)))[3:]
     if "experiment=best" in command:  # tests/test_search.py runs it, with what a search left
         return
     if "data.table=" in command:
-        films = [f"{path.relative_to(drawn)},{path.parent.name}" for path in drawn.rglob("*.*g")]
-        (tmp_path / "films.csv").write_text("\n".join(["file,label", *films]))
+        images = [f"{path.relative_to(drawn)},{path.parent.name}" for path in drawn.rglob("*.*g")]
+        (tmp_path / "images.csv").write_text("\n".join(["file,label", *images]))
         words.append(f"data.root={drawn}")
     # One grid is trained to its report; the others differ from it in options, which are checked.
     grid = "model=cnn,resnet18" in command and command != GRID
@@ -86,7 +86,7 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if module in (audit.main, evaluate.main):
         words.append(f"cache_dir={cache}")
     if module is main and "--help" not in words:
-        small = [] if "data=" in command else ["data.films=120"]
+        small = [] if "data=" in command else ["data.images=120"]
         words = [*words, *FEWER, *small, f"cache_dir={cache}"]
     assert run(module, *words)[0] == 0
 
@@ -108,10 +108,10 @@ def test_make_target(command, drawn, tmp_path, monkeypatch):
 
 def test_clean_cache_removes_what_cxr_made_and_nothing_else(tmp_path):
     for name in ("store-32px-1/2", "phantom-400-0-3", "copies-1", "giveaways-1", "audit-1", "known-1", "mine"):
-        (tmp_path / "my films" / name).mkdir(parents=True)
+        (tmp_path / "my images" / name).mkdir(parents=True)
     (tmp_path / "my").mkdir()
-    make("clean-cache", f"CACHE={tmp_path}/my films")
-    assert [p.name for p in (tmp_path / "my films").iterdir()] == ["mine"] and (tmp_path / "my").is_dir()
+    make("clean-cache", f"CACHE={tmp_path}/my images")
+    assert [p.name for p in (tmp_path / "my images").iterdir()] == ["mine"] and (tmp_path / "my").is_dir()
 
 
 def test_make_sweep_with_and_without_a_folder():

@@ -1,4 +1,4 @@
-"""The grid end to end, on drawn films: what the run folders and TensorBoard hold."""
+"""The grid end to end, on drawn images: what the run folders and TensorBoard hold."""
 
 import json
 import logging
@@ -11,8 +11,8 @@ import yaml
 from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cxr.files.run_folder import read_table
 from cxr.models.classifier import Classifier, load_classifier
-from cxr.results.run_folder import read_table
 from cxr.train import main
 
 
@@ -21,7 +21,7 @@ def test_run_folder_holds_what_design_names(folder):
         *("config.yaml", "metrics.json", "predictions.csv", "split.csv", "rejected.csv", "status.json"),
         *("checkpoints", "train.log", "hparams.yaml", "audit.json", "MODEL_CARD.md"),
     }
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "films.npz"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "images.npz"}
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["choices"] == {"model": "cnn", "aug": "on", "seed": 0}
     assert config["trainer"]["max_epochs"] == 2 and config["aug"]["flip"] == 0.5
@@ -130,17 +130,17 @@ def test_same_seed_same_predictions_and_other_seed_others(run, tmp_path, sweep, 
     assert (tmp_path / "1" / "split.csv").read_text() == (sweep / "cnn_aug-on_seed-0" / "split.csv").read_text()
 
 
-def test_a_users_mistake_in_a_run_is_one_line(run, tmp_path, film, tiny):
+def test_a_users_mistake_in_a_run_is_one_line(run, tmp_path, image, tiny):
     for i in range(3):
-        film(tmp_path / "films" / "NORMAL" / f"{i}.png", seed=i)
+        image(tmp_path / "images" / "NORMAL" / f"{i}.png", seed=i)
     for i in range(40):
-        film(tmp_path / "films" / "TB" / f"{i}.png", seed=i + 9)
-    (tmp_path / "films" / "NORMAL" / "2.png").write_text("broken")
-    words = ("data=folder", f"data.root={tmp_path}/films", f"hydra.run.dir={tmp_path}/r", *tiny)
+        image(tmp_path / "images" / "TB" / f"{i}.png", seed=i + 9)
+    (tmp_path / "images" / "NORMAL" / "2.png").write_text("broken")
+    words = ("data=folder", f"data.root={tmp_path}/images", f"hydra.run.dir={tmp_path}/r", *tiny)
     code, _, err = run(main, *words)
     assert code == 1
     assert [line for line in err.splitlines() if line.startswith("cxr: ")] == err.splitlines()
-    assert "class NORMAL has 2 films" in err
+    assert "class NORMAL has 2 images" in err
     assert json.loads((tmp_path / "r" / "status.json").read_text())["status"] == "failed"
 
 
@@ -150,7 +150,7 @@ def test_capstone_has_no_validation_and_takes_the_last_epoch(run, tmp_path, smal
     assert code == 0 and "last epoch" in out
     assert json.loads((tmp_path / "r" / "metrics.json").read_text())["val"] is None
     assert {r["split"] for r in read_table(tmp_path / "r" / "split.csv")} == {"train", "test"}
-    assert sorted(p.name for p in (tmp_path / "r" / "checkpoints").iterdir()) == ["films.npz", "last.ckpt"]
+    assert sorted(p.name for p in (tmp_path / "r" / "checkpoints").iterdir()) == ["images.npz", "last.ckpt"]
 
 
 def test_resnet18_trains_by_our_recipe(run, drawn, cache, tmp_path):
@@ -168,8 +168,8 @@ def test_a_missing_device_is_the_users_to_fix(run, tmp_path, small):
     assert code == 1 and err.startswith("cxr: ") and err.count("\n") == 1 and "gpu" in err.lower()
 
 
-def test_drawn_films_say_so_everywhere(run, tmp_path, tiny):
-    words = ("-m", "seed=0", "data.films=120", "trainer.max_epochs=1", *tiny)
+def test_drawn_images_say_so_everywhere(run, tmp_path, tiny):
+    words = ("-m", "seed=0", "data.images=120", "trainer.max_epochs=1", *tiny)
     code, out, _ = run(main, *words, f"hydra.sweep.dir={tmp_path}/s")
     says = "says nothing about patients"
     assert code == 0 and out.count(says) == 2
@@ -180,12 +180,12 @@ def test_drawn_films_say_so_everywhere(run, tmp_path, tiny):
     assert says in load_classifier(folder / "checkpoints" / "best.ckpt").note
 
 
-def test_training_figures_are_those_of_all_films_of_the_epoch(run, tmp_path, monkeypatch, small):
-    """Computed once, from what the steps left; the last batch is smaller, and every film counts the same."""
+def test_training_figures_are_those_of_all_images_of_the_epoch(run, tmp_path, monkeypatch, small):
+    """Computed once, from what the steps left; the last batch is smaller, and every image counts the same."""
     seen = []
 
     def remember(self, batch, batch_idx, step=Classifier.training_step):
-        logits = self(batch.films).detach()
+        logits = self(batch.images).detach()
         seen.append((torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none"), batch.labels))
         seen[-1] = (*seen[-1], logits.argmax(1))
         return step(self, batch, batch_idx)
@@ -240,7 +240,7 @@ def test_compile_without_a_compiler_is_one_line(run, tmp_path, monkeypatch, smal
     assert code == 1 and err.splitlines()[-1].startswith("cxr: compile=true: torch cannot compile here: ")
 
 
-def test_batch_normalisation_of_one_pixel_of_one_film_is_one_line(run, cache, tmp_path):
-    films = ("data.films=100", "data.image_size=32", f"cache_dir={cache}", "trainer.precision=32-true")
-    code, _, err = run(main, "model=resnet18", "data.batch_size=1", *films, f"hydra.run.dir={tmp_path}/r")
-    assert code == 1 and err.count("\n") == 1 and "data.batch_size=1: batch normalisation needs two films" in err
+def test_batch_normalisation_of_one_pixel_of_one_image_is_one_line(run, cache, tmp_path):
+    images = ("data.images=100", "data.image_size=32", f"cache_dir={cache}", "trainer.precision=32-true")
+    code, _, err = run(main, "model=resnet18", "data.batch_size=1", *images, f"hydra.run.dir={tmp_path}/r")
+    assert code == 1 and err.count("\n") == 1 and "data.batch_size=1: batch normalisation needs two images" in err

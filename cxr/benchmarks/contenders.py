@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from cxr.allocator import keep_freed_memory
-from cxr.benchmarks.repeated import repeat_films
+from cxr.benchmarks.repeated import repeat_images
 from cxr.benchmarks.trace import Profiled, read_trace
-from cxr.cell import Cell, build_cell, build_data, build_model, device_name
+from cxr.jobs.run import Cell, build_cell, build_data, build_model, device_name
 from cxr.models.classifier import Classifier, best_device
 from cxr.models.cost import count_flops
-from cxr.trainer import best_precision
+from cxr.training.memory import keep_freed_memory
+from cxr.training.trainer import best_precision
 
 Spec = dict[str, Any]
 
@@ -45,7 +45,7 @@ class Stopwatch:
 
     def __init__(self, warm_up: int, seconds: float) -> None:
         self.warm_up, self.seconds = warm_up, seconds
-        self.steps, self.films, self.spent = 0, 0, 0.0
+        self.steps, self.images, self.spent = 0, 0, 0.0
 
     def now(self) -> float:
         if torch.cuda.is_available():
@@ -59,19 +59,19 @@ class Stopwatch:
         if self.steps > self.warm_up:
             self.spent += self.now() - self.mark
 
-    def step(self, films: int) -> bool:
+    def step(self, images: int) -> bool:
         """Count a step; True where it was the last one wanted."""
         self.steps += 1
         if self.steps <= self.warm_up:
             if self.steps == self.warm_up:
                 self.mark = self.now()
             return False
-        self.films += films
+        self.images += images
         waited = self.spent + time.perf_counter() - self.mark  # of steps that are perhaps only queued on a GPU
         return waited >= self.seconds and self.steps >= self.warm_up + 3
 
     def result(self) -> dict[str, Any]:
-        return {"images_per_s": self.films / self.spent, "steps": self.steps - self.warm_up}
+        return {"images_per_s": self.images / self.spent, "steps": self.steps - self.warm_up}
 
 
 def alone(spec: Spec) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def alone(spec: Spec) -> dict[str, Any]:
     if config["compile"]:
         model.net.compile(mode=spec.get("mode"))
     optimizer = model.build_optimizer()
-    films = torch.rand(batch, 1, size, size, device=device)
+    images = torch.rand(batch, 1, size, size, device=device)
     labels = torch.randint(0, 4, (batch,), device=device)
     cast = partial(
         torch.autocast,
@@ -109,14 +109,14 @@ def alone(spec: Spec) -> dict[str, Any]:
 
     def step() -> None:
         with cast():
-            loss = F.cross_entropy(model(films), labels)
+            loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     if spec.get("graph") == "network":
         with cast():
-            torch.cuda.make_graphed_callables(model.net, (films.contiguous(memory_format=torch.channels_last),))
+            torch.cuda.make_graphed_callables(model.net, (images.contiguous(memory_format=torch.channels_last),))
     run = captured(step, optimizer) if spec.get("graph") == "step" else step
     run()
     watch = Stopwatch(spec["warm_up"], spec["seconds"])
@@ -169,29 +169,29 @@ def cxr(spec: Spec) -> dict[str, Any]:
 
 
 def cell_of(spec: Spec) -> Cell:
-    """A cell as cxr.train builds it, but for its validation films."""
+    """A cell as cxr.train builds it, but for its validation images."""
     config = without_validation(spec["config"])
     data = build_data(config)
     return build_cell(config, Path(spec["folder"]), data, build_model(config, data))
 
 
 def scale(spec: Spec) -> dict[str, Any]:
-    """cxr's training loop on `films` films, the store's repeated; and its loader alone."""
+    """cxr's training loop on `images` images, the store's repeated; and its loader alone."""
     cell = cell_of(spec)
-    repeat_films(cell.data, spec["films"], Path(spec["folder"]))
+    repeat_images(cell.data, spec["images"], Path(spec["folder"]))
     result = train(spec, cell)
     loader = cell.data.train_dataloader()
-    begin, films = time.perf_counter(), 0
+    begin, images = time.perf_counter(), 0
     batches = iter(loader)
     next(batches)
     first = time.perf_counter() - begin
     begin = time.perf_counter()
     for batch in batches:
-        films += len(batch.labels)
+        images += len(batch.labels)
         if time.perf_counter() - begin > spec["seconds"] / 4:
             break
     return result | {
-        "loader_images_per_s": films / (time.perf_counter() - begin),
+        "loader_images_per_s": images / (time.perf_counter() - begin),
         "first_batch_s": first,
     }
 
@@ -226,7 +226,7 @@ class Watching(Callback):
 
 
 def student(spec: Spec) -> dict[str, Any]:
-    """What a student would write: ImageFolder, torchvision's transforms film by film, a DataLoader with as many workers
+    """What a student would write: ImageFolder, torchvision's transforms image by image, a DataLoader with as many workers
     as there are cores, three channels, fp32, Adam, and the loss read in every step."""
     config = spec["config"]
     size, aug = config["data"]["image_size"], config["aug"]
@@ -237,12 +237,12 @@ def student(spec: Spec) -> dict[str, Any]:
             transforms.RandomRotation(aug["degrees"]),
             transforms.RandomCrop(size, padding=round(aug["crop"] * size)),
         ]
-    folder = Path(spec["films_root"])
+    folder = Path(spec["images_root"])
     folder = folder / "train" if (folder / "train").is_dir() else folder
-    films = ImageFolder(str(folder), transforms.Compose([*steps, transforms.ToTensor()]))
-    loader = DataLoader(films, batch_size=config["data"]["batch_size"], shuffle=True, num_workers=os.cpu_count() or 1)
+    dataset = ImageFolder(str(folder), transforms.Compose([*steps, transforms.ToTensor()]))
+    loader = DataLoader(dataset, batch_size=config["data"]["batch_size"], shuffle=True, num_workers=os.cpu_count() or 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = STUDENTS_NETWORKS[spec["model"]](len(films.classes), size).to(device)
+    net = STUDENTS_NETWORKS[spec["model"]](len(dataset.classes), size).to(device)
     criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters(), lr=0.001)
     watch = Stopwatch(spec["warm_up"], spec["seconds"])
     net.train()
@@ -292,7 +292,7 @@ def draws(spec: Spec) -> dict[str, Any]:
     """Whether augmentation does the same to an image whatever trains: how many of the numbers that describe it differ
     in any bit between the device and the CPU, in `epochs` epochs; and how many would if the device drew them itself."""
     data, device = build_data(spec["config"]), torch.device(best_device())
-    index, size = torch.arange(len(data.films)), data.store.size
+    index, size = torch.arange(len(data.images)), data.store.size
     found = {"device": device.type, "images": len(index), "epochs": spec["epochs"], "differ": 0}
     found["would differ if drawn there"] = 0
     for epoch in range(spec["epochs"]):

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from cxr.data.decode import UNREADABLE, decode
-from cxr.data.sources import Films
+from cxr.data.sources import ImageTable
 from cxr.data.store import open_store
 
 
-def build_rate(films: Films, size: int, repeats: int) -> Mapping[str, Any]:
-    """Films/s of one core that decodes and of a build from nothing, in turn; their ratio is build / (core × cores)."""
+def build_rate(images: ImageTable, size: int, repeats: int) -> Mapping[str, Any]:
+    """Images/s of one core that decodes and of a build from nothing, in turn; their ratio is build / (core × cores)."""
     cores = os.cpu_count() or 1
     sample = [
-        films.root / str(film) for film in films.file[np.linspace(0, len(films) - 1, min(len(films), 2000)).astype(int)]
+        images.root / str(image)
+        for image in images.file[np.linspace(0, len(images) - 1, min(len(images), 2000)).astype(int)]
     ]
     core, build = [], []
     for repeat in range(repeats + 1):
@@ -32,11 +33,11 @@ def build_rate(films: Films, size: int, repeats: int) -> Mapping[str, Any]:
         middle = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="cxr-bench-") as cache:
             start = time.perf_counter()
-            open_store(films, size, Path(cache))
+            open_store(images, size, Path(cache))
             end = time.perf_counter()
         if repeat:  # the first one reads the files from the disk
             core.append(len(sample) / (middle - begin))
-            build.append(len(films) / (end - start))
+            build.append(len(images) / (end - start))
     return {
         "core_images_per_s": core,
         "build_images_per_s": build,

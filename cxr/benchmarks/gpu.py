@@ -16,13 +16,13 @@ from typing import Any
 
 from cxr.benchmarks import checks, gpu_report, processes
 from cxr.benchmarks.grid import seconds_of, watched_gpu
-from cxr.command_line import read_cells
 from cxr.data.phantom import draw_phantom
-from cxr.ending import answering
 from cxr.errors import UserError
-from cxr.results.run_folder import write_json
+from cxr.files.run_folder import write_json
+from cxr.jobs.exit_codes import answering
+from cxr.options.command_line import read_cells
 
-USAGE = "python -m cxr.bench --gpu [--films TAR] [--out DIR] [--minutes M] [--steps STEP,…]"
+USAGE = "python -m cxr.bench --gpu [--images TAR] [--out DIR] [--minutes M] [--steps STEP,…]"
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def prepare(bench: Bench) -> None:
 def unpacked(images: Path | None, folder: Path, number: int) -> Path:
     """The folder that holds images: that of a tar, a folder itself, or drawn ones. Raises UserError: it is no tar."""
     if images is None:
-        draw_phantom(folder, films=number)
+        draw_phantom(folder, images=number)
         return folder
     if images.is_dir():
         return images.absolute()
@@ -158,7 +158,7 @@ def unpacked(images: Path | None, folder: Path, number: int) -> Path:
         with tarfile.open(images) as tar:
             tar.extractall(folder, filter="data")
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"--films {images}: cannot be unpacked ({error}); give a tar, or a folder") from error
+        raise UserError(f"--images {images}: cannot be unpacked ({error}); give a tar, or a folder") from error
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
@@ -175,7 +175,7 @@ def measure_loop(bench: Bench) -> None:
                     "loop",
                     f"{model}, batch {batch}: {run}",
                     lambda run=run, model=model, config=config: bench.contend(
-                        run=run, model=model, config=config, films_root=str(bench.root)
+                        run=run, model=model, config=config, images_root=str(bench.root)
                     ),
                 )
 
@@ -271,7 +271,7 @@ def main(argv: Sequence[str]) -> None:
     """Exit codes: 0 everything was measured, 1 something failed or was not reached, 2 wrong options."""
     parser = argparse.ArgumentParser(prog="cxr.bench --gpu", usage=USAGE, allow_abbrev=False)
     parser.add_argument(
-        "--films", type=Path, help="a tar or a folder of images, one folder a class; without: drawn ones"
+        "--images", type=Path, help="a tar or a folder of images, one folder a class; without: drawn ones"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="where gpu.json and gpu.md go (runs/gpu)")
     parser.add_argument("--minutes", type=float, default=8, help="what all steps may take (8)")
@@ -282,8 +282,8 @@ def main(argv: Sequence[str]) -> None:
         wanted = told.steps.split(",")
         if unknown := [step for step in wanted if step not in STEPS]:
             raise UserError(f"--steps {unknown[0]}: there is no such step; choose from {', '.join(STEPS)}")
-        if told.films and not told.films.exists():
-            raise UserError(f"--films {told.films}: no such file or folder")
+        if told.images and not told.images.exists():
+            raise UserError(f"--images {told.images}: no such file or folder")
         try:
             told.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -295,7 +295,7 @@ def main(argv: Sequence[str]) -> None:
         if not gpu:
             print("no GPU here: a dry run of every step, at toy size on the CPU; its figures say nothing")
         with tempfile.TemporaryDirectory(prefix="cxr-gpu-") as work:
-            bench = Bench(FULL if gpu else TOY, gpu, told.films if gpu else None, told.out, Path(work), end)
+            bench = Bench(FULL if gpu else TOY, gpu, told.images if gpu else None, told.out, Path(work), end)
             command = ["python", "-m", "cxr.bench", *argv]
             wanted = list(dict.fromkeys(["prepare", *wanted]))
             bench.found = {"command": command, "machine": machine, "wanted": wanted, "steps": {}}

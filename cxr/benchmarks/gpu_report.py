@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from cxr.results.leaderboard import markdown_table
+from cxr.reporting.leaderboard import markdown_table
 
 Found = Mapping[str, Any]
 

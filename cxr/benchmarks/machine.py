@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cxr.cell import versions
+from cxr.jobs.run import versions
 
 
 def describe() -> dict[str, Any]:

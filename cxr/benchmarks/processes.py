@@ -29,7 +29,7 @@ class Late(Failed):
 
 def contend(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The result of cxr.benchmarks.contenders for a spec, with `anonymous_MB`, the peak of the process's anonymous
-    memory (Linux's RssAnon: mapped films do not count; None elsewhere)."""
+    memory (Linux's RssAnon: mapped images do not count; None elsewhere)."""
     with started(["cxr.benchmarks.contenders", json.dumps(spec)]) as process:
         peak = [0.0]
         watcher = threading.Thread(target=watch_memory, args=(process, peak))

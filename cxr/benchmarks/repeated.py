@@ -1,4 +1,4 @@
-"""A larger set than there is: the films of a store, again and again."""
+"""A larger set than there is: the images of a store, again and again."""
 
 import shutil
 from dataclasses import replace
@@ -11,23 +11,23 @@ from cxr.data.store import Store
 from cxr.errors import UserError
 
 
-def repeat_films(data: CXRDataModule, number: int, folder: Path) -> None:
-    """Let a data module have `number` films, its own in turn, in a store of that many films in `folder`.
+def repeat_images(data: CXRDataModule, number: int, folder: Path) -> None:
+    """Let a data module have `number` images, its own in turn, in a store of that many images in `folder`.
 
     Raises:
         UserError: the disk has too little room.
     """
     needed, free = number * data.store.size**2, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"{folder}: {number} films need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
-    rows = np.arange(number) % len(data.films)
-    with (folder / "films.u8").open("wb") as file:
+        raise UserError(f"{folder}: {number} images need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
+    rows = np.arange(number) % len(data.images)
+    with (folder / "images.u8").open("wb") as file:
         for part in np.array_split(rows, number // 50 + 1):  # few at a time: this process's memory is measured
             data.store[part].tofile(file)
-    images = np.memmap(folder / "films.u8", dtype=np.uint8, mode="c", shape=(number, data.store.size, data.store.size))
+    images = np.memmap(folder / "images.u8", dtype=np.uint8, mode="c", shape=(number, data.store.size, data.store.size))
     data.store = Store([images], np.arange(number))
-    films = data.films
-    data.films = replace(
-        films, file=films.file[rows], label=films.label[rows], patient=films.patient[rows], split=films.split[rows]
+    table = data.images
+    data.images = replace(
+        table, file=table.file[rows], label=table.label[rows], patient=table.patient[rows], split=table.split[rows]
     )
     data.split = np.full(number, "train")

@@ -1,4 +1,4 @@
-"""What is wrong with a set of films before anybody trains on it: bad files, copies, contradictions, leaks."""
+"""What is wrong with a set of images before anybody trains on it: bad files, copies, contradictions, leaks."""
 
 import hashlib
 import logging
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from cxr.data.cache import built, fingerprint
-from cxr.data.sources import Films, patient_of
-from cxr.data.split import group_films
+from cxr.data.sources import ImageTable, patient_of
+from cxr.data.split import group_images
 from cxr.data.store import Store, open_store
-from cxr.results.run_folder import read_table, write_table
+from cxr.files.run_folder import read_table, write_table
 
 log = logging.getLogger(__name__)
 
-SIZE = 128  # pixels at which films are compared: always the same, so that no split depends on data.image_size
+SIZE = 128  # pixels at which images are compared: always the same, so that no split depends on data.image_size
 VERSION = 2  # of find_copies and of what audit() says: raise when they find something else
-# Up to so many films, all pairs are compared unless data.copies says otherwise; and what a film and a pair take, in
-# seconds on two cores that do nothing else (a film's eleven thumbnails are the work of one).
-NEAR, FILM_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
+# Up to so many images, all pairs are compared unless data.copies says otherwise; and what an image and a pair take, in
+# seconds on two cores that do nothing else (an image's eleven thumbnails are the work of one).
+NEAR, IMAGE_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
 TINY = 100  # pixels of the shorter side: ribs are hardly seen
 BLANK = 5  # standard deviation in gray levels of 255
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -29,26 +29,26 @@ Copies = Sequence[tuple[int, int, float]]  # rows of the table, and how alike th
 
 
 def is_near(how: str, pairs: int) -> bool:
-    """Whether `data.copies` asks for all pairs of films to be compared, and not the bytes of their files alone."""
+    """Whether `data.copies` asks for all pairs of images to be compared, and not the bytes of their files alone."""
     return how == "near" or (how == "auto" and pairs <= NEAR**2)
 
 
-def say_exact(how: str, films: int, others: int) -> None:
-    """Say what is not looked for where nobody asked for less, of films that would be compared with others."""
+def say_exact(how: str, images: int, others: int) -> None:
+    """Say what is not looked for where nobody asked for less, of images that would be compared with others."""
     if how == "auto":
         log.warning(
-            "%d films are many: only copies of the same bytes are looked for, not re-encoded, resized or cropped ones; "
+            "%d images are many: only copies of the same bytes are looked for, not re-encoded, resized or cropped ones; "
             "data.copies=near looks for these too, once, in about %.0f minutes on two cores",
-            films,
-            (films * FILM_SECONDS + films * others * PAIR_SECONDS) / 60,
+            images,
+            (images * IMAGE_SECONDS + images * others * PAIR_SECONDS) / 60,
         )
 
 
-def known_copies(films: Films, cache: Path, how: str) -> tuple[Store, Films, Copies]:
-    """The films at the size at which they are compared, their table without what cannot be read, and the pairs that are
-    copies of each other, as its rows: all, or those of the same bytes, see is_near(). Each set of films is compared
+def known_copies(images: ImageTable, cache: Path, how: str) -> tuple[Store, ImageTable, Copies]:
+    """The images at the size at which they are compared, their table without what cannot be read, and the pairs that are
+    copies of each other, as its rows: all, or those of the same bytes, see is_near(). Each set of images is compared
     once, whatever becomes of names and labels."""
-    store, readable = open_store(films, SIZE, cache)
+    store, readable = open_store(images, SIZE, cache)
     sha256 = store.facts["sha256"].tolist()
     if not is_near(how, len(store) ** 2):
         say_exact(how, len(store), len(store))
@@ -57,7 +57,7 @@ def known_copies(films: Films, cache: Path, how: str) -> tuple[Store, Films, Cop
     def compare(folder: Path) -> None:
         from cxr.data.copies import find_copies  # which imports torch
 
-        log.info("comparing %d films with each other, once", len(store))
+        log.info("comparing %d images with each other, once", len(store))
         write_table(folder / "copies.csv", ("first", "second", "likeness"), find_copies(store))
 
     with built(cache / f"copies-{fingerprint(VERSION, SIZE, sha256)}", compare) as folder:
@@ -66,36 +66,36 @@ def known_copies(films: Films, cache: Path, how: str) -> tuple[Store, Films, Cop
 
 
 def same_bytes(sha256: Sequence[str]) -> Copies:
-    """Each film whose file has the bytes of an earlier row's, with the first such row."""
+    """Each image whose file has the bytes of an earlier row's, with the first such row."""
     first: dict[str, int] = {}
     return [(first[digest], row, 1.0) for row, digest in enumerate(sha256) if first.setdefault(digest, row) != row]
 
 
-def audit(films: Films, store: Store, copies: Copies, how: str) -> dict[str, Any]:
+def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[str, Any]:
     """All findings, as they stand in audit.json.
 
     Args:
-        films: the table of readable films, with those that were rejected.
+        images: the table of readable images, with those that were rejected.
         store: their pixels and facts, SIZE pixels wide.
         copies: what known_copies() found.
         how: `data.copies`.
     """
-    facts, file = store.facts, films.file
+    facts, file = store.facts, images.file
     small = np.minimum(facts["width"], facts["height"]) < TINY
-    spread = np.concatenate([films.std((1, 2)) for films in store.parts()])
+    spread = np.concatenate([images.std((1, 2)) for images in store.parts()])
     named = np.array([FORMATS[Path(name).suffix.lower()] for name in file.tolist()])
     return {
-        "root": str(films.root),
-        "note": films.note,
+        "root": str(images.root),
+        "note": images.note,
         "sha256": hashlib.sha256("".join(sorted(facts["sha256"].tolist())).encode()).hexdigest(),
-        "films": len(films),
-        "classes": films.counts(),
+        "images": len(images),
+        "classes": images.counts(),
         "splits": {
-            name: int((films.split == name).sum()) for name in ("train", "val", "test") if (films.split == name).any()
+            name: int((images.split == name).sum()) for name in ("train", "val", "test") if (images.split == name).any()
         },
-        "patients": len(set(films.patient.tolist()) - {""}),
-        "films_of_unknown_patients": int((films.patient == "").sum()),
-        "rejected": [{"file": name, "reason": why} for name, why in films.rejected],
+        "patients": len(set(images.patient.tolist()) - {""}),
+        "images_of_unknown_patients": int((images.patient == "").sum()),
+        "rejected": [{"file": name, "reason": why} for name, why in images.rejected],
         "wrong_type": [
             {"file": str(file[row]), "is": str(facts["format"][row])}
             for row in np.flatnonzero(named != facts["format"])
@@ -107,12 +107,12 @@ def audit(films: Films, store: Store, copies: Copies, how: str) -> dict[str, Any
         "blank": file[spread < BLANK].tolist(),
         "coloured": file[facts["coloured"] > 0].tolist(),
         "copies_looked_for": "near" if is_near(how, len(store) ** 2) else "exact",
-        "copies": [describe(films, store, *pair) for pair in copies],
-        "leaks": leaks(films, copies),
+        "copies": [describe(images, store, *pair) for pair in copies],
+        "leaks": leaks(images, copies),
     }
 
 
-def describe(films: Films, store: Store, first: int, second: int, likeness: float) -> dict[str, Any]:
+def describe(images: ImageTable, store: Store, first: int, second: int, likeness: float) -> dict[str, Any]:
     """A pair of copies: what they share, and what contradicts."""
     sha256 = store.facts["sha256"]
     if sha256[first] == sha256[second]:
@@ -123,50 +123,50 @@ def describe(films: Films, store: Store, first: int, second: int, likeness: floa
         kind = "near"
     pair = np.array([first, second])
     return {
-        "files": films.file[pair].tolist(),
-        "labels": [films.classes[i] for i in films.label[pair]],
-        "patients": films.patient[pair].tolist(),
-        "splits": films.split[pair].tolist(),
+        "files": images.file[pair].tolist(),
+        "labels": [images.classes[i] for i in images.label[pair]],
+        "patients": images.patient[pair].tolist(),
+        "splits": images.split[pair].tolist(),
         "kind": kind,
         "likeness": round(likeness, 3),
-        "two_labels": bool(films.label[first] != films.label[second]),
-        "across": is_across(films.split[pair].tolist()),
+        "two_labels": bool(images.label[first] != images.label[second]),
+        "across": is_across(images.split[pair].tolist()),
     }
 
 
 def is_across(splits: Sequence[str]) -> bool:
-    """Whether films of these given splits stand in test and elsewhere."""
+    """Whether images of these given splits stand in test and elsewhere."""
     return "test" in splits and set(splits) != {"test"}
 
 
-def leaks(films: Films, copies: Copies) -> dict[str, Any]:
-    """Films that stand beside test in the given split though they belong with a film of it.
+def leaks(images: ImageTable, copies: Copies) -> dict[str, Any]:
+    """Images that stand beside test in the given split though they belong with an image of it.
 
-    A patient whose films are named by a number (person1004_virus_1686) is a possible leak: a source may have used a
+    A patient whose images are named by a number (person1004_virus_1686) is a possible leak: a source may have used a
     number twice. One that a manifest names otherwise is a sure one.
 
     Returns:
-        "patients": {"sure": …, "possible": …}, each {patient: {"test": films, "elsewhere": films}}; "copies": files
-        outside of test that are copies of a film in it; "films": how many films either rule takes out of training.
+        "patients": {"sure": …, "possible": …}, each {patient: {"test": images, "elsewhere": images}}; "copies": files
+        outside of test that are copies of an image in it; "images": how many images either rule takes out of training.
     """
-    test = films.split == "test"
+    test = images.split == "test"
     found: dict[str, dict[str, Any]] = {"sure": {}, "possible": {}}
-    shared = (set(films.patient[test].tolist()) & set(films.patient[~test].tolist())) - {""}
+    shared = (set(images.patient[test].tolist()) & set(images.patient[~test].tolist())) - {""}
     rows_of: dict[str, list[int]] = {patient: [] for patient in sorted(shared)}
-    for row, patient in enumerate(films.patient.tolist()):
+    for row, patient in enumerate(images.patient.tolist()):
         if patient in rows_of:
             rows_of[patient].append(row)
     for patient, rows in rows_of.items():
         own = np.array(rows)
-        numbered = all(patient_of(file) for file in films.file[own].tolist())
+        numbered = all(patient_of(file) for file in images.file[own].tolist())
         counts = {"test": int(test[own].sum()), "elsewhere": int((~test[own]).sum())}
         found["possible" if numbered else "sure"][patient] = counts
     crossing = {
         row for first, second, _ in copies for row in (first, second) if test[first] != test[second] and not test[row]
     }
-    group = group_films(films.patient, [(first, second) for first, second, _ in copies])
+    group = group_images(images.patient, [(first, second) for first, second, _ in copies])
     gone = np.isin(group, group[test]) & ~test
-    return {"patients": found, "copies": films.file[sorted(crossing)].tolist(), "films": int(gone.sum())}
+    return {"patients": found, "copies": images.file[sorted(crossing)].tolist(), "images": int(gone.sum())}
 
 
 def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
@@ -180,8 +180,8 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     def pair(items: Sequence[Mapping[str, Any]]) -> str:
         return " = ".join(items[0]["files"]) if items else ""
 
-    def films_of(kind: str) -> str:
-        return f"{sum(p['elsewhere'] for p in patients[kind].values())} films beside test" if patients[kind] else ""
+    def images_of(kind: str) -> str:
+        return f"{sum(p['elsewhere'] for p in patients[kind].values())} images beside test" if patients[kind] else ""
 
     lines = [("cannot be used", len(found["rejected"]), first(found["rejected"]))]
     lines += [
@@ -191,7 +191,7 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
         ("coloured", len(found["coloured"]), first(found["coloured"])),
         ("pairs of the same bytes", len(kinds["same bytes"]), pair(kinds["same bytes"])),
         ("pairs of the same pixels", len(kinds["same pixels"]), pair(kinds["same pixels"])),
-        ("pairs that show the same film", len(kinds["near"]), pair(kinds["near"])),
+        ("pairs that show the same image", len(kinds["near"]), pair(kinds["near"])),
     ]
     if found["copies_looked_for"] == "exact":
         lines[-2:] = [(what, number, "not looked for: data.copies=near does") for what, number, _ in lines[-2:]]
@@ -200,7 +200,7 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     if found["splits"].get("test"):
         lines += [
             ("pairs across the given split", len(across), pair(across)),
-            ("patients across the given split", len(patients["sure"]), films_of("sure")),
-            ("possible ones: a number in file names", len(patients["possible"]), films_of("possible")),
+            ("patients across the given split", len(patients["sure"]), images_of("sure")),
+            ("possible ones: a number in file names", len(patients["possible"]), images_of("possible")),
         ]
     return lines

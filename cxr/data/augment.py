@@ -10,31 +10,31 @@ DRAWS = 4  # flip, angle, shift along x, shift along y
 
 
 class Augment:
-    """Random horizontal flip, then rotation, then crop, each drawn per film.
+    """Random horizontal flip, then rotation, then crop, each drawn per image.
 
-    The crop is torchvision's RandomCrop(size, padding): the film is padded on every side, then cropped back to its size
-    at random, so that it keeps its scale and films without augmentation, in validation and test, look alike.
+    The crop is torchvision's RandomCrop(size, padding): the image is padded on every side, then cropped back to its size
+    at random, so that it keeps its scale and images without augmentation, in validation and test, look alike.
 
     Args:
         flip: probability of a horizontal flip.
         degrees: the angle is uniform in [-degrees, degrees].
-        crop: padding on each side before the crop, as a share of the film's side.
+        crop: padding on each side before the crop, as a share of the image's side.
     """
 
     def __init__(self, flip: float, degrees: float, crop: float) -> None:
         self.flip, self.degrees, self.crop = flip, degrees, crop
 
     def __bool__(self) -> bool:
-        """Whether anything is done to a film at all."""
+        """Whether anything is done to an image at all."""
         return bool(self.flip or self.degrees or self.crop)
 
     def draw(self, index: Tensor, size: int, seed: int, epoch: int) -> Tensor:
-        """Draw what happens to each film of an epoch.
+        """Draw what happens to each image of an epoch.
 
         Args:
-            index: int64 tensor of shape (N,), each film's row in the table: with seed and epoch it is all that the
+            index: int64 tensor of shape (N,), each image's row in the table: with seed and epoch it is all that the
                 draws depend on, so neither worker count, batch order nor a restart changes them.
-            size: side of the films in pixels.
+            size: side of the images in pixels.
 
         Returns:
             The maps from output to input positions, in grid_sample's units (-1 to 1): float32, shape (N, 2, 3). Output
@@ -46,35 +46,35 @@ class Augment:
         pad = round(self.crop * size)
         shift = (torch.floor(u[:, 2:] * (2 * pad + 1)) - pad) * (2 / size)
         cos, sin = angle.cos(), angle.sin()
-        # A positive angle turns the film counter-clockwise, as torchvision's rotate() does (y points down).
+        # A positive angle turns the image counter-clockwise, as torchvision's rotate() does (y points down).
         rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
         offset = rotation @ shift[:, :, None]
         matrix = torch.cat([rotation, offset], 2)
         return torch.cat([matrix[:, :1] * mirror[:, None, None], matrix[:, 1:]], 1)
 
 
-def warp(films: Tensor, matrices: Tensor) -> Tensor:
-    """Warp each film by its map from output to input positions.
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Warp each image by its map from output to input positions.
 
     Args:
-        films: float tensor of shape (B, C, S, S).
+        images: float tensor of shape (B, C, S, S).
         matrices: what Augment.draw() returned for them, shape (B, 2, 3).
 
     Returns:
-        float tensor of shape (B, C, S, S), bilinear; what comes from outside of a film is black.
+        float tensor of shape (B, C, S, S), bilinear; what comes from outside of an image is black.
     """
     # The same grid as torch's affine_grid with align_corners=False, which on a CPU takes longer than the sampling: of
     # x and y each only the own column of the matrix matters, so two small products are added up for all pixels at once.
-    size = films.shape[-1]
-    centres = torch.linspace(1 / size - 1, 1 - 1 / size, size, device=films.device)
+    size = images.shape[-1]
+    centres = torch.linspace(1 / size - 1, 1 - 1 / size, size, device=images.device)
     along_x = centres[:, None] * matrices[:, None, :, 0] + matrices[:, None, :, 2]
     along_y = centres[:, None] * matrices[:, None, :, 1]
     grid = along_x[:, None] + along_y[:, :, None]
-    return F.grid_sample(films, grid.to(films.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def uniform(index: Tensor, seed: int, epoch: int, draws: int = DRAWS) -> Tensor:
-    """Uniform numbers in [0, 1) that are a pure function of (seed, epoch, index of the film, number of the draw).
+    """Uniform numbers in [0, 1) that are a pure function of (seed, epoch, index of the image, number of the draw).
 
     A counter-based generator: SplitMix64's output function (Steele, Lea & Flood 2014) over the mixed counter.
 

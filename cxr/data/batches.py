@@ -12,33 +12,33 @@ from cxr.data.store import Store
 
 
 class Batch(NamedTuple):
-    """What a step gets: films (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of
-    the table of films (B,), both int64; `of`: films of this batch on all devices together."""
+    """What a step gets: images (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of
+    the table of images (B,), both int64; `of`: images of this batch on all devices together."""
 
-    films: Tensor
+    images: Tensor
     labels: Tensor
     index: Tensor
     of: int
 
 
 class Drawn(NamedTuple):
-    """The part of a batch that a process gets, positions (B,) in a set of films; and `of` how many films it is."""
+    """The part of a batch that a process gets, positions (B,) in a set of images; and `of` how many images it is."""
 
     positions: np.ndarray
     of: int
 
 
-class StoredFilms(Dataset):
-    """Rows of the table of films. A whole batch is one index into an array: no Python per film.
+class StoredImages(Dataset):
+    """Rows of the table of images. A whole batch is one index into an array: no Python per image.
 
     Args:
-        films: the store, or a copy of all its films on a device: uint8 (N, 1, S, S).
-        labels: int64 (N,), where the films are.
+        images: the store, or a copy of all its images on a device: uint8 (N, 1, S, S).
+        labels: int64 (N,), where the images are.
         rows: int64 (n,), the rows that this set consists of.
     """
 
-    def __init__(self, films: Store | Tensor, labels: Tensor, rows: np.ndarray) -> None:
-        self.films, self.labels, self.rows = films, labels, rows
+    def __init__(self, images: Store | Tensor, labels: Tensor, rows: np.ndarray) -> None:
+        self.images, self.labels, self.rows = images, labels, rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,18 +48,18 @@ class StoredFilms(Dataset):
         rows = self.rows[positions]
         # Not blocking: else the host would wait for the device to finish all earlier steps.
         index = torch.from_numpy(rows).to(self.labels.device, non_blocking=True)
-        films = torch.from_numpy(self.films[rows])[:, None] if isinstance(self.films, Store) else self.films[index]
-        return Batch(films, self.labels[index], index, of)
+        images = torch.from_numpy(self.images[rows])[:, None] if isinstance(self.images, Store) else self.images[index]
+        return Batch(images, self.labels[index], index, of)
 
 
 class SeededOrder(Sampler[int]):
     """A shuffle that is a function of (seed, epoch) alone; Lightning calls set_epoch before each epoch.
 
     Args:
-        length: how many films there are.
+        length: how many images there are.
         seed: of the shuffle.
         epoch: the first one.
-        labels: int64 (length,), for an order in which all classes stand equally often; None: every film once.
+        labels: int64 (length,), for an order in which all classes stand equally often; None: every image once.
     """
 
     def __init__(self, length: int, seed: int, epoch: int = 0, labels: np.ndarray | None = None) -> None:
@@ -79,7 +79,7 @@ class SeededOrder(Sampler[int]):
 def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An epoch in which classes stand equally often: int64 (N,), positions in `labels` (N,).
 
-    Of a class with more films than its share, a new choice in each epoch; of one with fewer, every film once before one
+    Of a class with more images than its share, a new choice in each epoch; of one with fewer, every image once before one
     comes again.
     """
     classes = np.unique(labels)
@@ -93,15 +93,15 @@ def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Batches(Sampler[Drawn]):
-    """Cuts an order of films into batches, and each batch into as many parts as there are ranks.
+    """Cuts an order of images into batches, and each batch into as many parts as there are ranks.
 
-    A batch is that of all ranks together: however many train, an epoch has the same steps, on the same films.
+    A batch is that of all ranks together: however many train, an epoch has the same steps, on the same images.
 
     Args:
-        order: of positions in a set of films. Lightning tells what has the name `sampler` the epoch.
-        size: films a batch.
-        training: batch normalisation cannot train on one film, so a batch that would leave a rank fewer than two shares
-            the films of the one before; of one rank, a last batch of one film is left out.
+        order: of positions in a set of images. Lightning tells what has the name `sampler` the epoch.
+        size: images a batch.
+        training: batch normalisation cannot train on one image, so a batch that would leave a rank fewer than two shares
+            the images of the one before; of one rank, a last batch of one image is left out.
         rank, ranks: of which process these are the parts, and how many there are.
         position: where a run goes on that was stopped: an epoch, and batches of it that it has had.
     """
@@ -128,21 +128,21 @@ class Batches(Sampler[Drawn]):
         begun = done if getattr(self.sampler, "epoch", None) == epoch else 0
         for start, end in zip([0, *self.ends][begun:], self.ends[begun:], strict=False):
             part = order[start:end][self.rank :: self.ranks]
-            if len(part):  # a last batch may have fewer films than there are ranks, where no rank waits for another
+            if len(part):  # a last batch may have fewer images than there are ranks, where no rank waits for another
                 yield Drawn(part, end - start)
 
 
-def batch_ends(films: int, size: int, training_ranks: int) -> list[int]:
+def batch_ends(images: int, size: int, training_ranks: int) -> list[int]:
     """Where the batches of an epoch end, see Batches; training_ranks is 0 where nothing is trained."""
-    ends = [*range(size, films, size), films]
+    ends = [*range(size, images, size), images]
     if not training_ranks or len(ends) == 1:
-        return ends if films else []
-    before, left = ([0, *ends][-3], films - ends[-2])
+        return ends if images else []
+    before, left = ([0, *ends][-3], images - ends[-2])
     if training_ranks == 1:
         return ends[:-1] if left == 1 and size > 1 else ends
     if left == 1:  # which one rank would leave out, with the same number of steps
-        return [*ends[:-2], films]
-    return [*ends[:-2], (before + films) // 2, films] if left < 2 * training_ranks else ends
+        return [*ends[:-2], images]
+    return [*ends[:-2], (before + images) // 2, images] if left < 2 * training_ranks else ends
 
 
 def as_it_is(batch: Batch) -> Batch:
@@ -150,14 +150,14 @@ def as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def copy_films(store: Store, device: torch.device) -> Tensor:
-    """All films of the table on a device: uint8 (N, 1, S, S)."""
-    films = torch.empty((len(store), 1, store.size, store.size), dtype=torch.uint8, device=device)
+def copy_images(store: Store, device: torch.device) -> Tensor:
+    """All images of the table on a device: uint8 (N, 1, S, S)."""
+    images = torch.empty((len(store), 1, store.size, store.size), dtype=torch.uint8, device=device)
     for part in torch.arange(len(store)).split(1024):  # the host never holds a second copy of the whole
-        films[part[0] : part[-1] + 1, 0] = torch.from_numpy(store[part.numpy()]).to(device)
-    return films
+        images[part[0] : part[-1] + 1, 0] = torch.from_numpy(store[part.numpy()]).to(device)
+    return images
 
 
-def to_unit(films: Tensor) -> Tensor:
+def to_unit(images: Tensor) -> Tensor:
     """Bytes to float32 from 0 to 1."""
-    return films.float() / 255
+    return images.float() / 255

@@ -1,8 +1,8 @@
-"""Which films are the same film: copies, re-encoded, resized, cropped a little, annotated or brightened.
+"""Which images are the same image: copies, re-encoded, resized, cropped a little, annotated or brightened.
 
-A distance between hashes cannot tell: all chest films look alike from afar. What differs between two films are the
+A distance between hashes cannot tell: all chest images look alike from afar. What differs between two images are the
 edges of ribs and vessels, so only these are compared, in two steps: thumbnails of all pairs, with allowance for a crop
-of up to 3 %, then, for the few pairs whose thumbnails are alike, the films themselves, laid over each other.
+of up to 3 %, then, for the few pairs whose thumbnails are alike, the images themselves, laid over each other.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cxr.data.augment import warp
 from cxr.data.store import Store
 
-# Measured on the reference set (7,103 films, 25 million pairs) and on 300 copies of its films, cropped by 3 %, resized
+# Measured on the reference set (7,103 images, 25 million pairs) and on 300 copies of its images, cropped by 3 %, resized
 # by 0.5 to 1.5, changed in brightness and contrast and saved as JPEG of quality 30 to 80.
 THUMBNAIL, ALIKE = 32, 0.86  # copies 0.905 and more; 0.0005 % of all other pairs reach it, and are looked at again
 SAME = 0.92  # copies: 99 % reach 0.92; two exposures of one patient, moments apart, up to 0.916; others up to 0.83
@@ -25,7 +25,7 @@ COLUMNS = 8192  # thumbnails that are compared at a time
 
 
 class Copy(NamedTuple):
-    """Two rows of the table of films, first < second, that show the same film, and how alike they are (to 1)."""
+    """Two rows of the table of images, first < second, that show the same image, and how alike they are (to 1)."""
 
     first: int
     second: int
@@ -33,25 +33,25 @@ class Copy(NamedTuple):
 
 
 def find_copies(store: Store) -> list[Copy]:
-    """All pairs of films that are copies of each other, the most alike first.
+    """All pairs of images that are copies of each other, the most alike first.
 
-    Time grows with the square of the number of films; memory is 4 kB a film, and 0.3 GB.
+    Time grows with the square of the number of images; memory is 4 kB an image, and 0.3 GB.
     """
     alike = {(min(pair), max(pair)) for pair in alike_pairs(store, whole_thumbnails(store)) if pair[0] != pair[1]}
     return [Copy(*pair, value) for *pair, value in confirmed(store, store, alike)]
 
 
 def find_common(ours: Store, theirs: Store) -> list[tuple[int, int, float]]:
-    """All films of one set that are copies of a film of another: rows of both, and how alike they are, the most alike
-    first. Both stores have films of one size."""
+    """All images of one set that are copies of an image of another: rows of both, and how alike they are, the most alike
+    first. Both stores have images of one size."""
     alike = set(alike_pairs(ours, whole_thumbnails(theirs)))
     alike |= {(row, other) for other, row in alike_pairs(theirs, whole_thumbnails(ours))}
     return confirmed(ours, theirs, alike)
 
 
 def alike_pairs(store: Store, whole: Tensor) -> Iterator[tuple[int, int]]:
-    """Rows of a store and of whole thumbnails (n, 1024) where the film, whole or cropped, is so alike that the two are
-    looked at again. (The crops of one film are held against the whole of another, so both orders of a pair count.)"""
+    """Rows of a store and of whole thumbnails (n, 1024) where the image, whole or cropped, is so alike that the two are
+    looked at again. (The crops of one image are held against the whole of another, so both orders of a pair count.)"""
     start = 0
     for part in store.parts():
         windows = thumbnails(part)
@@ -66,7 +66,7 @@ def alike_pairs(store: Store, whole: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[tuple[int, int, float]]:
-    """Of some pairs of rows, those that show the same film, and how alike they are, the most alike first."""
+    """Of some pairs of rows, those that show the same image, and how alike they are, the most alike first."""
     pairs = np.array(sorted(alike), dtype=np.int64).reshape(-1, 2)
     found = []
     for part in np.split(pairs, range(64, len(pairs), 64)) if len(pairs) else ():
@@ -76,7 +76,7 @@ def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[t
 
 
 def whole_thumbnails(store: Store) -> Tensor:
-    """The first of thumbnails() of all films: (n, 1024)."""
+    """The first of thumbnails() of all images: (n, 1024)."""
     found = torch.empty(len(store), THUMBNAIL**2)
     start = 0
     for part in store.parts():
@@ -85,9 +85,9 @@ def whole_thumbnails(store: Store) -> Tensor:
     return found
 
 
-def thumbnails(films: np.ndarray) -> list[Tensor]:
-    """Thumbnails of films (n, S, S), whole and as ten crops of them: a list of (n, 1024)."""
-    shrunk = shrink(torch.from_numpy(films), min(films.shape[-1], 4 * THUMBNAIL))
+def thumbnails(images: np.ndarray) -> list[Tensor]:
+    """Thumbnails of images (n, S, S), whole and as ten crops of them: a list of (n, 1024)."""
+    shrunk = shrink(torch.from_numpy(images), min(images.shape[-1], 4 * THUMBNAIL))
     size = shrunk.shape[-1]
     cut = max(1, round(CROP * size))
     corners = [(y, x) for y in (0, cut // 2, cut) for x in (0, cut // 2, cut)]
@@ -96,58 +96,58 @@ def thumbnails(films: np.ndarray) -> list[Tensor]:
     return [thumbnail(crop) for crop in crops]
 
 
-def thumbnail(films: Tensor) -> Tensor:
-    """Edges of films (n, S, S), made small, as vectors of length 1: (n, 1024)."""
-    return F.normalize(edges(shrink(films, THUMBNAIL), 3).flatten(1))
+def thumbnail(images: Tensor) -> Tensor:
+    """Edges of images (n, S, S), made small, as vectors of length 1: (n, 1024)."""
+    return F.normalize(edges(shrink(images, THUMBNAIL), 3).flatten(1))
 
 
-def shrink(films: Tensor, side: int) -> Tensor:
-    """Films (n, S, S) as float32 (n, side, side), each pixel the mean of those it covers."""
-    return F.adaptive_avg_pool2d(films[:, None].float(), side)[:, 0]
+def shrink(images: Tensor, side: int) -> Tensor:
+    """Images (n, S, S) as float32 (n, side, side), each pixel the mean of those it covers."""
+    return F.adaptive_avg_pool2d(images[:, None].float(), side)[:, 0]
 
 
-def edges(films: Tensor, radius: int) -> Tensor:
-    """Films (n, S, S) less the mean of the square around each pixel, with mean 0 and standard deviation 1."""
-    padded = F.pad(films[:, None], (radius,) * 4, mode="replicate")
-    films = films - F.avg_pool2d(padded, 2 * radius + 1, 1)[:, 0]
-    films = films - films.mean((1, 2), keepdim=True)
-    return films / films.std((1, 2), keepdim=True).clamp_min(1e-6)
+def edges(images: Tensor, radius: int) -> Tensor:
+    """Images (n, S, S) less the mean of the square around each pixel, with mean 0 and standard deviation 1."""
+    padded = F.pad(images[:, None], (radius,) * 4, mode="replicate")
+    images = images - F.avg_pool2d(padded, 2 * radius + 1, 1)[:, 0]
+    images = images - images.mean((1, 2), keepdim=True)
+    return images / images.std((1, 2), keepdim=True).clamp_min(1e-6)
 
 
 def likeness(ours: np.ndarray, theirs: np.ndarray) -> Tensor:
-    """How alike films (n, S, S) are to others, one by one, once laid over each other: float32 (n,).
+    """How alike images (n, S, S) are to others, one by one, once laid over each other: float32 (n,).
 
     The correlation of 5 × 5 patches in the middle, without the border, where marks of a scanner are alike on all its
-    films; of these the median, since an arrow or a letter may have been drawn on one of the two.
+    images; of these the median, since an arrow or a letter may have been drawn on one of the two.
     """
     moving, fixed = torch.from_numpy(ours), torch.from_numpy(theirs)
     maps = torch.eye(2, 3).repeat(len(moving), 1, 1)
     for side, steps in ((28, 8), (56, 6), (112, 5)):
         maps = align(maps, edges(shrink(moving, side), 5), edges(shrink(fixed, side), 5), steps)
     laid_over = warp(edges(shrink(moving, 112), 5)[:, None], maps)[:, 0]
-    ours, theirs = (patches(films, 16)[:, 1:-1, 1:-1] for films in (laid_over, edges(shrink(fixed, 112), 5)))
+    ours, theirs = (patches(images, 16)[:, 1:-1, 1:-1] for images in (laid_over, edges(shrink(fixed, 112), 5)))
     return F.cosine_similarity(ours, theirs, dim=-1).flatten(1).median(1).values
 
 
-def patches(films: Tensor, side: int) -> Tensor:
-    """Films (n, S, S) as (n, S / side, S / side, side²) patches, each with mean 0."""
-    cut = films.unfold(1, side, side).unfold(2, side, side).flatten(3)
+def patches(images: Tensor, side: int) -> Tensor:
+    """Images (n, S, S) as (n, S / side, S / side, side²) patches, each with mean 0."""
+    cut = images.unfold(1, side, side).unfold(2, side, side).flatten(3)
     return cut - cut.mean(-1, keepdim=True)
 
 
 def align(maps: Tensor, moving: Tensor, fixed: Tensor, steps: int) -> Tensor:
-    """Improve affine maps (n, 2, 3), in grid_sample's units, that lay films `moving` (n, S, S) over `fixed`.
+    """Improve affine maps (n, 2, 3), in grid_sample's units, that lay images `moving` (n, S, S) over `fixed`.
 
     Gauss-Newton on the squared difference (Lucas & Kanade 1981), of which a gain and an offset are taken out.
     """
     size = fixed.shape[-1]
     slopes = torch.gradient(moving, dim=(2, 1))
-    films = torch.stack([moving, *(slope * size / 2 for slope in slopes)], 1)
+    images = torch.stack([moving, *(slope * size / 2 for slope in slopes)], 1)
     centres = torch.linspace(1 / size - 1, 1 - 1 / size, size)
     place = torch.stack([centres.repeat(size), centres.repeat_interleave(size), torch.ones(size * size)])
     inside = torch.ones(len(fixed), 1, size, size)
     for _ in range(steps):
-        seen, across, down = warp(films, maps).flatten(2).unbind(1)
+        seen, across, down = warp(images, maps).flatten(2).unbind(1)
         weight = (warp(inside, maps).flatten(1) > 0.99).float()
         count = weight.sum(1, keepdim=True).clamp_min(1)
         seen, wanted = ((v - (v * weight).sum(1, keepdim=True) / count) * weight for v in (seen, fixed.flatten(1)))

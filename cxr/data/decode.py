@@ -1,4 +1,4 @@
-"""From a film's file to a square of gray bytes, whatever kind of file it is."""
+"""From an image's file to a square of gray bytes, whatever kind of file it is."""
 
 import hashlib
 import os
@@ -21,16 +21,16 @@ MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RG
 MIN_SIDE = 16
 BAND = 2**20  # pixels that are looked at at a time
 
-# Pillow's warnings name no file, and nobody could act on them; of a film that is too large, we say it.
+# Pillow's warnings name no file, and nobody could act on them; of an image that is too large, we say it.
 warnings.filterwarnings("ignore", module="PIL")
 
 
-class BadFilm(ValueError):
-    """A file that is no film; the message is the reason that a person reads."""
+class BadImage(ValueError):
+    """A file that is no image; the message is the reason that a person reads."""
 
 
 class Decoded(NamedTuple):
-    """A film as it goes into a store: uint8 pixels (S, S), and of the original: width, height, JPEG or PNG, whether a
+    """An image as it goes into a store: uint8 pixels (S, S), and of the original: width, height, JPEG or PNG, whether a
     hundredth of it or more has a colour (0 or 1), SHA-256 of the file."""
 
     pixels: np.ndarray
@@ -42,15 +42,15 @@ class Decoded(NamedTuple):
 
 
 def decode(path: Path, size: int) -> Decoded:
-    """Read a film as gray bytes, stretched to a square, in at most 500 MB of memory.
+    """Read an image as gray bytes, stretched to a square, in at most 500 MB of memory.
 
     Args:
         path: a JPEG or PNG file, whatever its name ends with. (No pipe or device: opening one may wait for ever.)
         size: side in pixels.
 
     Raises:
-        UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any film; see why_unreadable().
-        UserError: memory ran out, which says nothing about the film.
+        UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any image; see why_unreadable().
+        UserError: memory ran out, which says nothing about the image.
     """
     try:
         return read(path, size)
@@ -60,27 +60,27 @@ def decode(path: Path, size: int) -> Decoded:
         raise UserError(
             f"{path}: memory ran out (500 MB a core are enough); end other programs, start again"
         ) from error
-    except Exception as error:  # a bug of ours, or a new one of Pillow's: nobody could tell from which of the films
+    except Exception as error:  # a bug of ours, or a new one of Pillow's: nobody could tell from which of the images
         error.add_note(f"while decoding {printable(str(path))}")
         raise
 
 
 def read(path: Path, size: int) -> Decoded:
-    """What decode() says, but for errors that are not the film's."""
+    """What decode() says, but for errors that are not the image's."""
     with path.open("rb") as file:
         if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-            raise BadFilm(f"{length:,} bytes, far more than any film has (at most {MAX_BYTES:,})")
+            raise BadImage(f"{length:,} bytes, far more than any image has (at most {MAX_BYTES:,})")
         if why := no_image(file.read(64)):
-            raise BadFilm(why)
+            raise BadImage(why)
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         with open_image(file) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise BadFilm(f"{width}x{height} pixels, far more than any film has (at most {MAX_PIXELS:,})")
+                raise BadImage(f"{width}x{height} pixels, far more than any image has (at most {MAX_PIXELS:,})")
             if min(width, height) < MIN_SIDE:
-                raise BadFilm(f"{width}x{height} pixels: too small to be a film")
+                raise BadImage(f"{width}x{height} pixels: too small to be an image")
             # A large JPEG is decoded at a half, quarter or eighth of its size; its colours stay, to be looked at.
             image.draft("L" if image.mode == "L" else "RGB", (2 * size, 2 * size))
             gray, coloured = to_gray(image)
@@ -95,7 +95,7 @@ def no_image(head: bytes) -> str:
     if not head:
         return "empty file"
     if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the film itself: run git lfs pull"
+        return "a Git LFS pointer, not the image itself: run git lfs pull"
     return "" if head.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")) else "not a JPEG or PNG image"
 
 
@@ -105,9 +105,9 @@ def open_image(file: BinaryIO) -> Image.Image:
         return Image.open(file, formats=("JPEG", "PNG"))
     except Image.DecompressionBombError as error:  # before anybody can ask for its size
         pixels = f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
-        raise BadFilm(f"{pixels}, far more than any film has (at most {MAX_PIXELS:,})") from error
+        raise BadImage(f"{pixels}, far more than any image has (at most {MAX_PIXELS:,})") from error
     except Image.UnidentifiedImageError as error:  # no_image() knows it to begin like one
-        raise BadFilm("truncated or damaged: it begins like a JPEG or PNG, but its header cannot be read") from error
+        raise BadImage("truncated or damaged: it begins like a JPEG or PNG, but its header cannot be read") from error
 
 
 def to_gray(image: Image.Image) -> tuple[Image.Image, int]:
@@ -116,7 +116,7 @@ def to_gray(image: Image.Image) -> tuple[Image.Image, int]:
     gray, coloured = Image.new("L", image.size), 0
     image.load()
     deep = image.mode.startswith(("I", "F"))
-    # 16-bit films use 10 to 16 of their bits and nothing says how many: the film's own range becomes 0-255.
+    # 16-bit images use 10 to 16 of their bits and nothing says how many: the image's own range becomes 0-255.
     low, high = map(np.float32, image.getextrema()) if deep else (0, 0)
     span = max(float(high - low), 1.0)
     for top, band in bands(image):
@@ -145,8 +145,8 @@ def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def why_unreadable(error: Exception) -> str:
-    """One line for a film that decode() could not read."""
-    if isinstance(error, BadFilm):
+    """One line for an image that decode() could not read."""
+    if isinstance(error, BadImage):
         return str(error)
     if isinstance(error, OSError) and error.strerror:  # the system's; Pillow's own have none
         return "not there any more" if isinstance(error, FileNotFoundError) else error.strerror.lower()

@@ -1,4 +1,4 @@
-"""Films from elsewhere: which of them a trained network has seen already, and which it can be scored on."""
+"""Images from elsewhere: which of them a trained network has seen already, and which it can be scored on."""
 
 import logging
 import os
@@ -15,38 +15,38 @@ from cxr.data.audit import is_near, say_exact
 from cxr.data.cache import built, fingerprint
 from cxr.data.copies import find_common, shrink
 from cxr.data.datamodule import CXRDataModule
-from cxr.data.sources import Films
+from cxr.data.sources import ImageTable
 from cxr.data.store import Store
 from cxr.errors import UserError, printable
-from cxr.results.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS, read_table
+from cxr.files.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS, read_table
 
 log = logging.getLogger(__name__)
 
-# Pixels of the films in it. Of 400 altered copies, 398 are found again among the 7,103 films of the reference set, and
-# nothing else that shows another film; at 48 pixels 13 are, at 128 all.
+# Pixels of the images in it. Of 400 altered copies, 398 are found again among the 7,103 images of the reference set, and
+# nothing else that shows another image; at 48 pixels 13 are, at 128 all.
 SIDE = 64
 
 
-def small_films(store: Store) -> Store:
-    """Films of a store at the size at which they are kept beside a checkpoint."""
+def small_images(store: Store) -> Store:
+    """Images of a store at the size at which they are kept beside a checkpoint."""
     images = np.empty((len(store), SIDE, SIDE), dtype=np.uint8)
     start = 0
-    for films in store.parts():
-        images[start : start + len(films)] = shrink(torch.from_numpy(films), SIDE).round().byte().numpy()
-        start += len(films)
+    for part in store.parts():
+        images[start : start + len(part)] = shrink(torch.from_numpy(part), SIDE).round().byte().numpy()
+        start += len(part)
     return Store([images], np.arange(len(images)))
 
 
-def remember_films(data: CXRDataModule, folder: Path) -> None:
-    """Write beside the checkpoints what tells the films of a run again: name, patient, split, SHA-256 of the file, and
-    the film itself, small. The cells of a sweep share one file, where the file system can."""
+def remember_images(data: CXRDataModule, folder: Path) -> None:
+    """Write beside the checkpoints what tells the images of a run again: name, patient, split, SHA-256 of the file, and
+    the image itself, small. The cells of a sweep share one file, where the file system can."""
     rows = np.flatnonzero(data.split != "unused")
-    told = {"files": data.films.file[rows], "patients": data.films.patient[rows], "splits": data.split[rows]}
+    told = {"files": data.images.file[rows], "patients": data.images.patient[rows], "splits": data.split[rows]}
     told["sha256"] = data.compared.facts["sha256"][rows]
 
     def write(folder: Path) -> None:
         known = replace(data.compared, slot=data.compared.slot[rows])
-        np.savez(folder / SIDE_FILE, **told, images=small_films(known).shards[0])
+        np.savez(folder / SIDE_FILE, **told, images=small_images(known).shards[0])
 
     key = fingerprint(SIDE, *(column.tolist() for column in told.values()))
     with built(data.cache / f"known-{key}", write, has_side_file) as made:
@@ -70,26 +70,26 @@ def has_side_file(folder: Path) -> bool:
 
 
 def check_unchanged(data: CXRDataModule, run: Path) -> None:
-    """Raise UserError where a run that goes on in its folder had other films or another split before."""
+    """Raise UserError where a run that goes on in its folder had other images or another split before."""
     rows = [tuple(row[key] for key in SPLIT_COLUMNS) for row in read_table(run / SPLIT)]
     changed = {row[0] for row in {*rows} ^ {*data.dealt()}}
     try:
         kept = read_side_file(run / CHECKPOINTS / SIDE_FILE)
         before = dict(zip(kept["files"].tolist(), kept["sha256"].tolist(), strict=True))
         used = np.flatnonzero(data.split != "unused")
-        now = zip(data.films.file[used].tolist(), data.compared.facts["sha256"][used].tolist(), strict=True)
+        now = zip(data.images.file[used].tolist(), data.compared.facts["sha256"][used].tolist(), strict=True)
         changed |= {file for file, sha256 in now if before.get(file) != sha256}
     except UserError as error:  # it is written anew
         log.warning("%s", error)
     if changed:
         raise UserError(
-            f"{run}: began with other films or another split: {len(changed)} films differ, {min(changed)!r} among "
-            "them; give this run the films as they were, or train anew with another name=NAME"
+            f"{run}: began with other images or another split: {len(changed)} images differ, {min(changed)!r} among "
+            "them; give this run the images as they were, or train anew with another name=NAME"
         )
 
 
 def read_side_file(path: Path, *more: str) -> dict[str, np.ndarray]:
-    """Of what remember_films() wrote: files, patients, splits, sha256 and `more`; raises UserError if it is damaged."""
+    """Of what remember_images() wrote: files, patients, splits, sha256 and `more`; raises UserError if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as kept:  # a pickle is a program
             known = {key: kept[key] for key in ("files", "patients", "splits", "sha256", *more)}
@@ -103,14 +103,14 @@ def read_side_file(path: Path, *more: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: damaged, or not what cxr wrote beside a checkpoint") from error
 
 
-def find_known(films: Films, compared: Store, side_file: Path, how: str) -> dict[str, dict[int, str]]:
-    """Rows of films that a run knows, each with the name that the run has for it: copies of films that it "trained" or
-    validated on, copies of its "tested" films, and other films whose "patients" have the name of a trained one.
+def find_known(images: ImageTable, compared: Store, side_file: Path, how: str) -> dict[str, dict[int, str]]:
+    """Rows of images that a run knows, each with the name that the run has for it: copies of images that it "trained" or
+    validated on, copies of its "tested" images, and other images whose "patients" have the name of a trained one.
 
     Args:
-        films: the table.
-        compared: the pixels of its films, as known_copies() has them.
-        side_file: what remember_films() wrote.
+        images: the table.
+        compared: the pixels of its images, as known_copies() has them.
+        side_file: what remember_images() wrote.
         how: `data.copies`.
 
     Raises:
@@ -123,7 +123,7 @@ def find_known(films: Films, compared: Store, side_file: Path, how: str) -> dict
     alike = [(row, other) for row, h in enumerate(compared.facts["sha256"].tolist()) for other in rows_of.get(h, ())]
     theirs = Store([known["images"]], np.arange(len(known["images"])))
     if is_near(how, len(compared) * len(theirs)):
-        alike += [(row, other) for row, other, _ in find_common(small_films(compared), theirs)]
+        alike += [(row, other) for row, other, _ in find_common(small_images(compared), theirs)]
     else:
         say_exact(how, len(compared), len(theirs))
     found: dict[str, dict[int, str]] = {"trained": {}, "tested": {}, "patients": {}}
@@ -134,20 +134,20 @@ def find_known(films: Films, compared: Store, side_file: Path, how: str) -> dict
         found["tested"].pop(row, None)
     trained = known["splits"] != "test"
     by_patient = dict(zip(known["patients"][trained].tolist(), known["files"][trained].tolist(), strict=True))
-    for row, patient in enumerate(films.patient.tolist()):
+    for row, patient in enumerate(images.patient.tolist()):
         if patient and patient in by_patient and row not in found["trained"]:
             found["patients"][row] = by_patient[patient]
     return found
 
 
-class ExternalFilms(CXRDataModule):
-    """Films from elsewhere, all of them for test, but for those that the network was trained on.
+class ExternalImages(CXRDataModule):
+    """Images from elsewhere, all of them for test, but for those that the network was trained on.
 
     Args:
         data: the options `data.*`, with the network's image_size.
         classes: the network's. The table has them first, in their order, then those that it does not know.
-        side_file: what remember_films() wrote.
-        cache: folder for decoded films.
+        side_file: what remember_images() wrote.
+        cache: folder for decoded images.
 
     After setup(), beside what CXRDataModule has:
         known: what find_known() found, or None where there is no side file.
@@ -159,49 +159,49 @@ class ExternalFilms(CXRDataModule):
         self.known: dict[str, dict[int, str]] | None = None
 
     def deal(self) -> np.ndarray:
-        """All films test, but for those that the network was trained on: "unused" where `data.on_leak` is drop.
+        """All images test, but for those that the network was trained on: "unused" where `data.on_leak` is drop.
 
         Raises:
-            UserError: no film is of a class that the network knows, or it was trained on all, or on some and
+            UserError: no image is of a class that the network knows, or it was trained on all, or on some and
                 `data.on_leak` is fail.
         """
-        films = self.films
-        names = self.classes + tuple(name for name in films.classes if name not in self.classes)
-        label = np.array([names.index(name) for name in films.classes])[films.label]
-        self.films = replace(films, classes=names, label=label)
+        images = self.images
+        names = self.classes + tuple(name for name in images.classes if name not in self.classes)
+        label = np.array([names.index(name) for name in images.classes])[images.label]
+        self.images = replace(images, classes=names, label=label)
         if not (label < len(self.classes)).any():
             raise UserError(
-                f"{films.root}: no film is of a class that this network knows ({', '.join(self.classes)}); "
-                f"they are {', '.join(films.classes)}"
+                f"{images.root}: no image is of a class that this network knows ({', '.join(self.classes)}); "
+                f"they are {', '.join(images.classes)}"
             )
-        split, on_leak = np.full(len(films), "test", dtype="<U6"), self.data["on_leak"]
+        split, on_leak = np.full(len(images), "test", dtype="<U6"), self.data["on_leak"]
         if self.side_file.exists():
-            self.known = find_known(films, self.compared, self.side_file, self.data["copies"])
+            self.known = find_known(images, self.compared, self.side_file, self.data["copies"])
         elif on_leak == "fail":
-            raise UserError(f"data.on_leak=fail: {self.side_file}, which tells the films of training, is not there")
+            raise UserError(f"data.on_leak=fail: {self.side_file}, which tells the images of training, is not there")
         trained = self.known["trained"] if self.known else {}
         if trained and on_leak == "fail":
             row, file = next(iter(trained.items()))
             raise UserError(
-                f"data.on_leak=fail: {len(trained)} films are copies of films that the network was trained on, "
-                f"{printable(films.file[row])} ({printable(file)}) among them; use drop or keep"
+                f"data.on_leak=fail: {len(trained)} images are copies of images that the network was trained on, "
+                f"{printable(images.file[row])} ({printable(file)}) among them; use drop or keep"
             )
         if on_leak == "drop":
             split[list(trained)] = "unused"
         if not ((split == "test") & (label < len(self.classes))).any():
-            raise UserError(f"{films.root}: the network was trained on all of these films")
+            raise UserError(f"{images.root}: the network was trained on all of these images")
         return split
 
     def report_split(self) -> None:
         """Say what is scored."""
-        log.info("to be scored: %d films", (self.split == "test").sum())
+        log.info("to be scored: %d images", (self.split == "test").sum())
 
     def left_out(self) -> list[tuple[str, str]]:
         """(file, reason) of everything in the set that is not scored."""
-        files, names, known = self.films.file.tolist(), self.films.classes, self.known or {"trained": {}}
-        out = list(self.films.rejected)
+        files, names, known = self.images.file.tolist(), self.images.classes, self.known or {"trained": {}}
+        out = list(self.images.rejected)
         for row in self.rows("unused").tolist():
-            out.append((files[row], f"a copy of the training film {known['trained'][row]}"))
-        for row in np.flatnonzero((self.films.label >= len(self.classes)) & (self.split == "test")).tolist():
-            out.append((files[row], f"class {names[self.films.label[row]]}, which the network does not know"))
+            out.append((files[row], f"a copy of the training image {known['trained'][row]}"))
+        for row in np.flatnonzero((self.images.label >= len(self.classes)) & (self.split == "test")).tolist():
+            out.append((files[row], f"class {names[self.images.label[row]]}, which the network does not know"))
         return out

@@ -1,4 +1,4 @@
-"""What lies in a folder of films, as far as the system lets us see. Nothing here opens a file."""
+"""What lies in a folder of images, as far as the system lets us see. Nothing here opens a file."""
 
 import errno
 import os
@@ -9,9 +9,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._film.jpg, .ipynb_checkpoints)
-    are the system's, not films. A link to a folder is a file here: it is not followed. So is a folder that cannot be
-    read, since nobody knows what lies in it: not_a_film() says why."""
+    """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._image.jpg, .ipynb_checkpoints)
+    are the system's, not images. A link to a folder is a file here: it is not followed. So is a folder that cannot be
+    read, since nobody knows what lies in it: not_an_image() says why."""
     found: list[Path] = []
     closed: list[OSError] = []
     # Unlike rglob, os.walk asks the file system once a folder; it would pass over those that are closed.
@@ -22,8 +22,8 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(found + [Path(error.filename) for error in closed])
 
 
-def not_a_film(path: Path) -> str:
-    """Why a path cannot be a film, or "". Opens nothing: a pipe would wait for ever."""
+def not_an_image(path: Path) -> str:
+    """Why a path cannot be an image, or "". Opens nothing: a pipe would wait for ever."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -56,18 +56,18 @@ def subfolders(folder: Path) -> list[Path]:
     return [Path(entry) for entry in entries(folder) if is_folder(entry)]
 
 
-def loose_films(folder: Path) -> list[Path]:
-    """The films directly in a folder; none in one that cannot be read."""
+def loose_images(folder: Path) -> list[Path]:
+    """The images directly in a folder; none in one that cannot be read."""
     return [path for entry in entries(folder) if (path := Path(entry)).suffix.lower() in SUFFIXES]
 
 
 def gaps(folder: Path) -> list[tuple[Path, str]]:
-    """Where films may lie that nobody sees, with the reason: a folder itself, or links in it that lead nowhere, as to a
+    """Where images may lie that nobody sees, with the reason: a folder itself, or links in it that lead nowhere, as to a
     disk that is not mounted."""
     if why := why_not_listed(folder):
         return [(folder, why)]
     links = [Path(entry) for entry in entries(folder) if entry.is_symlink() and not os.path.exists(entry)]
-    return [(path, not_a_film(path)) for path in links if path.suffix.lower() not in SUFFIXES]
+    return [(path, not_an_image(path)) for path in links if path.suffix.lower() not in SUFFIXES]
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

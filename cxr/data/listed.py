@@ -1,24 +1,24 @@
-"""Films that a table lists, wherever their files lie."""
+"""Images that a table lists, wherever their files lie."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from cxr.data.files import not_a_film
-from cxr.data.sources import Films, class_name, films_of, patient_of, split_name
+from cxr.data.files import not_an_image
+from cxr.data.sources import ImageTable, class_name, images_of, patient_of, split_name
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable
 
 
-def read_listed(table: Path, root: Path | None) -> Films:
-    """Read the films of a table: columns file and label, if known patient and split; further columns are for slices.
+def read_listed(table: Path, root: Path | None) -> ImageTable:
+    """Read the images of a table: columns file and label, if known patient and split; further columns are for slices.
 
     Args:
         table: a CSV or parquet file.
         root: the folder that `file` is relative to, and below which it lies; None: the table's own.
 
     Raises:
-        UserError: the table cannot be used, or none of its films can.
+        UserError: the table cannot be used, or none of its images can.
     """
     table = table.expanduser()
     root = (root.expanduser() if root else table.parent).resolve()
@@ -37,15 +37,15 @@ def read_listed(table: Path, root: Path | None) -> Films:
         rows.append(row | known)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
-        raise UserError(f"{table}: no films that can be used, looked for below {root} (data.root=DIR){such_as}")
-    return replace(films_of(root, rows, rejected), table=table.resolve())
+        raise UserError(f"{table}: no images that can be used, looked for below {root} (data.root=DIR){such_as}")
+    return replace(images_of(root, rows, rejected), table=table.resolve())
 
 
 def why_rejected(root: Path, file: str, row: Row) -> str:
-    """Why a row of a table is no film, or "". `file`: its place below the root."""
+    """Why a row of a table is no image, or "". `file`: its place below the root."""
     path = root / file
     if not row["label"]:
         return "no label in the table"
-    if file.startswith(".."):  # every run names films by their place below one folder
+    if file.startswith(".."):  # every run names images by their place below one folder
         return f"does not lie below {root}; data.root=DIR names another folder"
-    return not_a_film(path) or ("a folder, not a file" if path.is_dir() else "")
+    return not_an_image(path) or ("a folder, not a file" if path.is_dir() else "")

@@ -1,11 +1,11 @@
-"""Draw chest films that look like the reference set but belong to nobody.
+"""Draw chest images that look like the reference set but belong to nobody.
 
-The films stand in for real ones wherever these cannot be had: in tests, in a first run, in a demonstration.
-They are hard in the way real films are: anatomy, pose and exposure vary far more than the finding does, so
+The images stand in for real ones wherever these cannot be had: in tests, in a first run, in a demonstration.
+They are hard in the way real images are: anatomy, pose and exposure vary far more than the finding does, so
 that comparing whole pictures fails where a network that looks for the finding succeeds.
 
 Everything is drawn in body coordinates: `u` to the right and `v` downwards, both 0 in the middle of the chest
-and about 1 at the edge of the film. A film is a sum of densities, so brighter means denser.
+and about 1 at the edge of the image. An image is a sum of densities, so brighter means denser.
 """
 
 import csv
@@ -22,19 +22,19 @@ from PIL import Image
 
 Map = NDArray[np.float32]  # one value per pixel, float32 [H, W]
 
-# Films per folder in the reference set; its spelling is kept, since whoever reads it has to cope with it.
+# Images per folder in the reference set; its spelling is kept, since whoever reads it has to cope with it.
 REFERENCE = {
     "train": {"COVID19": 485, "NORMAL": 1340, "PNEUMONIA": 3850, "TURBERCULOSIS": 650},
     "val": {"COVID19": 10, "NORMAL": 8, "PNEUMONIA": 8, "TURBERCULOSIS": 12},
     "test": {"COVID19": 81, "NORMAL": 231, "PNEUMONIA": 387, "TURBERCULOSIS": 41},
 }
-FEWEST = 2  # films in a folder: in a small set, the validation folders would be empty
+FEWEST = 2  # images in a folder: in a small set, the validation folders would be empty
 STRADDLE = 10  # every so many test patients, one also stands in the training folder
 SUFFIXES = ("jpeg", "jpg", "png")
 
 
-class Film(NamedTuple):
-    """One film to draw: where it goes, whose it is, and which of the patient's films it is (from 1)."""
+class Drawing(NamedTuple):
+    """One image to draw: where it goes, whose it is, and which of the patient's images it is (from 1)."""
 
     split: str
     label: str
@@ -43,37 +43,37 @@ class Film(NamedTuple):
     file: str
 
 
-def draw_phantom(root: Path, films: int = 600, seed: int = 0) -> None:
-    """Write `films` films to `root/split/label/` and list them in `root/manifest.csv`.
+def draw_phantom(root: Path, images: int = 600, seed: int = 0) -> None:
+    """Write `images` images to `root/split/label/` and list them in `root/manifest.csv`.
 
-    The same `seed` gives the same bytes. Every folder gets two films at least, even if that makes more.
+    The same `seed` gives the same bytes. Every folder gets two images at least, even if that makes more.
     """
-    plan = sorted(_plan(films, seed), key=lambda film: (film.patient, film.number))
-    for folder in {(root / film.file).parent for film in plan}:
+    plan = sorted(_plan(images, seed), key=lambda image: (image.patient, image.number))
+    for folder in {(root / image.file).parent for image in plan}:
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:  # threads do: NumPy and Pillow let go of the lock while they compute
         list(pool.map(partial(_write, root, seed), plan))  # a list, to hear of failures
     with (root / "manifest.csv").open("w", newline="") as out:
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow(["file", "label", "patient", "split"])
-        rows.writerows([film.file, film.label, f"drawn-{film.patient}", film.split] for film in plan)
+        rows.writerows([image.file, image.label, f"drawn-{image.patient}", image.split] for image in plan)
 
 
-def _plan(films: int, seed: int) -> Iterator[Film]:
-    """Deal films to folders in the reference's proportions, and to patients 1 to 4 at a time."""
+def _plan(images: int, seed: int) -> Iterator[Drawing]:
+    """Deal images to folders in the reference's proportions, and to patients 1 to 4 at a time."""
     rng = np.random.default_rng(seed)
     total = sum(sum(labels.values()) for labels in REFERENCE.values())
     quota = {
-        (split, label): max(FEWEST, round(films * count / total))
+        (split, label): max(FEWEST, round(images * count / total))
         for split, labels in REFERENCE.items()
         for label, count in labels.items()
     }
     # The largest folder evens out the rounding.
-    quota["train", "PNEUMONIA"] = max(FEWEST, quota["train", "PNEUMONIA"] + films - sum(quota.values()))
+    quota["train", "PNEUMONIA"] = max(FEWEST, quota["train", "PNEUMONIA"] + images - sum(quota.values()))
     # Shuffled, so that a patient's number tells nothing. From 1, since seeds [s] and [s, 0] are the same.
     numbers = iter(rng.permutation(np.arange(1, sum(quota.values()) + 1)).tolist())
     trained: dict[str, list[int]] = {label: [] for label in REFERENCE["train"]}
-    drawn: dict[int, int] = {}  # films by patient
+    drawn: dict[int, int] = {}  # images by patient
     tested = 0
     for (split, label), left in quota.items():
         while left:
@@ -88,18 +88,18 @@ def _plan(films: int, seed: int) -> Iterator[Film]:
             for _ in range(count):
                 number = drawn[patient] = drawn.get(patient, 0) + 1
                 name = f"drawn{patient}-{number}.{rng.choice(SUFFIXES)}"
-                yield Film(split, label, patient, number, f"{split}/{label}/{name}")
+                yield Drawing(split, label, patient, number, f"{split}/{label}/{name}")
 
 
-def _write(root: Path, seed: int, film: Film) -> None:
-    """Draw one film and save it; size and mode come from the film's own generator, whatever its label."""
-    body = np.random.default_rng([seed, film.patient])  # anew for every film: same patient, same anatomy
-    shot = np.random.default_rng([seed, film.patient, film.number])
+def _write(root: Path, seed: int, image: Drawing) -> None:
+    """Draw one image and save it; size and mode come from the image's own generator, whatever its label."""
+    body = np.random.default_rng([seed, image.patient])  # anew for every image: same patient, same anatomy
+    shot = np.random.default_rng([seed, image.patient, image.number])
     short, aspect = shot.integers(160, 301), shot.uniform(0.85, 1.4)  # width by height
     width, height = round(short * max(1, aspect)), round(short * max(1, 1 / aspect))
-    density = _expose(_chest(film.label, *_grid(height, width, shot), body, shot), shot)
-    image = Image.fromarray((density * 255).astype(np.uint8)).convert(str(shot.choice(["L", "RGB"])))
-    image.save(root / film.file, quality=90)  # the quality is for JPEG; PNG ignores it
+    density = _expose(_chest(image.label, *_grid(height, width, shot), body, shot), shot)
+    picture = Image.fromarray((density * 255).astype(np.uint8)).convert(str(shot.choice(["L", "RGB"])))
+    picture.save(root / image.file, quality=90)  # the quality is for JPEG; PNG ignores it
 
 
 def _grid(height: int, width: int, shot: Generator) -> tuple[Map, Map]:
@@ -225,14 +225,14 @@ def _distractors(u: Map, v: Map, body: Generator, shot: Generator) -> Map:
 
 
 def _expose(density: Map, shot: Generator) -> Map:
-    """The film a density leaves, [H, W] in 0 to 1: uneven exposure, contrast and grain."""
+    """The image a density leaves, [H, W] in 0 to 1: uneven exposure, contrast and grain."""
     height, width = density.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     uneven = shot.normal(0, 0.05) * x + shot.normal(0, 0.05) * y + 0.04 * _cloud(density, 3, shot)
-    film = density * shot.uniform(0.85, 1.3) + shot.uniform(-0.06, 0.12) + uneven
-    film = np.clip(film, 0, 1) ** shot.uniform(0.75, 1.35)
-    film += shot.uniform(0.01, 0.03) * shot.standard_normal(film.shape, np.float32)
-    return np.clip(film, 0, 1)
+    image = density * shot.uniform(0.85, 1.3) + shot.uniform(-0.06, 0.12) + uneven
+    image = np.clip(image, 0, 1) ** shot.uniform(0.75, 1.35)
+    image += shot.uniform(0.01, 0.03) * shot.standard_normal(image.shape, np.float32)
+    return np.clip(image, 0, 1)
 
 
 def _sign(rng: Generator) -> float:

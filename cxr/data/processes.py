@@ -1,4 +1,4 @@
-"""Work on films that all cores do."""
+"""Work on images that all cores do."""
 
 import multiprocessing
 import os
@@ -11,14 +11,14 @@ from itertools import chain, islice
 from typing import Any
 
 from cxr.errors import UserError
-from cxr.stopping import leave_to_parent
+from cxr.jobs.signals import leave_to_parent
 
 AHEAD = 4  # jobs for each core that are handed out before the first of them is done
 
 
 def spread(work: Callable[[Any], Any], jobs: Iterable[Any], killed: Callable[[Sequence[Any]], str]) -> Iterator[Any]:
     """The results of some jobs, in their order, done by as many processes as there are cores. (Threads would wait for
-    each other: much of the decoding of a small film is Python.) Jobs are asked for as they are needed: memory need not
+    each other: much of the decoding of a small image is Python.) Jobs are asked for as they are needed: memory need not
     hold all of them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where films come from: a folder, Kaggle or our own drawings, all as one table of films."""
+"""Where images come from: a folder, Kaggle or our own drawings, all as one table of images."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.data.files import gaps, list_files, loose_films, not_a_film, subfolders, why_not_listed
+from cxr.data.files import gaps, list_files, loose_images, not_an_image, subfolders, why_not_listed
 from cxr.data.tables import PARTS, Row, read_rows
 from cxr.errors import UserError, printable
 
@@ -33,8 +33,8 @@ KAGGLE_PAGE = f"https://www.kaggle.com/datasets/{KAGGLE_SET}"
 
 
 @dataclass(frozen=True)
-class Films:
-    """The table of films, one row a film.
+class ImageTable:
+    """The table of images, one row an image.
 
     Attributes:
         root: the folder that `file` is relative to.
@@ -42,10 +42,10 @@ class Films:
             `file` has forward slashes; `split` is the one the set came with: train, val, test or "".
         label: int64 array of length N, indices into `classes`.
         classes: class names, the known four in their fixed order, then others by name.
-        table: the table that lists them, None of a folder: two tables may name films of one folder.
+        table: the table that lists them, None of a folder: two tables may name images of one folder.
         rejected: (file, reason) of everything that lies in the set and cannot be used.
-        slices: what else a table or a manifest says of films, by column: string arrays of length N, "" for unknown.
-        note: what every table and picture made from these films has to say, or "".
+        slices: what else a table or a manifest says of images, by column: string arrays of length N, "" for unknown.
+        note: what every table and picture made from these images has to say, or "".
     """
 
     root: Path
@@ -62,7 +62,7 @@ class Films:
     def __len__(self) -> int:
         return len(self.file)
 
-    def without(self, rejected: Mapping[int, str]) -> "Films":
+    def without(self, rejected: Mapping[int, str]) -> "ImageTable":
         """The table without the rows that `rejected` names (row → reason); they join `rejected`."""
         keep = np.array([row not in rejected for row in range(len(self))], dtype=bool)
         return replace(
@@ -76,7 +76,7 @@ class Films:
         )
 
     def counts(self) -> dict[str, int]:
-        """Films per class."""
+        """Images per class."""
         return {name: int((self.label == i).sum()) for i, name in enumerate(self.classes)}
 
 
@@ -88,10 +88,10 @@ def class_name(name: str) -> str:
 
 
 def check_screened(name: str, classes: Sequence[str]) -> None:
-    """Raise UserError for a class to screen for that neither these films nor the reference set have. (A set without
+    """Raise UserError for a class to screen for that neither these images nor the reference set have. (A set without
     tuberculosis is screened for nothing.)"""
     if class_name(name) not in (*classes, *CLASSES):
-        raise UserError(f"screen.class={name}: no class of these films; they have {', '.join(classes)}")
+        raise UserError(f"screen.class={name}: no class of these images; they have {', '.join(classes)}")
 
 
 def order_classes(names: Iterable[str]) -> tuple[str, ...]:
@@ -101,19 +101,19 @@ def order_classes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def patient_of(file: str) -> str:
-    """The patient that a film's name gives away, or "" where the name is of no known form."""
+    """The patient that an image's name gives away, or "" where the name is of no known form."""
     name = Path(file).name
     return next((m[1] for p in PATIENT_PATTERNS if (m := p.match(name))), "")
 
 
-def read_folder(root: Path) -> Films:
+def read_folder(root: Path) -> ImageTable:
     """Read class folders that lie directly in `root` or below its train, val and test folders.
 
-    A `manifest.csv` in the root (file,patient[,label,split]) gives patients, and may move a film to another split or
+    A `manifest.csv` in the root (file,patient[,label,split]) gives patients, and may move an image to another split or
     class than its folder's; its further columns are for slices.
 
     Raises:
-        UserError: the folder is missing, closed or holds no films in class folders, or the manifest cannot be used.
+        UserError: the folder is missing, closed or holds no images in class folders, or the manifest cannot be used.
     """
     root = Path(root).expanduser()
     if not os.path.isdir(root):  # which, unlike Path's, does not fail below a closed folder
@@ -123,7 +123,7 @@ def read_folder(root: Path) -> Films:
     parts = [(p, split_name(p.name)) for p in subfolders(root)]
     if any(split for _, split in parts):
         folders = [(c, split) for p, split in parts if split for c in subfolders(p)]
-        beside = [f for p, split in parts for f in (loose_films(p) if split else list_files(p))]
+        beside = [f for p, split in parts for f in (loose_images(p) if split else list_files(p))]
         unseen = [gap for p, split in parts if split for gap in gaps(p)]
     else:
         folders, beside, unseen = [(p, "") for p, _ in parts], [], []
@@ -131,13 +131,13 @@ def read_folder(root: Path) -> Films:
     listed = root / "manifest.csv"
     manifest = {row["file"]: row for row in read_rows(listed, ("file", "patient"))} if os.path.isfile(listed) else {}
     rows: list[Row] = []
-    beside += loose_films(root)
+    beside += loose_images(root)
     said = [*gaps(root), *unseen, *((path, "not in a class folder") for path in beside)]
     rejected = [(path.relative_to(root).as_posix(), why) for path, why in said]
     for folder, split in folders:
         for path in list_files(folder):
             file = path.relative_to(root).as_posix()
-            if why := not_a_film(path):
+            if why := not_an_image(path):
                 rejected.append((file, why))
                 continue
             told = manifest.get(file, {})
@@ -151,12 +151,12 @@ def read_folder(root: Path) -> Films:
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(
-            f"data.root={root}: no films found; expected jpg, jpeg or png files in class folders "
+            f"data.root={root}: no images found; expected jpg, jpeg or png files in class folders "
             f"(NORMAL, PNEUMONIA, …), directly there or below train, val and test{such_as}"
         )
     if missing := sorted(set(manifest) - {row["file"] for row in rows}):
         rejected += [(file, "in manifest.csv, but not in a class folder") for file in missing]
-    return films_of(root.resolve(), rows, rejected)
+    return images_of(root.resolve(), rows, rejected)
 
 
 def split_name(name: str) -> str:
@@ -165,29 +165,29 @@ def split_name(name: str) -> str:
     return name if name in SPLITS else ""
 
 
-def films_of(root: Path, rows: Sequence[Row], rejected: Sequence[tuple[str, str]]) -> Films:
-    """The table of films of rows with the columns file, label, patient, split, and others, which are for slices."""
+def images_of(root: Path, rows: Sequence[Row], rejected: Sequence[tuple[str, str]]) -> ImageTable:
+    """The table of images of rows with the columns file, label, patient, split, and others, which are for slices."""
     more = list(dict.fromkeys(name for row in rows for name in row if name not in PARTS))
     file, label, patient, split = (np.array([row[name] for row in rows], dtype=np.str_) for name in PARTS)
     classes = order_classes(label.tolist())
     index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
     slices = {printable(name): np.array([printable(row.get(name, "")) for row in rows], np.str_) for name in more}
-    return Films(root, file, index, patient, split, classes, slices, tuple(rejected))
+    return ImageTable(root, file, index, patient, split, classes, slices, tuple(rejected))
 
 
-def read_local(data: Mapping[str, Any]) -> Films:
-    """The films of a folder, or those that a table lists, by the options `data.*`. Raises UserError as they do."""
+def read_local(data: Mapping[str, Any]) -> ImageTable:
+    """The images of a folder, or those that a table lists, by the options `data.*`. Raises UserError as they do."""
     root = data["root"] and Path(data["root"])
     if data["source"] == "table":
         from cxr.data.listed import read_listed
 
         return read_listed(Path(data["table"]), root)
     if not root:
-        raise UserError("data.root=null: must be a folder of films")
+        raise UserError("data.root=null: must be a folder of images")
     return read_folder(root)
 
 
-def read_kaggle() -> Films:
+def read_kaggle() -> ImageTable:
     """Download the reference set with kagglehub (or find it in kagglehub's cache) and read it as a folder."""
     by_hand = f"download {KAGGLE_PAGE} by hand, unpack it and pass data=folder data.root=DIR"
     try:
@@ -221,20 +221,20 @@ def dataset_root(folder: Path) -> Path:
     return next((p.parent for p in sorted(folder.rglob("train")) if p.is_dir()), folder)
 
 
-def read_phantom(films: int, seed: int, cache: Path) -> Films:
-    """Draw `films` phantom films into the cache (once for each number and seed) and read them as a folder."""
+def read_phantom(images: int, seed: int, cache: Path) -> ImageTable:
+    """Draw `images` phantom images into the cache (once for each number and seed) and read them as a folder."""
     import cxr.data.phantom as drawing
     from cxr.data.cache import built, fingerprint
     from cxr.data.phantom import draw_phantom
 
-    # The drawing code is part of the key: films drawn by an older version must not pass for this one's.
-    key = fingerprint(films, seed, Path(drawing.__file__).read_bytes())
-    with built(cache / f"phantom-{films}-{seed}-{key}", lambda folder: draw_phantom(folder, films, seed)) as root:
-        return replace(read_folder(root), note="drawn films (phantom): says nothing about patients")
+    # The drawing code is part of the key: images drawn by an older version must not pass for this one's.
+    key = fingerprint(images, seed, Path(drawing.__file__).read_bytes())
+    with built(cache / f"phantom-{images}-{seed}-{key}", lambda folder: draw_phantom(folder, images, seed)) as root:
+        return replace(read_folder(root), note="drawn images (phantom): says nothing about patients")
 
 
-def read_films(data: Mapping[str, Any], cache: Path) -> Films:
-    """The table of films that the options `data.*` ask for.
+def read_images(data: Mapping[str, Any], cache: Path) -> ImageTable:
+    """The table of images that the options `data.*` ask for.
 
     Raises:
         UserError: the source is unknown or cannot be read.
@@ -245,6 +245,6 @@ def read_films(data: Mapping[str, Any], cache: Path) -> Films:
         case "kaggle":
             return read_kaggle()
         case "phantom":
-            return read_phantom(data["films"], data["seed"], cache)
+            return read_phantom(data["images"], data["seed"], cache)
         case other:
             raise UserError(f"data.source={other}: unknown; choose folder, table, kaggle or phantom")

@@ -1,4 +1,4 @@
-"""Which film trains, validates and tests. A patient never stands on two sides, nor does a copy of a film."""
+"""Which image trains, validates and tests. A patient never stands on two sides, nor does a copy of an image."""
 
 from collections.abc import Iterable
 
@@ -6,12 +6,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cxr.data.sources import Films
+from cxr.data.sources import ImageTable
 from cxr.errors import UserError, printable
 
 
-def split_films(
-    films: Films,
+def split_images(
+    images: ImageTable,
     group: np.ndarray,
     protocol: str,
     seed: int,
@@ -19,16 +19,16 @@ def split_films(
     val_fraction: float = 0.1,
     on_leak: str = "drop",
 ) -> np.ndarray:
-    """Deal the films out to train, val, test and unused.
+    """Deal the images out to train, val, test and unused.
 
     Args:
-        films: the table.
-        group: int array of length N, equal for films that must not be separated: what group_films() returns.
-        protocol: "pooled" (all films are pooled, then dealt out, stratified by class) or "given" (the set's own test
-            folder; of the other films, those that belong with one of its films are leaks: see on_leak).
+        images: the table.
+        group: int array of length N, equal for images that must not be separated: what group_images() returns.
+        protocol: "pooled" (all images are pooled, then dealt out, stratified by class) or "given" (the set's own test
+            folder; of the other images, those that belong with one of its images are leaks: see on_leak).
         seed: of the draw.
-        test_fraction: share of all films that tests; pooled only.
-        val_fraction: share of the remaining films that validates; 0 for none.
+        test_fraction: share of all images that tests; pooled only.
+        val_fraction: share of the remaining images that validates; 0 for none.
         on_leak: given only: "drop" (leaks are unused), "keep" (they train all the same) or "fail".
 
     Returns:
@@ -38,19 +38,19 @@ def split_films(
         UserError: there is one class only, a class cannot stand on every side, no test folder is given, or there are
             leaks and on_leak is "fail".
     """
-    if len(films.classes) < 2:
-        raise UserError(f"{films.root}: films of one class only ({films.classes[0]}); a classifier needs two")
+    if len(images.classes) < 2:
+        raise UserError(f"{images.root}: images of one class only ({images.classes[0]}); a classifier needs two")
     rng = np.random.default_rng(seed)
-    split = np.full(len(films), "train", dtype="<U6")
+    split = np.full(len(images), "train", dtype="<U6")
     if protocol == "given":
-        test = films.split == "test"
+        test = images.split == "test"
         if not test.any():
             raise UserError("data.split=given: this set has no test folder; use data.split=pooled")
         leaks = np.isin(group, group[test]) & ~test
         if leaks.any() and on_leak == "fail":
             raise UserError(
-                f"data.on_leak=fail: {leaks.sum()} training films, {printable(films.file[leaks][0])} among them, are "
-                "of patients of the test folder or copies of its films (python -m cxr.audit lists them); use drop or "
+                f"data.on_leak=fail: {leaks.sum()} training images, {printable(images.file[leaks][0])} among them, are "
+                "of patients of the test folder or copies of its images (python -m cxr.audit lists them); use drop or "
                 "keep"
             )
         if on_leak != "keep":
@@ -58,19 +58,19 @@ def split_films(
         split[test] = "test"
     else:
         left = 2 if val_fraction else 1
-        split[draw(films, group, split == "train", test_fraction, left, rng)] = "test"
+        split[draw(images, group, split == "train", test_fraction, left, rng)] = "test"
     if val_fraction:
-        split[draw(films, group, split == "train", val_fraction, 1, rng)] = "val"
-    check_sides(films, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
+        split[draw(images, group, split == "train", val_fraction, 1, rng)] = "val"
+    check_sides(images, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
     return split
 
 
-def group_films(patient: np.ndarray, copies: Iterable[tuple[int, int]] = ()) -> np.ndarray:
-    """A number for each film, equal for those that must not be separated: the films of one patient, and copies.
+def group_images(patient: np.ndarray, copies: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """A number for each image, equal for those that must not be separated: the images of one patient, and copies.
 
     Args:
-        patient: string array of length N; a film of an unknown patient, "", stands alone.
-        copies: pairs of rows that show the same film; a copy brings its patient's other films along.
+        patient: string array of length N; an image of an unknown patient, "", stands alone.
+        copies: pairs of rows that show the same image; a copy brings its patient's other images along.
     """
     names, own = np.unique(patient, return_inverse=True)
     alone = patient == ""
@@ -82,30 +82,30 @@ def group_films(patient: np.ndarray, copies: Iterable[tuple[int, int]] = ()) -> 
 
 
 def draw(
-    films: Films, group: np.ndarray, pool: np.ndarray, fraction: float, leave: int, rng: np.random.Generator
+    images: ImageTable, group: np.ndarray, pool: np.ndarray, fraction: float, leave: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw whole patients from `pool` until each class has given `fraction` of its films there.
+    """Draw whole patients from `pool` until each class has given `fraction` of its images there.
 
-    Patients come in random order, each counts for the class of most of its films, and one that would overshoot its
-    class's number is passed over: so the numbers are met to the film wherever patients with one film are left.
+    Patients come in random order, each counts for the class of most of its images, and one that would overshoot its
+    class's number is passed over: so the numbers are met to the image wherever patients with one image are left.
     `leave` patients of each class stay in the pool, one for each side that is still to be served.
 
     Returns:
         bool array of length N.
     """
-    chosen = np.zeros(len(films), dtype=bool)
+    chosen = np.zeros(len(images), dtype=bool)
     rows_of = rows_by_group(group, pool)
-    label_of = {g: int(np.bincount(films.label[rows]).argmax()) for g, rows in rows_of.items()}
+    label_of = {g: int(np.bincount(images.label[rows]).argmax()) for g, rows in rows_of.items()}
     order = rng.permutation(list(rows_of)).tolist()
-    for label in range(len(films.classes)):
+    for label in range(len(images.classes)):
         own = [g for g in order if label_of[g] == label]
-        wanted = max(1, round(fraction * int((pool & (films.label == label)).sum())))
+        wanted = max(1, round(fraction * int((pool & (images.label == label)).sum())))
         drawn: list[int] = []
         for g in own:
             if len(own) - len(drawn) > leave and len(rows_of[g]) <= wanted:
                 drawn.append(g)
                 wanted -= len(rows_of[g])
-        if not drawn and len(own) > leave:  # every patient has more films than wanted: the smallest one goes
+        if not drawn and len(own) > leave:  # every patient has more images than wanted: the smallest one goes
             drawn = [min(own, key=lambda g: len(rows_of[g]))]
         for g in drawn:
             chosen[rows_of[g]] = True
@@ -120,12 +120,12 @@ def rows_by_group(group: np.ndarray, pool: np.ndarray) -> dict[int, np.ndarray]:
     return dict(zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True))
 
 
-def check_sides(films: Films, split: np.ndarray, group: np.ndarray, sides: tuple[str, ...]) -> None:
+def check_sides(images: ImageTable, split: np.ndarray, group: np.ndarray, sides: tuple[str, ...]) -> None:
     """Raise UserError for the first class that is missing on a side."""
-    for label, name in enumerate(films.classes):
-        own = films.label == label
+    for label, name in enumerate(images.classes):
+        own = images.label == label
         if lacking := [side for side in sides if not (own & (split == side)).any()]:
             raise UserError(
-                f"class {name} has {own.sum()} films of {len(np.unique(group[own]))} patients, but none left for "
-                f"{', '.join(lacking)}: each class must stand in {', '.join(sides)}; add films or leave the class out"
+                f"class {name} has {own.sum()} images of {len(np.unique(group[own]))} patients, but none left for "
+                f"{', '.join(lacking)}: each class must stand in {', '.join(sides)}; add images or leave the class out"
             )

@@ -9,7 +9,7 @@ from cxr.errors import UserError, printable
 
 Row = dict[str, str]
 SUFFIXES = (".csv", ".parquet")
-PARTS = ("file", "label", "patient", "split")  # what a table says of a film; every further column is for slices
+PARTS = ("file", "label", "patient", "split")  # what a table says of an image; every further column is for slices
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:

@@ -11,16 +11,16 @@ from hydra.errors import InstantiationException
 from torch import Tensor
 from torch.nn import functional as F
 
-from cxr import distributed
 from cxr.data.batches import Batch
 from cxr.errors import Diverged, UserError
-from cxr.results.calibration import fit_temperature
-from cxr.results.metrics import evaluation_metrics, training_metrics
-from cxr.targets import check_objects
+from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.metrics import evaluation_metrics, training_metrics
+from cxr.options.targets import check_objects
+from cxr.training import distributed
 
 
 class Classifier(pl.LightningModule):
-    """A network that says the class of a film.
+    """A network that says the class of an image.
 
     Every argument is plain data and goes into the checkpoint, so that a checkpoint says all that predicting needs and
     loads with weights_only=True.
@@ -31,10 +31,10 @@ class Classifier(pl.LightningModule):
         optim: the options `optim.*`: `_target_`, an optimizer, its arguments, and `schedule`: constant, or onecycle,
             which rises to `lr` over the first three tenths of the steps and falls to nothing (Smith & Topin 2018).
         classes: class names in the order of the logits.
-        image_size: side of the films in pixels.
+        image_size: side of the images in pixels.
         note: what has to be said wherever this network's figures stand, or "".
-        class_weights: how much the loss of a training film of each class counts, or None: all the same. The mean is
-            over films, and not over their weights, so that it is the same however films are dealt out to devices.
+        class_weights: how much the loss of a training image of each class counts, or None: all the same. The mean is
+            over images, and not over their weights, so that it is the same however images are dealt out to devices.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Classifier(pl.LightningModule):
         self.net.to(memory_format=torch.channels_last)
         self.train_metrics = training_metrics(len(classes)).clone(prefix="train/")
         self.metrics = evaluation_metrics(len(classes))
-        self.register_buffer("temperature", torch.ones(()))  # fitted on the validation films of each epoch
+        self.register_buffer("temperature", torch.ones(()))  # fitted on the validation images of each epoch
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)  # the hyperparameters have them
         # Where training replays CUDA graphs: the shape of the batches that they are for, and what replays them.
@@ -62,15 +62,15 @@ class Classifier(pl.LightningModule):
         self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, said classes (B,), labels (B,)
         self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
 
-    def forward(self, films: Tensor) -> Tensor:
-        """Logits (B, C), float32, of films (B, 1, S, S) from 0 to 1."""
-        films = films.contiguous(memory_format=torch.channels_last)
-        replayed = self.training and self.graphed is not None and films.shape == self.graphed[0]
-        return (self.graphed[1] if replayed else self.net)(films).float()
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C), float32, of images (B, 1, S, S) from 0 to 1."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        replayed = self.training and self.graphed is not None and images.shape == self.graphed[0]
+        return (self.graphed[1] if replayed else self.net)(images).float()
 
-    def probabilities(self, films: Tensor) -> Tensor:
-        """Calibrated probabilities (B, C) of films (B, 1, S, S) from 0 to 1."""
-        return (self(films) / self.temperature).softmax(1)
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Calibrated probabilities (B, C) of images (B, 1, S, S) from 0 to 1."""
+        return (self(images) / self.temperature).softmax(1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Checkpoints of earlier versions know no temperature.
@@ -83,7 +83,7 @@ class Classifier(pl.LightningModule):
             checkpoint["trained"] = distributed.gather(self.trained)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch.films)
+        logits = self(batch.images)
         if self.class_weights is None:
             loss = F.cross_entropy(logits, batch.labels)
         else:
@@ -93,7 +93,7 @@ class Classifier(pl.LightningModule):
             self.log_training(self.global_step)
         if self.trainer.world_size == 1:
             return loss
-        # Gradients are averaged over ranks, whose parts of a batch may differ by a film.
+        # Gradients are averaged over ranks, whose parts of a batch may differ by an image.
         return loss * (len(batch.labels) * self.trainer.world_size / batch.of)
 
     def on_train_epoch_end(self) -> None:
@@ -101,13 +101,13 @@ class Classifier(pl.LightningModule):
             self.log_training(self.global_step - 1)
 
     def log_training(self, step: int) -> None:
-        """Loss and metrics over the films of an epoch, whose last step of the optimizer is `step`."""
+        """Loss and metrics over the images of an epoch, whose last step of the optimizer is `step`."""
         steps = ([tensor.to(self.device) for tensor in step] for step in distributed.gather(self.trained))
         losses, said, labels = zip(*steps, strict=True)
         self.trained = []
-        films = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
+        images = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
         self.train_metrics.update(torch.cat(said), torch.cat(labels))
-        loss = (torch.stack(losses) * films).sum() / films.sum()
+        loss = (torch.stack(losses) * images).sum() / images.sum()
         scores = self.train_metrics.compute()
         self.train_metrics.reset()
         # To the logger at once: Lightning does so when this epoch's checkpoint, which has to hold them, is written.
@@ -124,7 +124,7 @@ class Classifier(pl.LightningModule):
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluated.append((batch.index, batch.labels, self(batch.films)))
+        self.evaluated.append((batch.index, batch.labels, self(batch.images)))
 
     test_step = validation_step
 
@@ -133,7 +133,7 @@ class Classifier(pl.LightningModule):
         _, labels, logits = self.evaluation()
         if not logits.isfinite().all():  # the last step left finite weights, and nothing finite can be said with them
             raise Diverged(
-                f"epoch {self.current_epoch + 1}: what the network says of validation films is not finite: training "
+                f"epoch {self.current_epoch + 1}: what the network says of validation images is not finite: training "
                 "diverged; try a smaller optim.lr"
             )
         scores = self.evaluate()

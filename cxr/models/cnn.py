@@ -12,14 +12,14 @@ class CNN(nn.Module):
 
     Args:
         n_classes: number of logits.
-        image_size: side of the films in pixels; the first fully connected layer's width depends on it.
+        image_size: side of the images in pixels; the first fully connected layer's width depends on it.
         widths: channels of the three convolutions.
         hidden: width of the layer between the two fully connected ones.
 
-    Films (B, 1, S, S), float from 0 to 1, become logits (B, n_classes).
+    Images (B, 1, S, S), float from 0 to 1, become logits (B, n_classes).
 
     Raises:
-        UserError: nothing is left of a film after the poolings.
+        UserError: nothing is left of an image after the poolings.
     """
 
     def __init__(self, n_classes: int, image_size: int, widths: Sequence[int], hidden: int) -> None:
@@ -37,5 +37,5 @@ class CNN(nn.Module):
             nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, n_classes)
         )
 
-    def forward(self, films: Tensor) -> Tensor:
-        return self.head(self.features(films))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))

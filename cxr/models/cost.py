@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def cost(net: nn.Module, image_size: int) -> dict[str, int]:
-    """Parameters, and FLOPs of the forward pass of one film, of a network that is not being trained: what it has
+    """Parameters, and FLOPs of the forward pass of one image, of a network that is not being trained: what it has
     learnt, and random numbers, stay as they are."""
-    film = torch.zeros(1, 1, image_size, image_size, device=next(net.parameters()).device)
+    image = torch.zeros(1, 1, image_size, image_size, device=next(net.parameters()).device)
     learnt = [p for p in net.parameters() if p.requires_grad]
     was_training = net.training
     net.eval()
@@ -19,7 +19,7 @@ def cost(net: nn.Module, image_size: int) -> dict[str, int]:
         for parameter in learnt:  # or torch's counter looks for gradients of those that a layer takes as its input
             parameter.requires_grad_(False)
         with torch.no_grad():
-            flops = count_flops(lambda: net(film))
+            flops = count_flops(lambda: net(image))
     finally:
         for parameter in learnt:
             parameter.requires_grad_(True)

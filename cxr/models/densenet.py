@@ -1,4 +1,4 @@
-"""torchvision's DenseNet-121 (Huang et al. 2017), the network of CheXNet (Rajpurkar et al. 2017), for films."""
+"""torchvision's DenseNet-121 (Huang et al. 2017), the network of CheXNet (Rajpurkar et al. 2017), for images."""
 
 import re
 
@@ -6,7 +6,7 @@ from torchvision import models
 from torchvision.models import DenseNet
 
 from cxr.errors import UserError
-from cxr.models.weights import Parts, State, for_films
+from cxr.models.weights import Parts, State, for_images
 
 PARTS = Parts("DenseNet-121", first="features.conv0", norm="features.norm0", head="classifier")
 SMALLEST = 29  # pixels; of less, nothing is left after the poolings
@@ -17,17 +17,17 @@ def densenet121(n_classes: int, image_size: int, weights: str | None) -> DenseNe
 
     Args:
         n_classes: number of logits.
-        image_size: side of the films in pixels, from 29.
+        image_size: side of the images in pixels, from 29.
         weights: as of cxr.models.resnet.resnet18().
 
     Raises:
-        UserError: the films are too small, or the weights cannot be had or are not of this network.
+        UserError: the images are too small, or the weights cannot be had or are not of this network.
     """
     if image_size < SMALLEST:
         raise UserError(f"data.image_size={image_size}: too small for DenseNet-121, which needs {SMALLEST} pixels")
     net = models.densenet121(num_classes=n_classes)
     imagenet = models.DenseNet121_Weights.IMAGENET1K_V1
-    return for_films(net, PARTS, weights, imagenet, fan="fan_in", renamed=renamed)
+    return for_images(net, PARTS, weights, imagenet, fan="fan_in", renamed=renamed)
 
 
 def renamed(state: State) -> State:

@@ -1,4 +1,4 @@
-"""Any network of timm (PyTorch Image Models) for films of one channel."""
+"""Any network of timm (PyTorch Image Models) for images of one channel."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from cxr.errors import UserError
 from cxr.models.weights import State, fill, read_state, to_gray
-from cxr.timm_names import check_timm
+from cxr.options.timm_names import check_timm
 
 
 class TimmNetwork(nn.Module):
-    """A network of timm, and what it takes films as: (film - zero) / one.
+    """A network of timm, and what it takes images as: (image - zero) / one.
 
     From scratch these are 0 and 1; pretrained, the mean over the channels of what the network was trained with.
-    Films (B, 1, S, S), float from 0 to 1, become logits (B, n_classes).
+    Images (B, 1, S, S), float from 0 to 1, become logits (B, n_classes).
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -25,8 +25,8 @@ class TimmNetwork(nn.Module):
         self.register_buffer("zero", torch.zeros(()))
         self.register_buffer("one", torch.ones(()))
 
-    def forward(self, films: Tensor) -> Tensor:
-        return self.net((films - self.zero) / self.one)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net((images - self.zero) / self.one)
 
 
 def timm_network(n_classes: int, image_size: int, name: str, weights: str | None) -> TimmNetwork:
@@ -39,14 +39,14 @@ def timm_network(n_classes: int, image_size: int, name: str, weights: str | None
 
     Args:
         n_classes: number of logits.
-        image_size: side of the films in pixels; networks of a fixed size are made for it.
+        image_size: side of the images in pixels; networks of a fixed size are made for it.
         name: one of timm.list_models(), with a tag (convnext_tiny.in12k) for other weights than timm's first choice.
         weights: None to start from scratch; "imagenet" for those that timm has for this name, whatever they were
             trained on; or the path of a state dict of this network (.safetensors too), with one or three input
             channels, or of a checkpoint of ours.
 
     Raises:
-        UserError: timm is not installed or has no such network, it does not take films of this size, or the weights
+        UserError: timm is not installed or has no such network, it does not take images of this size, or the weights
             cannot be had or are not of this network.
     """
     check_timm({"name": name})
@@ -74,10 +74,10 @@ def timm_network(n_classes: int, image_size: int, name: str, weights: str | None
 
 
 def made_for(make: Callable[..., nn.Module], name: str, n_classes: int, image_size: int) -> nn.Module:
-    """A network of timm with one input channel, tried out on a film.
+    """A network of timm with one input channel, tried out on an image.
 
     Raises:
-        UserError: it does not work with films of this size.
+        UserError: it does not work with images of this size.
     """
     try:
         net = make(in_chans=1).eval()
@@ -125,14 +125,14 @@ def norm_behind(net: nn.Module, layer: str, image_size: int) -> str | None:
     gave: list[Tensor] = []
     found: list[str] = []
 
-    def take(name: str, films: Tensor) -> None:
-        if gave and films is gave[0]:
+    def take(name: str, images: Tensor) -> None:
+        if gave and images is gave[0]:
             found.append(name)
 
-    hooks = [net.get_submodule(layer).register_forward_hook(lambda _module, _films, out: gave.append(out))]
+    hooks = [net.get_submodule(layer).register_forward_hook(lambda _module, _images, out: gave.append(out))]
     for name, module in net.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(lambda _module, films, name=name: take(name, films[0])))
+            hooks.append(module.register_forward_pre_hook(lambda _module, images, name=name: take(name, images[0])))
     net.eval()
     with torch.no_grad():
         net(torch.zeros(1, 1, image_size, image_size))

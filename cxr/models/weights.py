@@ -1,4 +1,4 @@
-"""Weights to begin with, and what makes a network for colour one for films: the same for all networks."""
+"""Weights to begin with, and what makes a network for colour one for images: the same for all networks."""
 
 import urllib.error
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ class Parts(NamedTuple):
     """What has to be known of a network of torchvision: its name to people, and names of layers."""
 
     title: str
-    first: str  # the convolution that takes the film
+    first: str  # the convolution that takes the image
     norm: str  # the batch normalisation behind it
     head: str  # the fully connected layer that gives the logits
 
 
-def for_films(
+def for_images(
     net: nn.Module,
     parts: Parts,
     weights: str | None,
@@ -116,7 +116,7 @@ def to_gray(
     Args:
         kernel: (O, 3, H, W).
         mean, std: what the network's own normalisation takes from each channel, and divides it by.
-        zero, one: what the gray film is normalised with.
+        zero, one: what the gray image is normalised with.
 
     Returns:
         the kernel (O, 1, H, W), and the constant (O,) that comes on top of what it gives.

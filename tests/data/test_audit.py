@@ -1,4 +1,4 @@
-"""What the audit says of films that were made to be found."""
+"""What the audit says of images that were made to be found."""
 
 import json
 import shutil
@@ -11,25 +11,25 @@ from cxr.audit import main
 
 
 @pytest.fixture
-def bad(film, tmp_path):
+def bad(image, tmp_path):
     """A small set, laid out with a given split, that has one of each fault."""
-    root = tmp_path / "films"
+    root = tmp_path / "images"
     for i in range(6):
-        film(root / "train" / "NORMAL" / f"n{i}.png", seed=i, size=(150, 150))
-        film(root / "train" / "TB" / f"t{i}.jpg", seed=10 + i, size=(150, 150))
-        film(root / "test" / "NORMAL" / f"n{i}.png", seed=20 + i, size=(150, 150))
-        film(root / "test" / "TB" / f"t{i}.jpg", seed=30 + i, size=(150, 150))
-    (root / "train" / "TB" / "text.jpg").write_text("no film")
-    film(root / "train" / "TB" / "tiny.png", seed=40, size=(99, 200))
+        image(root / "train" / "NORMAL" / f"n{i}.png", seed=i, size=(150, 150))
+        image(root / "train" / "TB" / f"t{i}.jpg", seed=10 + i, size=(150, 150))
+        image(root / "test" / "NORMAL" / f"n{i}.png", seed=20 + i, size=(150, 150))
+        image(root / "test" / "TB" / f"t{i}.jpg", seed=30 + i, size=(150, 150))
+    (root / "train" / "TB" / "text.jpg").write_text("no image")
+    image(root / "train" / "TB" / "tiny.png", seed=40, size=(99, 200))
     Image.new("L", (150, 150), 7).save(root / "train" / "TB" / "blank.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)).save(
         root / "train" / "TB" / "colour.png"
     )
-    film(root / "really.png", seed=41, size=(150, 150)).rename(root / "train" / "TB" / "named.jpg")
+    image(root / "really.png", seed=41, size=(150, 150)).rename(root / "train" / "TB" / "named.jpg")
     shutil.copy(root / "train" / "NORMAL" / "n0.png", root / "train" / "TB" / "twice.png")  # same bytes, two labels
     Image.open(root / "test" / "TB" / "t1.jpg").save(root / "train" / "TB" / "again.png")  # same pixels, across
-    film(root / "train" / "NORMAL" / "person7_virus_1.png", seed=50, size=(150, 150))
-    film(root / "test" / "NORMAL" / "person7_virus_2.png", seed=51, size=(150, 150))
+    image(root / "train" / "NORMAL" / "person7_virus_1.png", seed=50, size=(150, 150))
+    image(root / "test" / "NORMAL" / "person7_virus_2.png", seed=51, size=(150, 150))
     rows = ["file,patient", "train/NORMAL/n1.png,Kim", "train/NORMAL/n2.png,Kim", "test/NORMAL/n1.png,Kim"]
     rows += [f"{side}/NORMAL/person7_virus_{i}.png,person7" for i, side in ((1, "train"), (2, "test"))]
     (root / "manifest.csv").write_text("\n".join(rows))
@@ -42,7 +42,7 @@ def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
     )
     assert code == 0, err
     found = json.loads((tmp_path / "r" / "audit.json").read_text())
-    assert found["films"] == 32 and found["rejected"] == [
+    assert found["images"] == 32 and found["rejected"] == [
         {"file": "train/TB/text.jpg", "reason": "not a JPEG or PNG image"}
     ]
     assert found["wrong_type"] == [{"file": "train/TB/named.jpg", "is": "PNG"}]
@@ -60,7 +60,7 @@ def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
             "possible": {"person7": {"test": 1, "elsewhere": 1}},
         },
         "copies": ["train/TB/again.png"],
-        "films": 4,
+        "images": 4,
     }
     assert len(list((tmp_path / "r" / "copies").iterdir())) == 2
     for line in ("pairs under two labels", "test/TB/t1.jpg = train/TB/again.png", "audit.json"):

@@ -11,38 +11,38 @@ SIZE = 64
 
 
 @pytest.fixture
-def films():
-    """Smooth films, on which two bilinear interpolations differ little, not the same left and right or up and down."""
+def images():
+    """Smooth images, on which two bilinear interpolations differ little, not the same left and right or up and down."""
     noise = torch.rand(16, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(noise, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
 
 
-def test_equals_torchvision_flip_then_rotation_then_crop_film_by_film(films):
+def test_equals_torchvision_flip_then_rotation_then_crop_image_by_image(images):
     augment = Augment(flip=0.5, degrees=10, crop=0.1)
     index = torch.arange(100, 116)
-    warped = warp(films, augment.draw(index, SIZE, seed=3, epoch=2))
+    warped = warp(images, augment.draw(index, SIZE, seed=3, epoch=2))
     u = uniform(index, seed=3, epoch=2)
     pad = round(0.1 * SIZE)
-    assert 0 < (u[:, 0] < 0.5).sum() < 16, "both flipped and unflipped films are wanted here"
-    for film, got, (flip, angle, x, y) in zip(films, warped, u.tolist(), strict=True):
-        want = tv.horizontal_flip(film) if flip < 0.5 else film
+    assert 0 < (u[:, 0] < 0.5).sum() < 16, "both flipped and unflipped images are wanted here"
+    for image, got, (flip, angle, x, y) in zip(images, warped, u.tolist(), strict=True):
+        want = tv.horizontal_flip(image) if flip < 0.5 else image
         want = tv.rotate(want, (2 * angle - 1) * 10, interpolation=InterpolationMode.BILINEAR)
         left, top = (math.floor(v * (2 * pad + 1)) for v in (x, y))
         want = tv.crop(tv.pad(want, [pad]), top, left, SIZE, SIZE)
-        # Where the film ends, one interpolation mixes with black and the other does not: the inside is compared.
+        # Where the image ends, one interpolation mixes with black and the other does not: the inside is compared.
         inside = torch.nn.functional.max_pool2d((want == 0).float(), 5, 1, 2) == 0
         assert (got - want)[inside].abs().max() < 0.01
         assert inside.float().mean() > 0.5
 
 
-def test_warp_is_torchs_own_affine_grid_and_sampling(films):
+def test_warp_is_torchs_own_affine_grid_and_sampling(images):
     matrices = Augment(flip=0.5, degrees=10, crop=0.1).draw(torch.arange(16), SIZE, seed=0, epoch=0)
-    grid = torch.nn.functional.affine_grid(matrices, list(films.shape), align_corners=False)
-    want = torch.nn.functional.grid_sample(films, grid, align_corners=False)
-    assert (warp(films, matrices) - want).abs().max() < 1e-4
+    grid = torch.nn.functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    want = torch.nn.functional.grid_sample(images, grid, align_corners=False)
+    assert (warp(images, matrices) - want).abs().max() < 1e-4
 
 
-def test_draws_depend_on_seed_epoch_and_film_alone():
+def test_draws_depend_on_seed_epoch_and_image_alone():
     augment = Augment(flip=0.5, degrees=10, crop=0.1)
     index = torch.arange(16)
 

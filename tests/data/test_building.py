@@ -16,28 +16,28 @@ from cxr.data.decode import decode
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 
-# A build that takes its time: 160 films in 3 s on two cores.
+# A build that takes its time: 160 images in 3 s on two cores.
 BUILD = """
 import sys, time
 from pathlib import Path
 from cxr.data import building, sources, store
 fast = building.decode
-building.BLOCK, building.decode = 8, lambda *film: time.sleep(0.04) or fast(*film)
+building.BLOCK, building.decode = 8, lambda *image: time.sleep(0.04) or fast(*image)
 store.open_store(sources.read_folder(Path(sys.argv[1])), 32, Path(sys.argv[2]), shard=50)
 """
 
 
 @pytest.fixture
-def films(drawn, tmp_path):
-    """A folder of 160 films of one's own."""
-    shutil.copytree(drawn, tmp_path / "films")
-    return tmp_path / "films"
+def images(drawn, tmp_path):
+    """A folder of 160 images of one's own."""
+    shutil.copytree(drawn, tmp_path / "images")
+    return tmp_path / "images"
 
 
 @pytest.fixture
-def killed(films, tmp_path):
-    """The journal of a build of these films that was killed in the middle."""
-    process = subprocess.Popen([sys.executable, "-c", BUILD, str(films), str(tmp_path / "cache")])
+def killed(images, tmp_path):
+    """The journal of a build of these images that was killed in the middle."""
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(images), str(tmp_path / "cache")])
     until, journal = time.monotonic() + 30, None
     while (journal is None or len(lines(journal)) < 16) and time.monotonic() < until:
         time.sleep(0.02)
@@ -50,20 +50,20 @@ def killed(films, tmp_path):
 
 
 @pytest.fixture
-def resumed(films, tmp_path, monkeypatch):
-    """Build the store of these films: the store, its table, and the files that were decoded for it."""
+def resumed(images, tmp_path, monkeypatch):
+    """Build the store of these images: the store, its table, and the files that were decoded for it."""
     said = tmp_path / "decoded"
 
     def noted(path, size):  # by one of several processes
         with said.open("a") as out:
-            out.write(f"{path.relative_to(films).as_posix()}\n")
+            out.write(f"{path.relative_to(images).as_posix()}\n")
         return decode(path, size)
 
     monkeypatch.setattr(building, "decode", noted)
 
     def build():
         said.write_text("")
-        store, table = open_store(read_folder(films), 32, tmp_path / "cache", shard=50)
+        store, table = open_store(read_folder(images), 32, tmp_path / "cache", shard=50)
         return store, table, said.read_text().split()
 
     return build
@@ -75,12 +75,12 @@ def lines(journal):
 
 
 def check(store, table):
-    """Every film is what its file holds now."""
+    """Every image is what its file holds now."""
     for row, file in enumerate(table.file.tolist()):
         assert np.array_equal(store[row], decode(table.root / file, 32).pixels), file
 
 
-def test_films_in_several_files(drawn, tmp_path):
+def test_images_in_several_files(drawn, tmp_path):
     one, table = open_store(read_folder(drawn), 32, tmp_path)
     many, _ = open_store(read_folder(drawn), 32, tmp_path, shard=50)
     assert [len(shard) for shard in one.shards] == [160] and [len(shard) for shard in many.shards] == [50, 50, 50, 10]
@@ -94,11 +94,11 @@ def test_films_in_several_files(drawn, tmp_path):
 def test_a_killed_build_goes_on_where_it_was(killed, resumed, tmp_path):
     before = lines(killed)
     store, table, decoded = resumed()
-    assert sorted(before + decoded) == table.file.tolist(), "each film was decoded once, before or after"
+    assert sorted(before + decoded) == table.file.tolist(), "each image was decoded once, before or after"
     check(store, table)
     assert resumed()[2] == [] and not [*tmp_path.glob("cache/*/.building-*")]
     (built,) = (p for p in tmp_path.glob("cache/*/*") if p.is_dir())
-    assert sorted(p.name for p in built.iterdir()) == [*(f"films-0000{i}.npy" for i in range(4)), "index.csv"]
+    assert sorted(p.name for p in built.iterdir()) == [*(f"images-0000{i}.npy" for i in range(4)), "index.csv"]
 
 
 @pytest.mark.parametrize("end", [b'["train/NORMAL/draw', b"\0" * 50, b"[]\n", b"\xff\n"])
@@ -110,21 +110,21 @@ def test_the_torn_end_of_a_journal_is_dropped(killed, resumed, end):
     check(store, table)
 
 
-def test_what_changed_after_a_kill_is_decoded_again(films, killed, resumed, film):
+def test_what_changed_after_a_kill_is_decoded_again(images, killed, resumed, image):
     first, second, third, *others = lines(killed)
-    film(films / first, seed=5)
-    (films / second).unlink()
-    os.utime(films / third, (1, 1))
-    film(films / "train" / "NORMAL" / "0new.png", seed=6)  # every later film is in another row now
+    image(images / first, seed=5)
+    (images / second).unlink()
+    os.utime(images / third, (1, 1))
+    image(images / "train" / "NORMAL" / "0new.png", seed=6)  # every later image is in another row now
     store, table, decoded = resumed()
     assert len(table) == 160 and {first, third, "train/NORMAL/0new.png"} <= {*decoded}
     assert not {*others} & {*decoded}, "what did not change stays, whatever becomes of the table"
     check(store, table)
 
 
-def test_a_build_that_is_killed_again_goes_on_again(films, killed, resumed, tmp_path):
+def test_a_build_that_is_killed_again_goes_on_again(images, killed, resumed, tmp_path):
     first = lines(killed)
-    process = subprocess.Popen([sys.executable, "-c", BUILD, str(films), str(tmp_path / "cache")])
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(images), str(tmp_path / "cache")])
     until, journals = time.monotonic() + 30, []
     while (not journals or len(lines(journals[0])) < len(first) + 16) and time.monotonic() < until:
         time.sleep(0.02)
@@ -138,18 +138,18 @@ def test_a_build_that_is_killed_again_goes_on_again(films, killed, resumed, tmp_
     check(store, table)
 
 
-def test_films_of_a_lost_file_are_decoded_again(killed, resumed):
+def test_images_of_a_lost_file_are_decoded_again(killed, resumed):
     before = lines(killed)
-    os.truncate(killed.with_name("films-00000.npy"), 128 + 10 * 32**2)
+    os.truncate(killed.with_name("images-00000.npy"), 128 + 10 * 32**2)
     store, table, decoded = resumed()
     kept = [file for row, file in enumerate(table.file.tolist()) if file in before and not 10 <= row < 50]
     assert kept and sorted(kept + decoded) == table.file.tolist()
     check(store, table)
 
 
-def test_a_killed_build_takes_over_an_earlier_store_too(films, killed, resumed, film):
+def test_a_killed_build_takes_over_an_earlier_store_too(images, killed, resumed, image):
     resumed()
-    film(films / "train" / "NORMAL" / "0.png", seed=7)
+    image(images / "train" / "NORMAL" / "0.png", seed=7)
     store, table, decoded = resumed()
     assert decoded == ["train/NORMAL/0.png"] and len(table) == 161
     check(store, table)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cxr.data import datamodule
-from cxr.data.batches import Batch, SeededOrder, copy_films
+from cxr.data.batches import Batch, SeededOrder, copy_images
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.results.run_folder import read_table
+from cxr.files.run_folder import read_table
 
 AUG = {"flip": 0.5, "degrees": 10, "crop": 0.1}
 
@@ -38,48 +38,48 @@ def build(cache):
     return make
 
 
-def test_batches_hold_each_film_of_a_split_once(build, drawn):
+def test_batches_hold_each_image_of_a_split_once(build, drawn):
     module = build(drawn)
     for split in ("train", "val", "test"):
         batches = list(module.loader(split))
         index = torch.cat([b.index for b in batches])
         assert sorted(index.tolist()) == module.rows(split).tolist()
         for b in batches:
-            assert b.films.dtype == torch.uint8 and b.films.shape[1:] == (1, 32, 32)
-            assert np.array_equal(b.films[:, 0].numpy(), module.store[b.index.numpy()])
-            assert np.array_equal(b.labels.numpy(), module.films.label[b.index])
+            assert b.images.dtype == torch.uint8 and b.images.shape[1:] == (1, 32, 32)
+            assert np.array_equal(b.images[:, 0].numpy(), module.store[b.index.numpy()])
+            assert np.array_equal(b.labels.numpy(), module.images.label[b.index])
 
 
 def test_workers_change_nothing(build, drawn):
     alone, helped = (list(build(drawn, num_workers=n).loader("train")) for n in (0, 2))
     for a, b in zip(alone, helped, strict=True):
-        assert torch.equal(a.films, b.films) and torch.equal(a.index, b.index)
+        assert torch.equal(a.images, b.images) and torch.equal(a.index, b.index)
 
 
-def test_films_kept_on_a_device_make_the_same_batches(build, drawn):
+def test_images_kept_on_a_device_make_the_same_batches(build, drawn):
     """The device is the CPU here: what a GPU is given is the same copy, cut by the same code."""
     module = build(drawn)
     mapped = list(module.loader("train"))
-    copy = copy_films(module.store, torch.device("cpu"))
-    assert copy.shape == (len(module.films), 1, 32, 32) and copy.dtype == torch.uint8
-    module.place_films = lambda device: copy
+    copy = copy_images(module.store, torch.device("cpu"))
+    assert copy.shape == (len(module.images), 1, 32, 32) and copy.dtype == torch.uint8
+    module.place_images = lambda device: copy
     for a, b in zip(mapped, module.loader("train"), strict=True):
-        assert torch.equal(a.films, b.films) and torch.equal(a.labels, b.labels) and torch.equal(a.index, b.index)
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.index, b.index)
 
 
-def test_films_go_to_a_gpu_where_they_fit(build, drawn, monkeypatch):
+def test_images_go_to_a_gpu_where_they_fit(build, drawn, monkeypatch):
     module, gpu = build(drawn), torch.device("cuda", 0)
     needed = module.store.nbytes
-    monkeypatch.setattr(datamodule, "copy_films", lambda store, device: torch.empty(1))
+    monkeypatch.setattr(datamodule, "copy_images", lambda store, device: torch.empty(1))
     for free, fits in ((4 * needed, True), (4 * needed - 4, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10 * free))
-        assert isinstance(module.place_films(gpu), torch.Tensor) == fits
-    assert build(drawn, resident=True).place_films(gpu) is not module.store
-    assert build(drawn, num_workers=2).place_films(gpu).size == 32, "workers cannot read from a GPU"
+        assert isinstance(module.place_images(gpu), torch.Tensor) == fits
+    assert build(drawn, resident=True).place_images(gpu) is not module.store
+    assert build(drawn, num_workers=2).place_images(gpu).size == 32, "workers cannot read from a GPU"
     with pytest.raises(UserError, match="no GPU here"):
-        build(drawn, resident=True).place_films(torch.device("cpu"))
+        build(drawn, resident=True).place_images(torch.device("cpu"))
     with pytest.raises(UserError, match="workers cannot read from a GPU"):
-        build(drawn, resident=True, num_workers=2).place_films(gpu)
+        build(drawn, resident=True, num_workers=2).place_images(gpu)
 
 
 def test_order_is_a_function_of_seed_and_epoch():
@@ -93,7 +93,7 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert order(1, 2) != order(1, 3) and order(1, 2) != order(2, 2)
 
 
-def test_no_batch_of_one_film_in_training(build, drawn):
+def test_no_batch_of_one_image_in_training(build, drawn):
     n = len(build(drawn).rows("train"))
     batches = [len(b.labels) for b in build(drawn, batch_size=n - 1).loader("train")]
     assert batches == [n - 1]
@@ -101,10 +101,10 @@ def test_no_batch_of_one_film_in_training(build, drawn):
 
 def test_tables(build, drawn, tmp_path):
     module = build(drawn, split="given")
-    assert module.leaks() == {"on_leak": "drop", "films": int((module.split == "unused").sum())}
+    assert module.leaks() == {"on_leak": "drop", "images": int((module.split == "unused").sum())}
     module.write_tables(tmp_path)
     rows = read_table(tmp_path / "split.csv")
-    assert [r["file"] for r in rows] == module.films.file.tolist()
+    assert [r["file"] for r in rows] == module.images.file.tolist()
     assert {r["split"] for r in rows} == {"train", "val", "test", "unused"}
     sides = {}
     for r in rows:
@@ -114,19 +114,19 @@ def test_tables(build, drawn, tmp_path):
     assert (tmp_path / "rejected.csv").read_text() == "file,reason\n"
 
 
-def test_examples_show_the_same_films_before_and_after(build, drawn):
+def test_examples_show_the_same_images_before_and_after(build, drawn):
     before, after, rows = build(drawn).examples(8)
     assert before.shape == after.shape == (8, 32, 32)
     assert len(set(rows.tolist())) == 8
-    for films in (before, after):
-        assert films.dtype == np.float32 and films.min() >= 0 and films.max() <= 1
+    for images in (before, after):
+        assert images.dtype == np.float32 and images.min() >= 0 and images.max() <= 1
     assert np.abs(before.mean((1, 2)) - after.mean((1, 2))).max() < 0.15, "of one scale"
     assert not np.allclose(before, after)
 
 
-def test_one_class_is_no_task(build, tmp_path, film):
+def test_one_class_is_no_task(build, tmp_path, image):
     for i in range(9):
-        film(tmp_path / "NORMAL" / f"{i}.png", seed=i)
+        image(tmp_path / "NORMAL" / f"{i}.png", seed=i)
     with pytest.raises(UserError, match="one class only"):
         build(tmp_path)
 
@@ -136,16 +136,16 @@ def test_what_is_hidden_is_hidden_from_the_network_alone(build, drawn):
     module.trainer = SimpleNamespace(training=False)
     batch = Batch(torch.from_numpy(module.store[:4])[:, None], torch.zeros(4), torch.arange(4), 4)
     module.hidden = "lungs"
-    seen = module.on_after_batch_transfer(batch, 0).films
-    assert (seen[:, :, 16, 16] == 0).all() and (seen[:, :, 0] == batch.films[:, :, 0] / 255).all()
+    seen = module.on_after_batch_transfer(batch, 0).images
+    assert (seen[:, :, 16, 16] == 0).all() and (seen[:, :, 0] == batch.images[:, :, 0] / 255).all()
     module.hidden = ""
-    assert torch.equal(module.on_after_batch_transfer(batch, 0).films, batch.films / 255)
+    assert torch.equal(module.on_after_batch_transfer(batch, 0).images, batch.images / 255)
 
 
 def test_rules_are_worked_out_once_a_split(build, drawn, monkeypatch):
     module = build(drawn)
     first = module.say_without_lungs(module.rows("test"))
-    monkeypatch.setattr("cxr.data.giveaways.say_without_lungs", lambda *told: dict.fromkeys(first, told[3] * 0))
+    monkeypatch.setattr("cxr.data.shortcuts.say_without_lungs", lambda *told: dict.fromkeys(first, told[3] * 0))
     again = build(drawn).say_without_lungs(module.rows("test"))
     assert first.keys() == again.keys() and all(np.array_equal(first[name], again[name]) for name in first)
     other = build(drawn, split_seed=1)

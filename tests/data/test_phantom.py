@@ -1,4 +1,4 @@
-"""The drawn films: the same from the same seed, laid out like the reference set, and without give-aways."""
+"""The drawn images: the same from the same seed, laid out like the reference set, and without give-aways."""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from cxr.data.decode import decode
-from cxr.data.phantom import Film, _chest, _plan, _write, draw_phantom
+from cxr.data.phantom import Drawing, _chest, _plan, _write, draw_phantom
 from cxr.data.sources import read_folder
-from cxr.results.run_folder import read_table
+from cxr.files.run_folder import read_table
 
 LABELS = {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
-FILMS = 80
+IMAGES = 80
 
 
 def _read(root: Path) -> list[dict[str, str]]:
@@ -28,16 +28,16 @@ def _bytes(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("drawn")
-    draw_phantom(root, FILMS, seed=3)
+    draw_phantom(root, IMAGES, seed=3)
     return root
 
 
 def test_same_seed_same_bytes(drawn: Path, tmp_path: Path) -> None:
-    draw_phantom(tmp_path, FILMS, seed=3)
+    draw_phantom(tmp_path, IMAGES, seed=3)
     assert _bytes(tmp_path) == _bytes(drawn)
 
 
-def test_other_seed_other_films(tmp_path: Path) -> None:
+def test_other_seed_other_images(tmp_path: Path) -> None:
     for seed in (0, 1):
         draw_phantom(tmp_path / str(seed), 40, seed)
     first, second = ({*_bytes(tmp_path / seed).values()} for seed in "01")
@@ -46,7 +46,7 @@ def test_other_seed_other_films(tmp_path: Path) -> None:
 
 def test_manifest_lists_the_tree(drawn: Path) -> None:
     rows = _read(drawn)
-    assert len(rows) == FILMS
+    assert len(rows) == IMAGES
     assert {row["file"] for row in rows} == _bytes(drawn).keys() - {"manifest.csv"}
     for row in rows:
         split, label, name = row["file"].split("/")
@@ -57,35 +57,35 @@ def test_manifest_lists_the_tree(drawn: Path) -> None:
     assert min(folders.values()) >= 2
 
 
-def test_every_film_is_another(drawn: Path) -> None:
-    assert len(set(_bytes(drawn).values())) == FILMS + 1  # and the manifest
+def test_every_image_is_another(drawn: Path) -> None:
+    assert len(set(_bytes(drawn).values())) == IMAGES + 1  # and the manifest
 
 
 def test_proportions_and_patients_of_the_default_set() -> None:
     plan = list(_plan(600, seed=0))
-    assert len(plan) == len({film.file for film in plan}) == 600
-    shares = {label: count / 600 for label, count in Counter(film.label for film in plan).items()}
+    assert len(plan) == len({image.file for image in plan}) == 600
+    shares = {label: count / 600 for label, count in Counter(image.label for image in plan).items()}
     counts = {"COVID19": 576, "NORMAL": 1579, "PNEUMONIA": 4245, "TURBERCULOSIS": 703}
     reference = {label: count / 7103 for label, count in counts.items()}
     assert shares == pytest.approx(reference, abs=0.02)
     splits, labels = defaultdict(set), defaultdict(set)
-    for film in plan:
-        splits[film.patient].add(film.split)
-        labels[film.patient].add(film.label)
+    for image in plan:
+        splits[image.patient].add(image.split)
+        labels[image.patient].add(image.label)
     assert all(len(found) == 1 for found in labels.values())
     straddling = [found for found in splits.values() if len(found) > 1]
     assert straddling and all(found == {"train", "test"} for found in straddling)
     assert len(straddling) < 0.05 * len(splits)
-    assert max(Counter(film.patient for film in plan).values()) > 1
+    assert max(Counter(image.patient for image in plan).values()) > 1
 
 
 def test_formats_modes_and_sizes_are_mixed_in_every_class(drawn: Path) -> None:
     seen, shorter = defaultdict(set), defaultdict(list)
     for row in _read(drawn):
-        with Image.open(drawn / row["file"]) as film:
-            seen[row["label"]] |= {film.format, film.mode}
-            shorter[row["label"]].append(min(film.size))
-            assert film.format == ("PNG" if row["file"].endswith("png") else "JPEG")
+        with Image.open(drawn / row["file"]) as image:
+            seen[row["label"]] |= {image.format, image.mode}
+            shorter[row["label"]].append(min(image.size))
+            assert image.format == ("PNG" if row["file"].endswith("png") else "JPEG")
     for label in LABELS:
         assert seen[label] == {"JPEG", "PNG", "L", "RGB"}
         assert 160 <= min(shorter[label]) < 220 < max(shorter[label]) <= 300
@@ -93,19 +93,19 @@ def test_formats_modes_and_sizes_are_mixed_in_every_class(drawn: Path) -> None:
 
 def test_file_names_do_not_depend_on_the_label() -> None:
     png = defaultdict(list)
-    for film in _plan(7000, seed=0):
-        png[film.label].append(film.file.endswith("png"))
+    for image in _plan(7000, seed=0):
+        png[image.label].append(image.file.endswith("png"))
     assert all(abs(np.mean(found) - 1 / 3) < 0.07 for found in png.values())
 
 
 def test_modes_and_sizes_do_not_depend_on_the_label(tmp_path: Path) -> None:
-    """The same patients' films with other findings have the same mode and size, and another picture."""
-    films = [Film("train", label, 7, 2, f"{label}.png") for label in sorted(LABELS)]
-    for film in films:
-        _write(tmp_path, 0, film)
-    images = [Image.open(tmp_path / film.file) for film in films]
-    assert len({(image.mode, image.size) for image in images}) == 1
-    assert len({image.tobytes() for image in images}) == len(LABELS)
+    """The same patients' images with other findings have the same mode and size, and another picture."""
+    images = [Drawing("train", label, 7, 2, f"{label}.png") for label in sorted(LABELS)]
+    for image in images:
+        _write(tmp_path, 0, image)
+    pictures = [Image.open(tmp_path / image.file) for image in images]
+    assert len({(picture.mode, picture.size) for picture in pictures}) == 1
+    assert len({picture.tobytes() for picture in pictures}) == len(LABELS)
 
 
 @pytest.mark.parametrize("label", sorted(LABELS - {"NORMAL"}))
@@ -126,7 +126,7 @@ def test_a_finding_shows_in_the_lungs_and_nowhere_else(label: str, patient: int)
         assert (finding[x < 0].max() > 0.05) != (finding[x > 0].max() > 0.05)  # one side
 
 
-def test_films_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -> None:
+def test_images_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -> None:
     """Thumbnails of one patient are closer than those of two, and never equal."""
     rows = _read(drawn)
     thumbs = []
@@ -141,13 +141,13 @@ def test_films_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -
 
 
 def test_whole_pictures_give_nothing_away(drawn):
-    """The nearest other patient's film, as a thumbnail, knows the class hardly better than always saying PNEUMONIA."""
-    films = read_folder(drawn)
-    thumbnails = np.stack([decode(films.root / file, 32).pixels.ravel() for file in films.file]).astype(np.float32)
+    """The nearest other patient's image, as a thumbnail, knows the class hardly better than always saying PNEUMONIA."""
+    images = read_folder(drawn)
+    thumbnails = np.stack([decode(images.root / file, 32).pixels.ravel() for file in images.file]).astype(np.float32)
     thumbnails -= thumbnails.mean(1, keepdims=True)
     thumbnails /= thumbnails.std(1, keepdims=True)
     likeness = thumbnails @ thumbnails.T
-    likeness[films.patient[:, None] == films.patient] = -np.inf
-    right = films.label[likeness.argmax(1)] == films.label
-    majority = np.bincount(films.label).max() / len(films)
+    likeness[images.patient[:, None] == images.patient] = -np.inf
+    right = images.label[likeness.argmax(1)] == images.label
+    majority = np.bincount(images.label).max() / len(images)
     assert right.mean() < majority + 0.05

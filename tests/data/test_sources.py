@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from cxr.data import sources
-from cxr.data.sources import class_name, patient_of, read_films, read_folder
+from cxr.data.sources import class_name, patient_of, read_folder, read_images
 from cxr.errors import UserError
 
 
@@ -42,45 +42,45 @@ def test_patient_from_file_name(file, patient):
     assert patient_of(file) == patient
 
 
-def test_class_folders_directly_in_the_root(tmp_path, film):
-    film(tmp_path / "tb" / "a.PNG")
-    film(tmp_path / "Normal" / "deep" / "IM-0001-0001.jpeg")
-    film(tmp_path / "Edema" / "c.jpg")
-    films = read_folder(tmp_path)
-    assert films.classes == ("NORMAL", "TUBERCULOSIS", "EDEMA")
-    assert films.file.tolist() == ["Edema/c.jpg", "Normal/deep/IM-0001-0001.jpeg", "tb/a.PNG"]
-    assert films.label.tolist() == [2, 0, 1]
-    assert films.patient.tolist() == ["", "IM-0001", ""]
-    assert films.split.tolist() == ["", "", ""]
+def test_class_folders_directly_in_the_root(tmp_path, image):
+    image(tmp_path / "tb" / "a.PNG")
+    image(tmp_path / "Normal" / "deep" / "IM-0001-0001.jpeg")
+    image(tmp_path / "Edema" / "c.jpg")
+    images = read_folder(tmp_path)
+    assert images.classes == ("NORMAL", "TUBERCULOSIS", "EDEMA")
+    assert images.file.tolist() == ["Edema/c.jpg", "Normal/deep/IM-0001-0001.jpeg", "tb/a.PNG"]
+    assert images.label.tolist() == [2, 0, 1]
+    assert images.patient.tolist() == ["", "IM-0001", ""]
+    assert images.split.tolist() == ["", "", ""]
 
 
-def test_given_folders_any_case_and_what_lies_beside_them(tmp_path, film):
-    film(tmp_path / "Train" / "NORMAL" / "a.jpg")
-    film(tmp_path / "Validation" / "NORMAL" / "b.jpg")
-    film(tmp_path / "TEST" / "COVID-19" / "c.jpg")
-    film(tmp_path / "extra" / "NORMAL" / "d.jpg")
+def test_given_folders_any_case_and_what_lies_beside_them(tmp_path, image):
+    image(tmp_path / "Train" / "NORMAL" / "a.jpg")
+    image(tmp_path / "Validation" / "NORMAL" / "b.jpg")
+    image(tmp_path / "TEST" / "COVID-19" / "c.jpg")
+    image(tmp_path / "extra" / "NORMAL" / "d.jpg")
     (tmp_path / "Train" / "NORMAL" / "notes.txt").write_text("x")
     (tmp_path / "Train" / "NORMAL" / ".DS_Store").write_text("x")
-    film(tmp_path / "Train" / ".ipynb_checkpoints" / "x.jpg")
-    film(tmp_path / "Train" / "NORMAL" / ".thumbs" / "x.jpg")
-    film(tmp_path / "loose.jpg")
-    film(tmp_path / "Train" / "loose.jpg")
+    image(tmp_path / "Train" / ".ipynb_checkpoints" / "x.jpg")
+    image(tmp_path / "Train" / "NORMAL" / ".thumbs" / "x.jpg")
+    image(tmp_path / "loose.jpg")
+    image(tmp_path / "Train" / "loose.jpg")
     (tmp_path / "Train" / "NORMAL" / "link.jpg").symlink_to(tmp_path / "gone")
-    films = read_folder(tmp_path)
-    assert dict(zip(films.file.tolist(), films.split.tolist(), strict=True)) == {
+    images = read_folder(tmp_path)
+    assert dict(zip(images.file.tolist(), images.split.tolist(), strict=True)) == {
         "Train/NORMAL/a.jpg": "train",
         "Validation/NORMAL/b.jpg": "val",
         "TEST/COVID-19/c.jpg": "test",
     }
-    assert dict(films.rejected).keys() == {
+    assert dict(images.rejected).keys() == {
         *("extra/NORMAL/d.jpg", "Train/NORMAL/notes.txt", "loose.jpg", "Train/loose.jpg", "Train/NORMAL/link.jpg")
     }
-    assert films.classes == ("NORMAL", "COVID19")
+    assert images.classes == ("NORMAL", "COVID19")
 
 
-def test_manifest_gives_patients_and_splits(tmp_path, film):
+def test_manifest_gives_patients_and_splits(tmp_path, image):
     for name in ("person1_a.jpg", "b.jpg", "c.jpg"):
-        film(tmp_path / "train" / "NORMAL" / name)
+        image(tmp_path / "train" / "NORMAL" / name)
     with (tmp_path / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
             [
@@ -90,23 +90,23 @@ def test_manifest_gives_patients_and_splits(tmp_path, film):
                 ("train/NORMAL/gone.jpg", "NORMAL", "p-9", "train"),
             ]
         )
-    films = read_folder(tmp_path)
+    images = read_folder(tmp_path)
     rows = {
-        f: (films.classes[lab], p, s)
-        for f, lab, p, s in zip(films.file, films.label, films.patient, films.split, strict=True)
+        f: (images.classes[lab], p, s)
+        for f, lab, p, s in zip(images.file, images.label, images.patient, images.split, strict=True)
     }
     assert rows["train/NORMAL/person1_a.jpg"] == ("TUBERCULOSIS", "p-7", "test")
     assert rows["train/NORMAL/b.jpg"] == ("NORMAL", "", "train"), "another split value: the folder decides"
     assert rows["train/NORMAL/c.jpg"] == ("NORMAL", "", "train")
-    assert dict(films.rejected) == {"train/NORMAL/gone.jpg": "in manifest.csv, but not in a class folder"}
+    assert dict(images.rejected) == {"train/NORMAL/gone.jpg": "in manifest.csv, but not in a class folder"}
 
 
 @pytest.mark.parametrize(
     "content",
     [b"name,label\nx,y\n", b"file,label,patient_id\nx,y,z\n", b"file,patient\nx,1\nx,2\n", b"\xff\xfe\x00f"],
 )
-def test_a_manifest_that_cannot_be_used(tmp_path, film, content):
-    film(tmp_path / "NORMAL" / "a.jpg")
+def test_a_manifest_that_cannot_be_used(tmp_path, image, content):
+    image(tmp_path / "NORMAL" / "a.jpg")
     (tmp_path / "manifest.csv").write_bytes(content)
     with pytest.raises(UserError, match="manifest.csv"):
         read_folder(tmp_path)
@@ -115,51 +115,51 @@ def test_a_manifest_that_cannot_be_used(tmp_path, film, content):
 def test_missing_and_empty_folder(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         read_folder(tmp_path / "nope")
-    with pytest.raises(UserError, match="no films found"):
+    with pytest.raises(UserError, match="no images found"):
         read_folder(tmp_path)
 
 
 def test_phantom_is_drawn_once_and_says_so(tmp_path):
-    options = {"source": "phantom", "films": 100, "seed": 1}
-    films = read_films(options, tmp_path)
-    assert len(films) == 100
-    assert films.note == "drawn films (phantom): says nothing about patients"
-    made = films.root.stat().st_mtime_ns
-    assert read_films(options, tmp_path).root.stat().st_mtime_ns == made
+    options = {"source": "phantom", "images": 100, "seed": 1}
+    images = read_images(options, tmp_path)
+    assert len(images) == 100
+    assert images.note == "drawn images (phantom): says nothing about patients"
+    made = images.root.stat().st_mtime_ns
+    assert read_images(options, tmp_path).root.stat().st_mtime_ns == made
 
 
 def test_reference_set(cxr4):
-    films = read_folder(cxr4)
-    assert films.counts() == {"NORMAL": 1579, "PNEUMONIA": 4245, "COVID19": 576, "TUBERCULOSIS": 703}
-    assert {s: int((films.split == s).sum()) for s in ("train", "val", "test")} == {
+    images = read_folder(cxr4)
+    assert images.counts() == {"NORMAL": 1579, "PNEUMONIA": 4245, "COVID19": 576, "TUBERCULOSIS": 703}
+    assert {s: int((images.split == s).sum()) for s in ("train", "val", "test")} == {
         "train": 6325,
         "val": 38,
         "test": 740,
     }
-    assert films.rejected == ()
+    assert images.rejected == ()
 
 
-def test_kaggle_reads_what_kagglehub_downloads(monkeypatch, tmp_path, film):
+def test_kaggle_reads_what_kagglehub_downloads(monkeypatch, tmp_path, image):
     """kagglehub itself needs the network: a stand-in with its one function that we call."""
-    film(tmp_path / "wrapped" / "train" / "NORMAL" / "a.jpg")
-    film(tmp_path / "wrapped" / "test" / "TB" / "b.jpg")
+    image(tmp_path / "wrapped" / "train" / "NORMAL" / "a.jpg")
+    image(tmp_path / "wrapped" / "test" / "TB" / "b.jpg")
     asked = []
     module = type(sources)("kagglehub")
     module.dataset_download = lambda name: asked.append(name) or str(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "kagglehub", module)
-    films = read_films({"source": "kaggle"}, tmp_path)
+    images = read_images({"source": "kaggle"}, tmp_path)
     assert asked == ["jtiptj/chest-xray-pneumoniacovid19tuberculosis"]
-    assert films.file.tolist() == ["test/TB/b.jpg", "train/NORMAL/a.jpg"]
+    assert images.file.tolist() == ["test/TB/b.jpg", "train/NORMAL/a.jpg"]
 
     def offline(name):
         raise ConnectionError("no network")
 
     module.dataset_download = offline
     with pytest.raises(UserError, match="by hand.*data=folder"):
-        read_films({"source": "kaggle"}, tmp_path)
+        read_images({"source": "kaggle"}, tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
     with pytest.raises(UserError, match="pip install"):
-        read_films({"source": "kaggle"}, tmp_path)
+        read_images({"source": "kaggle"}, tmp_path)
 
 
 @pytest.fixture
@@ -183,8 +183,8 @@ def kagglehub(monkeypatch, tmp_path):
     return serve
 
 
-def test_an_archive_writes_nothing_outside_and_makes_no_links(kagglehub, film, tmp_path):
-    picture = film(tmp_path / "a.jpg").read_bytes()
+def test_an_archive_writes_nothing_outside_and_makes_no_links(kagglehub, image, tmp_path):
+    picture = image(tmp_path / "a.jpg").read_bytes()
     link = zipfile.ZipInfo("train/NORMAL/link.jpg")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -192,7 +192,7 @@ def test_an_archive_writes_nothing_outside_and_makes_no_links(kagglehub, film, t
             archive.writestr(name, picture)
         archive.writestr(link, "/etc/hostname")
     kagglehub(tmp_path / "a.zip")
-    assert read_films({"source": "kaggle"}, tmp_path).root.is_relative_to(tmp_path / "set")
+    assert read_images({"source": "kaggle"}, tmp_path).root.is_relative_to(tmp_path / "set")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.zip", "set"]
     assert not any(path.is_symlink() for path in (tmp_path / "set").rglob("*"))
 
@@ -206,16 +206,16 @@ def test_a_tar_file_that_leads_outside_is_one_line(kagglehub, tmp_path, name, ta
         archive.addfile(entry)
     kagglehub(tmp_path / "a.tar")
     with pytest.raises(UserError, match="download failed"):
-        read_films({"source": "kaggle"}, tmp_path)
+        read_images({"source": "kaggle"}, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) in (["a.tar"], ["a.tar", "set"])
 
 
-def test_links_out_of_a_downloaded_set_are_refused(monkeypatch, film, tmp_path):
-    film(tmp_path / "outside" / "NORMAL" / "a.jpg")
+def test_links_out_of_a_downloaded_set_are_refused(monkeypatch, image, tmp_path):
+    image(tmp_path / "outside" / "NORMAL" / "a.jpg")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train").symlink_to(tmp_path / "outside")
     module = type(sources)("kagglehub")
     module.dataset_download = lambda _: str(tmp_path / "set")
     monkeypatch.setitem(__import__("sys").modules, "kagglehub", module)
     with pytest.raises(UserError, match="train is a link that leads out of the data set"):
-        read_films({"source": "kaggle"}, tmp_path)
+        read_images({"source": "kaggle"}, tmp_path)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cxr.data.sources import Films, read_folder
-from cxr.data.split import group_films, split_films
+from cxr.data.sources import ImageTable, read_folder
+from cxr.data.split import group_images, split_images
 from cxr.errors import UserError
 
 
@@ -11,24 +11,24 @@ def table(label, patient, split=None):
     names = np.array([f"{i}.jpg" for i in range(n)])
     classes = tuple("ABCD"[: max(label) + 1])
     split = np.array(split if split is not None else [""] * n)
-    return Films(None, names, np.array(label), np.array(patient), split, classes, np.full(len(label), ""))
+    return ImageTable(None, names, np.array(label), np.array(patient), split, classes, np.full(len(label), ""))
 
 
-def deal(films, *how, copies=(), **options):
-    return split_films(films, group_films(films.patient, copies), *how, **options)
+def deal(images, *how, copies=(), **options):
+    return split_images(images, group_images(images.patient, copies), *how, **options)
 
 
 @pytest.fixture
 def many():
-    """400 films of two classes, 3 to 1; patients with one to eight films, some unknown."""
+    """400 images of two classes, 3 to 1; patients with one to eight images, some unknown."""
     rng = np.random.default_rng(0)
     label = (np.arange(400) % 4 == 0).astype(int)
     patient = np.array([f"{c}{rng.integers(60)}" if rng.random() < 0.8 else "" for c in label])
     return table(label, patient)
 
 
-def sides_of(films, split):
-    return {p: set(split[films.patient == p]) for p in set(films.patient.tolist()) - {""}}
+def sides_of(images, split):
+    return {p: set(split[images.patient == p]) for p in set(images.patient.tolist()) - {""}}
 
 
 def test_pooled_is_eight_to_two_stratified_and_by_patient(many):
@@ -50,12 +50,12 @@ def test_split_depends_on_its_seed_alone(many):
 
 def test_given_keeps_the_test_folder_and_drops_its_patients_from_training(many):
     given = np.array(["test"] * 60 + ["val"] * 10 + ["train"] * 330)
-    films = Films(None, many.file, many.label, many.patient, given, many.classes, many.slices)
-    split = deal(films, "given", seed=0)
+    images = ImageTable(None, many.file, many.label, many.patient, given, many.classes, many.slices)
+    split = deal(images, "given", seed=0)
     assert np.array_equal(split == "test", given == "test")
-    shared = np.isin(films.patient, films.patient[:60]) & (films.patient != "") & (given != "test")
+    shared = np.isin(images.patient, images.patient[:60]) & (images.patient != "") & (given != "test")
     assert shared.any() and np.array_equal(split == "unused", shared)
-    assert all(len(sides - {"unused"}) == 1 for sides in sides_of(films, split).values())
+    assert all(len(sides - {"unused"}) == 1 for sides in sides_of(images, split).values())
     assert 0 < (split == "val").sum() <= 0.11 * np.isin(split, ["train", "val"]).sum() + 1
 
 
@@ -64,23 +64,23 @@ def test_no_validation(many):
 
 
 def test_reference_set_given(cxr4):
-    films = read_folder(cxr4)
-    split = deal(films, "given", seed=0)
+    images = read_folder(cxr4)
+    split = deal(images, "given", seed=0)
     assert (split == "unused").sum() == 475
     assert (split == "test").sum() == 740
-    assert all(len(sides - {"unused"}) == 1 for sides in sides_of(films, split).values())
-    assert not set(split[films.split == "val"]) <= {"val"}, "validation is not the 38-film folder"
+    assert all(len(sides - {"unused"}) == 1 for sides in sides_of(images, split).values())
+    assert not set(split[images.split == "val"]) <= {"val"}, "validation is not the 38-image folder"
 
 
-def test_one_patient_with_most_films_of_a_class():
-    films = table([0] * 40 + [1] * 33, [""] * 40 + ["big"] * 31 + ["b", "c"])
-    split = deal(films, "pooled", seed=0)
-    assert all(len(sides) == 1 for sides in sides_of(films, split).values())
-    assert all(((films.label == 1) & (split == side)).any() for side in ("train", "val", "test"))
+def test_one_patient_with_most_images_of_a_class():
+    images = table([0] * 40 + [1] * 33, [""] * 40 + ["big"] * 31 + ["b", "c"])
+    split = deal(images, "pooled", seed=0)
+    assert all(len(sides) == 1 for sides in sides_of(images, split).values())
+    assert all(((images.label == 1) & (split == side)).any() for side in ("train", "val", "test"))
 
 
 def test_class_too_small_is_named_with_its_count():
-    with pytest.raises(UserError, match="class B has 5 films of 1 patients.*none left for"):
+    with pytest.raises(UserError, match="class B has 5 images of 1 patients.*none left for"):
         deal(table([0] * 40 + [1] * 5, [""] * 40 + ["one"] * 5), "pooled", seed=0)
 
 
@@ -92,9 +92,9 @@ def test_given_without_a_test_folder():
 def test_copies_stay_together_with_their_patients(many):
     alone = deal(many, "pooled", seed=0)
     first, second = np.flatnonzero(alone == "test")[0], np.flatnonzero(alone == "train")[0]
-    group = group_films(many.patient, [(first, second)])
+    group = group_images(many.patient, [(first, second)])
     assert group[first] == group[second]
-    for row in (first, second):  # and with the other films of both patients
+    for row in (first, second):  # and with the other images of both patients
         if many.patient[row]:
             assert (group[many.patient == many.patient[row]] == group[row]).all()
     split = deal(many, "pooled", seed=0, copies=[(first, second)])
@@ -103,13 +103,13 @@ def test_copies_stay_together_with_their_patients(many):
 
 @pytest.mark.parametrize(("on_leak", "side"), [("drop", "unused"), ("keep", "train")])
 def test_what_becomes_of_a_leak(on_leak, side):
-    films = table([0, 1] * 20, [""] * 40, ["test"] * 10 + ["train"] * 30)
-    split = deal(films, "given", seed=0, val_fraction=0, copies=[(3, 20)], on_leak=on_leak)
+    images = table([0, 1] * 20, [""] * 40, ["test"] * 10 + ["train"] * 30)
+    split = deal(images, "given", seed=0, val_fraction=0, copies=[(3, 20)], on_leak=on_leak)
     assert split[20] == side and split[3] == "test" and (split[10:] == "train").sum() >= 29
 
 
 def test_a_leak_can_end_it():
-    films = table([0, 1] * 20, [""] * 40, ["test"] * 10 + ["train"] * 30)
-    with pytest.raises(UserError, match="1 training films, 20.jpg among them"):
-        deal(films, "given", seed=0, copies=[(3, 20)], on_leak="fail")
-    assert set(deal(films, "given", seed=0, on_leak="fail")) == {"train", "val", "test"}
+    images = table([0, 1] * 20, [""] * 40, ["test"] * 10 + ["train"] * 30)
+    with pytest.raises(UserError, match="1 training images, 20.jpg among them"):
+        deal(images, "given", seed=0, copies=[(3, 20)], on_leak="fail")
+    assert set(deal(images, "given", seed=0, on_leak="fail")) == {"train", "val", "test"}

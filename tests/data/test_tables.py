@@ -1,4 +1,4 @@
-"""Films that a table lists: CSV and parquet, wherever the files lie."""
+"""Images that a table lists: CSV and parquet, wherever the files lie."""
 
 import csv
 
@@ -11,7 +11,7 @@ from cxr.audit import main as audit
 from cxr.data.sources import read_local
 from cxr.data.store import open_store
 from cxr.errors import UserError
-from cxr.results.run_folder import read_json
+from cxr.files.run_folder import read_json
 from cxr.train import main as train
 
 CLASSES = ("Normal", "pneumonia", "COVID-19", "TB", "effusion", "nodule", "Mass")
@@ -19,7 +19,7 @@ CLASSES = ("Normal", "pneumonia", "COVID-19", "TB", "effusion", "nodule", "Mass"
 
 @pytest.fixture(scope="module")
 def rows(drawn):
-    """96 films of 48 patients, in 7 classes, as a table has them."""
+    """96 images of 48 patients, in 7 classes, as a table has them."""
     files = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.*g"))[:96]
     given = lambda number: {0: "Testing", 1: "val"}.get(number % 5, "")  # noqa: E731
     return [
@@ -66,16 +66,16 @@ def test_csv_and_parquet_say_the_same(rows, drawn, tmp_path):
         np.testing.assert_array_equal(values, second.slices[name])
 
 
-def test_files_beside_the_table_and_by_their_whole_path(rows, drawn, film, tmp_path):
-    film(tmp_path / "a" / "person7_x.png")
-    film(tmp_path / "b.png", seed=1)
+def test_files_beside_the_table_and_by_their_whole_path(rows, drawn, image, tmp_path):
+    image(tmp_path / "a" / "person7_x.png")
+    image(tmp_path / "b.png", seed=1)
     table = as_csv(
         tmp_path / "t.csv",
         [{"file": "a\\person7_x.png", "label": "x"}, {"file": str(tmp_path / "b.png"), "label": "y"}],
     )
-    films = read(table)
-    assert films.file.tolist() == ["a/person7_x.png", "b.png"]
-    assert films.patient.tolist() == ["person7", ""]
+    images = read(table)
+    assert images.file.tolist() == ["a/person7_x.png", "b.png"]
+    assert images.patient.tolist() == ["person7", ""]
 
 
 def test_two_tables_of_one_folder_have_a_store_each(rows, drawn, tmp_path):
@@ -86,14 +86,14 @@ def test_two_tables_of_one_folder_have_a_store_each(rows, drawn, tmp_path):
     assert len(list(tmp_path.glob("cache/store-*/*/index.csv"))) == 2
 
 
-def test_rows_that_cannot_be_used_are_named(film, tmp_path):
-    film(tmp_path / "a.png")
+def test_rows_that_cannot_be_used_are_named(image, tmp_path):
+    image(tmp_path / "a.png")
     (tmp_path / "folder.png").mkdir()
     names = ["a.png", "gone.png", "folder.png", "t.csv", "../c.png", "b.png"]
-    films = read(as_csv(tmp_path / "t.csv", [{"file": n, "label": "" if n == "b.png" else "x"} for n in names]))
-    assert films.file.tolist() == ["a.png"]
-    assert [file for file, _ in films.rejected] == names[1:]
-    assert "not there" in films.rejected[0][1] and films.rejected[-1][1] == "no label in the table"
+    images = read(as_csv(tmp_path / "t.csv", [{"file": n, "label": "" if n == "b.png" else "x"} for n in names]))
+    assert images.file.tolist() == ["a.png"]
+    assert [file for file, _ in images.rejected] == names[1:]
+    assert "not there" in images.rejected[0][1] and images.rejected[-1][1] == "no label in the table"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_rows_that_cannot_be_used_are_named(film, tmp_path):
     [
         (b"", "no column file"),
         (b"file,patient\na.png,1\n", "no column label"),
-        (b"file,label\n", "no films that can be used"),
+        (b"file,label\n", "no images that can be used"),
         (b"file,label\ngone.png,x\n", "looked for below"),
         (b"file,label\na.png,x\na.png,y\n", "names a.png twice"),
         (b"file,label\n../a.png,x\n", "../a.png: does not lie below"),
@@ -125,15 +125,15 @@ def test_damaged_parquet_and_other_files(run, tmp_path):
 
 
 def test_trained_with_slices(run, rows, drawn, tiny, tmp_path):
-    table = as_csv(tmp_path / "films (1).csv", rows)
+    table = as_csv(tmp_path / "images (1).csv", rows)
     words = ["data=table", f"data.table={table}", f"data.root={drawn}", *tiny]
     code, _, said = run(train, *words, "data.split=given", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
     assert code == 0, said
     metrics = read_json(tmp_path / "run" / "metrics.json")
     assert len(metrics["classes"]) == 7
     assert set(metrics["slices"]) == {"site", "age"}
-    assert sum(value["films"] for value in metrics["slices"]["site"].values()) == metrics["n_test"] == 20
+    assert sum(value["images"] for value in metrics["slices"]["site"].values()) == metrics["n_test"] == 20
     assert "| site" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
 
     assert run(audit, *words, f"hydra.run.dir={tmp_path / 'audit'}")[0] == 0
-    assert read_json(tmp_path / "audit" / "audit.json")["films"] == 96
+    assert read_json(tmp_path / "audit" / "audit.json")["images"] == 96

@@ -25,17 +25,17 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from bad_films import BAD_FILMS, USED  # noqa: E402
+from bad_images import BAD_IMAGES, USED  # noqa: E402
 from damaged import DAMAGE  # noqa: E402
 from same import assert_same_run  # noqa: E402
 from victim import PHASES, Fault, run, save_often  # noqa: E402
 
-import cxr.cell  # noqa: E402
-from cxr.checkpoints import BEFORE, LAST, DurableCheckpointIO, damage  # noqa: E402
+import cxr.jobs.run  # noqa: E402
 from cxr.data.phantom import draw_phantom  # noqa: E402
-from cxr.results.leaderboard import write as write_leaderboard  # noqa: E402
-from cxr.results.run_folder import read_json, read_table  # noqa: E402
-from cxr.stopping import SIGNALS  # noqa: E402
+from cxr.files.run_folder import read_json, read_table  # noqa: E402
+from cxr.jobs.signals import SIGNALS  # noqa: E402
+from cxr.reporting.leaderboard import write as write_leaderboard  # noqa: E402
+from cxr.training.checkpoints import BEFORE, LAST, DurableCheckpointIO, damage  # noqa: E402
 
 CELLS = ("cnn_aug-on_seed-0", "cnn_aug-off_seed-0")
 EARLY = ("imports", "start-up", "store build", "search for copies")
@@ -48,13 +48,13 @@ class Lane:
 
     def __init__(self, root: Path, number: int, seed: int) -> None:
         self.root, self.place, self.rng = root, root / f"lane-{number}", random.Random(seed * 100 + number)
-        self.films, self.reference, self.count = root / "films", root / "reference", 0
+        self.images, self.reference, self.count = root / "images", root / "reference", 0
         self.place.mkdir(exist_ok=True)
 
     def words(self, folder: Path, cache: Path, *more: str) -> list[str]:
         """The command of a sweep of two cells that takes seconds."""
         network = ("data.image_size=32", "model.hidden=16", "model.widths=[4,8,8]", "trainer.precision=32-true")
-        data = ("data=folder", f"data.root={self.films}", f"cache_dir={cache}")
+        data = ("data=folder", f"data.root={self.images}", f"cache_dir={cache}")
         sweep = ("-m", "aug=on,off", "trainer.max_epochs=3", "optim.lr=0.003")
         return [*sweep, *network, *data, f"hydra.sweep.dir={folder}", *more]
 
@@ -106,7 +106,7 @@ class Lane:
         """A last checkpoint that is none, after two generations were written."""
         halted, cache = self.new()
         fault = Fault("validation", signal.SIGTERM, 1, 3, 0.0)
-        run(self.words(halted, cache), self.log(), fault, lambda: setattr(cxr.cell.Checkpoints, "EPOCH_SECONDS", 0))
+        run(self.words(halted, cache), self.log(), fault, lambda: setattr(cxr.jobs.run.Checkpoints, "EPOCH_SECONDS", 0))
         for name, spoil in DAMAGE.items():
             folder, _ = self.new()
             shutil.copytree(halted, folder)
@@ -125,7 +125,7 @@ class Lane:
         moments: dict[str, tuple[Any, str, int]] = {
             "store build": (cxr.data.store, "fill_store", 1),
             "checkpoint write": (DurableCheckpointIO, "save_checkpoint", 2),
-            "test": (cxr.cell, "test_cell", 1),
+            "test": (cxr.jobs.run, "test_cell", 1),
         }
         for moment, (owner, name, call) in moments.items():
             disk = self.place / f"disk-{moment.replace(' ', '-')}"
@@ -169,25 +169,25 @@ class Lane:
                 problem = problem or f"not the same: {error}"
             self.tell("killed in a pool: the sweep in the end", victim, problem)
 
-    def bad_films(self) -> None:
-        """Every kind of bad film among good ones, in a real run."""
-        films = self.place / "films"
-        shutil.copytree(self.films, films)
-        for number, (_, odd) in enumerate(BAD_FILMS.items()):
-            (films / "train" / "NORMAL" / f"k{number}").mkdir()
-            odd.write(films / "train" / "NORMAL" / f"k{number}" / odd.name)
+    def bad_images(self) -> None:
+        """Every kind of bad image among good ones, in a real run."""
+        images = self.place / "images"
+        shutil.copytree(self.images, images)
+        for number, (_, odd) in enumerate(BAD_IMAGES.items()):
+            (images / "train" / "NORMAL" / f"k{number}").mkdir()
+            odd.write(images / "train" / "NORMAL" / f"k{number}" / odd.name)
         folder, cache = self.new()
-        words = [f"data.root={films}" if word.startswith("data.root=") else word for word in self.words(folder, cache)]
+        words = [f"data.root={images}" if word.startswith("data.root=") else word for word in self.words(folder, cache)]
         out = run(words, self.log())
         rejected = {row["file"]: row["reason"] for row in read_table(folder / CELLS[0] / "rejected.csv")}
         used = {row["file"] for row in read_table(folder / CELLS[0] / "split.csv")}
-        for number, (kind, odd) in enumerate(BAD_FILMS.items()):
+        for number, (kind, odd) in enumerate(BAD_IMAGES.items()):
             under = f"train/NORMAL/k{number}/"
             is_used = any(file.startswith(under) for file in used)
             why = [reason for file, reason in rejected.items() if file.startswith(under)]
             right = is_used if odd.expected == USED else any(odd.expected in reason for reason in why)
             problem = "" if right and out.code == 0 else f"exit code {out.code}, used: {is_used}, rejected: {why}"
-            self.tell("bad films", kind, problem)
+            self.tell("bad images", kind, problem)
 
     def lost(self, folder: Path, done: Sequence[str]) -> str:
         """What a fault destroyed of what was there before, or ""."""
@@ -232,7 +232,7 @@ def alive(pid: int) -> bool:
 
 def kill_one(folder: Path, victim: str, delay: float) -> None:
     """Wait until a cell trains in a process of its own, and kill that, its worker of the pool, or the launcher."""
-    while not list(folder.glob(f"{CELLS[0]}/checkpoints/films.npz")):
+    while not list(folder.glob(f"{CELLS[0]}/checkpoints/images.npz")):
         time.sleep(0.02)
     time.sleep(delay)
     pid = told(folder, CELLS[0])["pid"]
@@ -279,13 +279,13 @@ def filler(disk: Path, owner: Any, name: str, call: int) -> Callable[[], None]:
 
 LANES: tuple[Sequence[Callable[[Lane], None]], ...] = (
     (lambda lane: lane.kills(5), lambda lane: lane.signals(SIGNALS[:2]), Lane.checkpoints),
-    (lambda lane: lane.kills(4), lambda lane: lane.signals(SIGNALS[2:]), Lane.disks, Lane.cells, Lane.bad_films),
+    (lambda lane: lane.kills(4), lambda lane: lane.signals(SIGNALS[2:]), Lane.disks, Lane.cells, Lane.bad_images),
 )
 
 
 def prepare(root: Path) -> None:
-    """The films, and the sweeps that nothing happens to."""
-    draw_phantom(root / "films", films=160, seed=3)
+    """The images, and the sweeps that nothing happens to."""
+    draw_phantom(root / "images", images=160, seed=3)
     lane = Lane(root, 9, 0)
     for name, more in (("reference", ()), ("parallel", ("launcher=parallel", "n=2"))):
         words = lane.words(root / name, root / "cache", *more)

@@ -16,28 +16,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cxr.cell
-import cxr.checkpoints
 import cxr.data.datamodule
 import cxr.data.store
-import cxr.results.comparison
-import cxr.results.leaderboard
-import cxr.results.report
+import cxr.jobs.run
+import cxr.reporting.comparison
+import cxr.reporting.leaderboard
+import cxr.reporting.report
 import cxr.train
-from cxr.checkpoints import Checkpoints, DurableCheckpointIO
+import cxr.training.checkpoints
 from cxr.models.classifier import Classifier
+from cxr.training.checkpoints import Checkpoints, DurableCheckpointIO
 
 # Where a phase is: the function whose call begins it, on which of its calls (1 to …) and for how many seconds at most.
 PHASES: dict[str, tuple[Any, str, int, float]] = {
     "start-up": (cxr.train, "prepare", 1, 0.5),
     "store build": (cxr.data.store, "fill_store", 2, 0.3),
     "search for copies": (cxr.data.datamodule, "known_copies", 1, 0.4),
-    "training": (cxr.cell, "fit", 2, 0.4),
+    "training": (cxr.jobs.run, "fit", 2, 0.4),
     "validation": (Classifier, "validation_step", 6, 0.005),
     "checkpoint write": (DurableCheckpointIO, "save_checkpoint", 6, 0.004),
-    "test": (cxr.cell, "test_cell", 2, 1.5),
-    "leaderboard write": (cxr.results.leaderboard, "write", 6, 0.002),
-    "report": (cxr.results.report, "write", 1, 0.5),
+    "test": (cxr.jobs.run, "test_cell", 2, 1.5),
+    "leaderboard write": (cxr.reporting.leaderboard, "write", 6, 0.002),
+    "report": (cxr.reporting.report, "write", 1, 0.5),
 }
 
 

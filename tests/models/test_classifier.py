@@ -3,9 +3,9 @@ import pickle
 import pytest
 import torch
 
-from cxr import trainer
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
+from cxr.training import trainer
 
 MODEL = {"_target_": "cxr.models.cnn.CNN", "widths": [4, 8, 8], "hidden": 16}
 OPTIM = {"_target_": "torch.optim.Adam", "lr": 0.001, "schedule": "constant"}

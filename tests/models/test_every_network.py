@@ -5,12 +5,12 @@ import importlib.util
 import pytest
 import torch
 
-from cxr.cell import build_cell, build_data, build_model
-from cxr.checkpoints import BEST
-from cxr.command_line import read_cells
-from cxr.composing import CONF
+from cxr.files.run_folder import CHECKPOINTS
+from cxr.jobs.run import build_cell, build_data, build_model
 from cxr.models.classifier import load_classifier
-from cxr.results.run_folder import CHECKPOINTS
+from cxr.options.command_line import read_cells
+from cxr.options.composing import CONF
+from cxr.training.checkpoints import BEST
 
 NETWORKS = {file.stem: [f"model={file.stem}"] for file in (CONF / "model").glob("*.yaml")} | {
     "timm": ["model=timm", "model.name=test_vit2"]  # timm's own for tests, of a fixed size
@@ -31,9 +31,9 @@ def one_thread():
 def test_a_network_trains_and_reads_back(network, drawn, cache, tmp_path):
     if network == "timm" and importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed (pip install timm)")
-    films = ["data=folder", f"data.root={drawn}", f"cache_dir={cache}", "data.image_size=64", "data.test_fraction=0.9"]
+    images = ["data=folder", f"data.root={drawn}", f"cache_dir={cache}", "data.image_size=64", "data.test_fraction=0.9"]
     training = ["trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=1", "data.val_fraction=0.5"]
-    ((_, config),) = read_cells([*NETWORKS[network], *films, *training, "data.batch_size=4", "optim=sgd"])
+    ((_, config),) = read_cells([*NETWORKS[network], *images, *training, "data.batch_size=4", "optim=sgd"])
     data = build_data(config)
     cell = build_cell(config, tmp_path, data, build_model(config, data))
     before = [p.clone() for p in cell.model.parameters()]
@@ -41,7 +41,7 @@ def test_a_network_trains_and_reads_back(network, drawn, cache, tmp_path):
     assert cell.trainer.global_step == -(-int((data.split == "train").sum()) // 4)
     moved = [not torch.equal(a, b) for a, b in zip(before, cell.model.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved), "every layer learns"
-    film = torch.rand(3, 1, 64, 64)
+    image = torch.rand(3, 1, 64, 64)
     again = load_classifier(tmp_path / CHECKPOINTS / BEST)
     with torch.no_grad():
-        assert torch.equal(again.probabilities(film), cell.model.eval().probabilities(film))
+        assert torch.equal(again.probabilities(image), cell.model.eval().probabilities(image))

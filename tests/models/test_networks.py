@@ -30,8 +30,8 @@ def test_relu_after_the_pooling_is_relu_before_it():
     f = textbook.features
     textbook.features = torch.nn.Sequential(*(f[i + k] for i in range(0, len(f), 3) for k in (0, 2, 1)))
     assert [type(m).__name__ for m in textbook.features[:3]] == ["Conv2d", "ReLU", "MaxPool2d"]
-    films = torch.rand(8, 1, 40, 40)
-    outputs = [n(films) for n in (net, textbook)]
+    images = torch.rand(8, 1, 40, 40)
+    outputs = [n(images) for n in (net, textbook)]
     assert torch.equal(*outputs)
     for output in outputs:
         output.square().sum().backward()
@@ -39,7 +39,7 @@ def test_relu_after_the_pooling_is_relu_before_it():
         assert torch.equal(ours.grad, theirs.grad), name
 
 
-def test_cnn_for_films_too_small():
+def test_cnn_for_images_too_small():
     with pytest.raises(UserError, match="image_size"):
         CNN(4, image_size=16, widths=[4] * 5, hidden=8)
 
@@ -74,8 +74,8 @@ def test_folding_to_one_channel_is_exact_inside(make, theirs, first, norm, head,
     ours = make(4, image_size=64, weights=path).eval()
     gray = torch.rand(2, 1, 64, 64)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    films = (gray.expand(-1, 3, -1, -1) - mean) / std
-    want, got = (net.get_submodule(norm)(net.get_submodule(first)(x)) for net, x in ((theirs, films), (ours, gray)))
+    images = (gray.expand(-1, 3, -1, -1) - mean) / std
+    want, got = (net.get_submodule(norm)(net.get_submodule(first)(x)) for net, x in ((theirs, images), (ours, gray)))
     inside = (..., slice(2, -2), slice(2, -2))  # the padding means black here, ImageNet's mean there
     assert torch.allclose(got[inside], want[inside], atol=1e-4)
     rest = {k: v for k, v in theirs.state_dict().items() if not k.startswith((f"{first}.", f"{norm}.", f"{head}."))}
@@ -97,7 +97,7 @@ def test_densenets_published_weights_have_old_names(tmp_path):
     assert (densenet121(4, image_size=32, weights=path).get_parameter(key) == 0.5).all()
 
 
-def test_densenet_says_what_films_are_too_small():
+def test_densenet_says_what_images_are_too_small():
     with pytest.raises(UserError, match="data.image_size=28: too small for DenseNet-121"):
         densenet121(4, image_size=28, weights=None)
     assert densenet121(4, image_size=29, weights=None).eval()(torch.rand(1, 1, 29, 29)).shape == (1, 4)

@@ -7,7 +7,7 @@ from cxr import train
 from cxr.errors import UserError
 from cxr.models.cost import cost
 from cxr.models.timm import timm_network
-from cxr.timm_names import timm_names
+from cxr.options.timm_names import timm_names
 
 timm = pytest.importorskip("timm", reason="timm is not installed (pip install timm)")
 
@@ -72,8 +72,8 @@ def test_colour_weights_become_gray_ones(name, first, norm, tmp_path):
     gray = torch.rand(2, 1, 64, 64)
     mean, std = (torch.tensor(theirs.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     assert len(set(mean.flatten().tolist())) == 3
-    films = (gray.expand(-1, 3, -1, -1) - mean) / std, (gray - ours.zero) / ours.one
-    want, got = (net.get_submodule(first)(x) for net, x in zip((theirs, ours.net), films, strict=True))
+    images = (gray.expand(-1, 3, -1, -1) - mean) / std, (gray - ours.zero) / ours.one
+    want, got = (net.get_submodule(first)(x) for net, x in zip((theirs, ours.net), images, strict=True))
     if norm:
         want, got = (net.get_submodule(norm)(x) for net, x in ((theirs, want), (ours.net, got)))
     inside = (..., slice(2, -2), slice(2, -2)) if norm else ...

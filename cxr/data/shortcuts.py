@@ -1,0 +1,60 @@
+"""What can be had without looking at lungs: scores that a network must beat before it has learnt anything.
+
+In this field, sources and classes are often one: an image's size, its border or its brightness then tells the class
+(DeGrave, Janizek & Lee 2021; Maguolo & Nanni 2021). Each rule here is fitted on the training images and says a class for
+other ones.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxr.data.copies import THUMBNAIL, shrink
+from cxr.data.store import Store
+
+BORDER = 0.05  # of a side
+VERSION = 1  # raise when these rules say something else
+
+
+def say_without_lungs(
+    store: Store, labels: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    """What three rules say of the images `test` (m,), rows of the table, having seen the images `train` (n,).
+
+    Returns:
+        Classes (m,), under "majority_class", "file_facts" (logistic regression on format, size, shape, brightness and
+        border of an image) and "nearest_neighbour" (on thumbnails, 32 × 32).
+    """
+    facts = file_facts(store)
+    thumbnails = np.empty((len(store), THUMBNAIL**2), dtype=np.float32)
+    for start, images in zip(range(0, len(store), 512), store.parts(512), strict=True):
+        thumbnails[start : start + 512] = shrink(torch.from_numpy(images), THUMBNAIL).flatten(1).numpy()
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(facts[train], labels[train])
+    nearest = KNeighborsClassifier(1, algorithm="brute").fit(thumbnails[train], labels[train])
+    return {
+        "majority_class": np.full(len(test), np.bincount(labels[train]).argmax()),
+        "file_facts": regression.predict(facts[test]),
+        "nearest_neighbour": nearest.predict(thumbnails[test]),
+    }
+
+
+def file_facts(store: Store) -> np.ndarray:
+    """What is known of each image without looking at its middle, but for mean and spread: float64 (N, 14)."""
+    facts, edge = store.facts, max(1, round(BORDER * store.size))
+    columns = []
+    for images in (part.astype(np.float32) for part in store.parts()):
+        sides = [images[:, :edge], images[:, -edge:], images[:, :, :edge], images[:, :, -edge:]]
+        columns.append(
+            [images.mean((1, 2)), images.std((1, 2)), *(f(s, axis=(1, 2)) for s in sides for f in (np.mean, np.std))]
+        )
+    brightness = np.concatenate([np.stack(part, axis=1) for part in columns])
+    about = np.stack(
+        [facts["format"] == "PNG", np.log(facts["width"]), np.log(facts["height"]), facts["width"] / facts["height"]],
+        axis=1,
+    )
+    return np.concatenate([about, brightness], axis=1)

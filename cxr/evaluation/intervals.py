@@ -1,0 +1,239 @@
+"""95 % intervals: how far a figure could have been off had other patients come to the test.
+
+By the bootstrap over groups (Efron 1979; whole clusters, Field & Welsh 2007): images of one patient, and copies, are not
+independent, so groups are drawn with replacement, each with all of its images. A resample is a weight for each group, so
+that all resamples together are one product of weights and confusion counts. (torchmetrics' BootStrapper draws images.)
+Recall of a class is a plain share of its images, for which the exact binomial interval holds (Clopper & Pearson 1934).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from cxr.files.run_folder import HEADLINES
+
+RESAMPLES = 2000
+LEVEL = 0.95
+CHUNK = 8_000_000  # weights in memory at once
+IMAGES = 1_000_000  # images, counted anew in each resample, that aurocs() looks at at once: 190 bytes each
+
+
+def draw_weights(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each group is drawn in each resample: float32 parts (r, groups), `resamples` rows in all."""
+    rows = max(1, CHUNK // max(groups, 1))
+    for start in range(0, resamples, rows):
+        yield weights_part(groups, min(rows, resamples - start), (seed, start))
+
+
+@lru_cache(maxsize=2)  # a cell asks for the same ones again and again
+def weights_part(groups: int, rows: int, seed: tuple[int, ...]) -> np.ndarray:
+    """One part of draw_weights(); a function of its arguments."""
+    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=rows).astype(np.float32)
+
+
+def counts_by_group(labels: np.ndarray, said: np.ndarray, group: np.ndarray, classes: int) -> np.ndarray:
+    """Confusion counts of each group: float32 (G, C, C), true by predicted; `group` (N,) numbers them from 0."""
+    counts = np.zeros((group.max(initial=-1) + 1, classes, classes), dtype=np.float32)
+    np.add.at(counts, (group, labels, said), 1)
+    return counts
+
+
+def figures_of(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures of confusion counts (…, C, C), true by predicted: accuracy and macro figures (…), and precision, recall
+    and f1 of the classes (…, C). Macro figures are means over the classes that have images."""
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    true, said = counts.sum(-1), counts.sum(-2)
+    classes = {
+        "precision": share(hits, said),
+        "recall": share(hits, true),
+        "f1": share(2 * hits, true + said),
+    }
+    there = (true > 0).astype(hits.dtype)
+    macro = {f"{name}_macro": share((values * there).sum(-1), there.sum(-1)) for name, values in classes.items()}
+    return {"accuracy": share(hits.sum(-1), true.sum(-1)), **macro, **classes}
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, and 0 of nothing."""
+    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
+
+
+def aurocs(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each class against the others: (r, C) of weights (r, N), labels (N,) and
+    probabilities (N, C). Ties count half (Mann & Whitney 1947); NaN without images on both sides."""
+    found = np.full((len(weights), probabilities.shape[1]), np.nan)
+    for c in range(probabilities.shape[1]):
+        positive = labels == c
+        order = np.argsort(probabilities[~positive, c])
+        lower = np.zeros((len(weights), len(order) + 1))
+        np.cumsum(weights[:, ~positive][:, order], axis=1, out=lower[:, 1:], dtype=np.float64)
+        below = probabilities[~positive, c][order]
+        first, last = (np.searchsorted(below, probabilities[positive, c], side) for side in ("left", "right"))
+        beaten, own = (lower[:, first] + lower[:, last]) / 2, weights[:, positive]
+        pairs = own.sum(1, dtype=np.float64) * lower[:, -1]
+        found[:, c] = np.divide((own * beaten).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return found
+
+
+def intervals(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    group: np.ndarray,
+    classes: Sequence[str],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """95 % intervals of all figures, under the keys that metrics.json has them, each [low, high].
+
+    Args:
+        labels: int (N,). probabilities: (N, C); the most probable class counts as said.
+        group: (N,), equal for images that are not independent: of one patient, or copies.
+        classes: the C names.
+    """
+    _, group = np.unique(group, return_inverse=True)
+    counts = counts_by_group(labels, probabilities.argmax(1), group, len(classes))
+    ends = ends_of_counts(counts, resamples, seed)
+    drawn = draw_weights(len(counts), resamples, seed)
+    parts = (
+        part for weights in drawn for part in np.array_split(weights, -(-weights.shape[0] * len(labels) // IMAGES))
+    )
+    areas = np.concatenate([aurocs(labels, probabilities, weights[:, group]) for weights in parts])
+    ends["auroc_macro"] = ends_of(share(np.nansum(areas, axis=1), (~np.isnan(areas)).sum(1)))
+    total = counts.sum(0)
+    per_class = {
+        name: {
+            "precision": ends["precision"][:, i].tolist(),
+            "recall": exact_share(int(total[i, i]), int(total[i].sum())),
+            "f1": ends["f1"][:, i].tolist(),
+        }
+        for i, name in enumerate(classes)
+    }
+    return {key: ends[key].tolist() for key in (*HEADLINES, "auroc_macro")} | {"per_class": per_class}
+
+
+def ends_of_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+    """The ends, (2, …), of 95 % intervals of everything in figures_of(), of counts (G, C, C) of groups.
+
+    Where all images are right, or none, no resample differs: accuracy then has the exact interval of as many groups.
+    """
+    ends = {key: ends_of(values) for key, values in resampled_figures(counts, resamples, seed).items()}
+    right, images = np.trace(counts.sum(0)), counts.sum()
+    if right in (0, images):
+        ends["accuracy"] = np.array(exact_share(len(counts) if right else 0, len(counts)))
+    return ends
+
+
+def resampled_figures(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+    """Everything in figures_of() of each resample of groups with counts (G, C, C): (resamples, …)."""
+    drawn = [
+        figures_of((weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
+        for weights in draw_weights(len(counts), resamples, seed)
+    ]
+    return {key: np.concatenate([part[key] for part in drawn]) for key in drawn[0]}
+
+
+def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:
+    """How much better one set of images was said than another, which has no image in common with it: both are resampled,
+    each on its own.
+
+    Args:
+        ours, theirs: counts_by_group(), (G, C, C) each.
+
+    Returns:
+        For f1_macro and accuracy: "difference" and "ci95" [low, high].
+    """
+    own = [figures_of(counts.sum(0)) for counts in (ours, theirs)]
+    drawn = [resampled_figures(counts, seed=seed) for seed, counts in enumerate((ours, theirs))]
+    return {
+        key: {
+            "difference": float(own[0][key] - own[1][key]),
+            "ci95": ends_of(drawn[0][key] - drawn[1][key]).tolist(),
+        }
+        for key in ("f1_macro", "accuracy")
+    }
+
+
+def headline(labels: np.ndarray, said: np.ndarray, group: np.ndarray, classes: int) -> dict[str, Any]:
+    """accuracy and f1_macro of said classes (N,), their intervals as "ci95", and how many "images"; see intervals()."""
+    _, group = np.unique(group, return_inverse=True)
+    counts = counts_by_group(labels, said, group, classes)
+    figures, ends, keys = figures_of(counts.sum(0)), ends_of_counts(counts), ("accuracy", "f1_macro")
+    ci95 = {key: ends[key].tolist() for key in keys}
+    return {**{key: float(figures[key]) for key in keys}, "ci95": ci95, "images": len(labels)}
+
+
+def ends_of(values: np.ndarray) -> np.ndarray:
+    """The ends of the middle 95 % of resampled values (r, …): (2, …)."""
+    tail = (1 - LEVEL) / 2
+    return np.quantile(values, [tail, 1 - tail], axis=0)
+
+
+def exact_share(hits: int, images: int) -> list[float]:
+    """The exact 95 % interval of a share; [0, 1] of no images."""
+    if not images:
+        return [0.0, 1.0]
+    return [float(end) for end in binomtest(hits, images).proportion_ci(LEVEL, method="exact")]
+
+
+def difference(
+    labels: np.ndarray,
+    group: np.ndarray,
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    classes: int,
+    comparisons: int = 1,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Mapping[str, dict[str, Any]]:
+    """How much better `ours` is than `theirs` on the same images: paired bootstrap over groups, and over seeds.
+
+    Args:
+        labels: int (N,), of the images that both have predicted.
+        group: (N,), see intervals().
+        ours, theirs: said classes (N,), one array a seed; where both have the same number, seed by seed.
+        classes: how many there are.
+        comparisons: made in all; each interval is widened so that all hold together (Bonferroni).
+
+    Returns:
+        For f1_macro and accuracy: "difference" of the means over seeds, "ci95" [low, high], "p" (two-sided, from the
+        bootstrap, multiplied by `comparisons`), "shown" (whether 0 lies outside).
+    """
+    _, group = np.unique(group, return_inverse=True)
+    sides = [np.stack([counts_by_group(labels, said, group, classes) for said in side]) for side in (ours, theirs)]
+    paired = len(ours) == len(theirs)
+    rng = np.random.default_rng(seed + 1)
+    drawn: dict[str, list[np.ndarray]] = {"f1_macro": [], "accuracy": []}
+    for weights in draw_weights(sides[0].shape[1], resamples, seed):
+        picks = [rng.integers(len(side), size=(len(weights), len(side))) for side in sides]
+        if paired:
+            picks[1] = picks[0]
+        means = [resampled_means(side, weights, pick) for side, pick in zip(sides, picks, strict=True)]
+        for key, parts in drawn.items():
+            parts.append(means[0][key] - means[1][key])
+    found = {}
+    for key, parts in drawn.items():
+        values = np.concatenate(parts)
+        tail = (1 - LEVEL) / 2 / comparisons
+        low, high = np.quantile(values, [tail, 1 - tail])
+        point = np.mean([figures_of(c.sum(0))[key] for c in sides[0]]) - np.mean(
+            [figures_of(c.sum(0))[key] for c in sides[1]]
+        )
+        p = min(1.0, comparisons * 2 * (1 + min((values <= 0).sum(), (values >= 0).sum())) / (1 + len(values)))
+        found[key] = {
+            "difference": float(point),
+            "ci95": [float(low), float(high)],
+            "p": float(p),
+            "shown": bool(low > 0 or high < 0),
+        }
+    return found
+
+
+def resampled_means(counts: np.ndarray, weights: np.ndarray, picks: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean figures over the seeds that `picks` (r, S) names, of counts (S, G, C, C) and weights (r, G): each (r,)."""
+    groups, classes = counts.shape[1:3]
+    drawn = np.stack([(weights @ side.reshape(groups, -1)).reshape(-1, classes, classes) for side in counts], axis=1)
+    figures = figures_of(np.take_along_axis(drawn, picks[:, :, None, None], axis=1))
+    return {key: figures[key].mean(1) for key in ("f1_macro", "accuracy")}

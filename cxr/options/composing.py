@@ -1,0 +1,172 @@
+"""The options of cells, composed from conf and checked, each by itself and all together. No torch here."""
+
+import importlib.util
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cxr.data.sources import check_screened, read_local
+from cxr.data.split import group_images, split_images
+from cxr.errors import UserError
+from cxr.options.grammar import expand, parse, quote_path
+from cxr.options.rules import check_name, check_together, check_values, flatten
+from cxr.options.targets import check_hydra, check_names
+from cxr.options.timm_names import TARGET, check_timm
+
+CONF = Path(__file__).parents[2] / "conf"
+
+# What a package does not work with, though it does not say so.
+ALONG = {"hydra-optuna-sweeper": " 'sqlalchemy<2' 'alembic<1.14'"}
+# Choices that are packages for Hydra, which the extras of the same name install.
+PLUGINS = {
+    "launcher=parallel": "hydra-joblib-launcher",
+    "launcher=slurm": "hydra-submitit-launcher",
+    "hparams": "hydra-optuna-sweeper",  # whatever a user's own search is called
+}
+
+LOCAL = ("folder", "table")  # sources that can be read before anything starts
+
+Groups = Mapping[str, Sequence[str]]
+
+
+def config_groups(search: Sequence[str]) -> Groups:
+    """What can be chosen: the folders of conf and of a --config-dir, and the names in them."""
+    loader = GlobalHydra.instance().config_loader()
+    names = loader.list_groups("")
+    return {
+        name: sorted(loader.get_group_options(name, ObjectType.CONFIG, config_name="config", overrides=list(search)))
+        for name in names
+        if name != "hydra"
+    }
+
+
+def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
+    """Raise UserError for a choice that a group does not have, or several values without -m."""
+    key = override.key_or_group
+    if key == "hydra.searchpath" and "pkg:" in override.input_line:
+        raise UserError(f"{override.input_line}: imports a package to look for YAML files; write file://DIR")
+    if override.is_sweep_override() and not multirun:
+        raise UserError(f"{override.input_line}: several values need -m: python -m cxr.train -m {override.input_line}")
+    if override.is_delete():
+        raise UserError(f"{override.input_line}: nothing can be taken out; set another value instead")
+    if key not in groups:
+        return
+    typed = override.input_line.partition("=")[2]
+    package = PLUGINS.get(key if key == "hparams" and typed != "none" else f"{key}={typed}")
+    if package:
+        check_plugin(f"{key}={typed}", package, multirun)
+    for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
+        if value not in groups[key] and (key, typed) != ("experiment", "null"):
+            raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
+
+
+def check_plugin(choice: str, package: str, multirun: bool) -> None:
+    """Raise UserError where a choice is made without -m, or its package is not there."""
+    if not multirun:
+        raise UserError(f"{choice}: trains several cells, and needs -m: python -m cxr.train -m {choice} …")
+    if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
+        raise UserError(f"{choice} needs {package}: pip install {package}" + ALONG.get(package, ""))
+    if choice == "launcher=slurm" and not shutil.which("sbatch"):
+        raise UserError("launcher=slurm: there is no sbatch here; give the command on a machine of the cluster")
+
+
+def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:
+    """Every cell that some options of a command ask for, checked."""
+    words = [quote_path(word) for word in argv]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        groups = config_groups([])
+        overrides = [parse(word) for word in words]
+        for override in overrides:
+            check_choice(override, groups, multirun)
+        cells = [checked_cell(config_name, texts, groups) for texts in expand(overrides)]
+    check_images([cell for cell in cells if cell.data.source in LOCAL and "split" in cell.data])
+    return cells
+
+
+def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
+    """The options of one cell, Hydra's own included.
+
+    Raises:
+        UserError: an option is misspelt or its value is not allowed.
+    """
+    overrides = [parse(text) for text in texts]
+    chosen = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group == "hydra.searchpath"]
+    try:
+        base = OmegaConf.to_container(compose(config_name, chosen, return_hydra_config=True), resolve=False)
+        known = {*groups, *option_names(base)}
+        for o in overrides:
+            typed = o.value() if isinstance(o.value(), str) else o.input_line.partition("=")[2]
+            check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), known, owners(o, groups))
+        config = compose(config_name, list(texts), return_hydra_config=True)
+        check_code(config)
+        options = plain(config)
+        check_values(options)
+        check_together(options)
+        if options.get("model", {}).get("_target_") == TARGET:
+            check_timm(options["model"])
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    return config
+
+
+def check_code(config: DictConfig) -> None:
+    """Raise UserError for options that name code which they may not, or would write outside of the run folder."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    # What only a run knows, so that every ${…} can be followed: none hides anything from the check.
+    raw["hydra"]["runtime"]["output_dir"] = "RUN"
+    raw["hydra"]["job"] |= {"id": "0", "num": 0}
+    told = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    check_hydra(told.pop("hydra"))
+    check_names(told, "")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A cell's own options, without Hydra's, to which they may still point."""
+    own = config.copy()
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    return OmegaConf.to_container(own, resolve=True)
+
+
+def owners(override: Override, groups: Groups) -> list[str]:
+    """The choices that have an option, such as data=folder for data.root, or launcher=parallel for n."""
+    found = []
+    for group, choices in groups.items():
+        for choice in choices:
+            file = CONF / group / f"{choice}.yaml"
+            if not file.exists() or group == "experiment":  # those choose among options, and bring none
+                continue
+            part = "" if file.read_text(encoding="utf-8").startswith("# @package _global_") else f"{group}."
+            names = option_names(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
+            if override.key_or_group in (f"{part}{name}" for name in names):
+                found.append(f"{group}={choice}")
+    return found
+
+
+def option_names(config: Mapping[str, Any]) -> set[str]:
+    """Every option of a config and every part that holds some: optim.lr, optim."""
+    names = {name for name, _ in flatten(config)}
+    return names | {".".join(parts[:n]) for name in names if (parts := name.split(".")) for n in range(1, len(parts))}
+
+
+def check_images(cells: Sequence[DictConfig]) -> None:
+    """Raise UserError for a folder of images that cannot be read, split or screened as the cells ask. (What follows from
+    copies among the images is known once they are decoded.)"""
+    wheres, hows = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
+    asked = {(tuple(cell.data.get(key) for key in wheres), tuple(cell.data[key] for key in hows)) for cell in cells}
+    tables = {where: read_local(dict(zip(wheres, where, strict=True))) for where, _ in asked}
+    groups = {where: group_images(images.patient) for where, images in tables.items()}
+    for where, how in asked:
+        split_images(tables[where], groups[where], *how)
+    for cell in cells:
+        check_screened(cell.screen["class"], tables[tuple(cell.data.get(key) for key in wheres)].classes)

@@ -1,0 +1,243 @@
+"""What every option may be, in words and as a test: one table. No torch here."""
+
+import ast
+import difflib
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr.data.tables import SUFFIXES as TABLES
+from cxr.errors import UserError
+from cxr.options.ranks import ranks
+
+# These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
+OPEN = ("trainer", "model", "optim", "hydra")
+# Arguments of the Trainer that a cell sets itself.
+OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an option may be, in words, and the test for it."""
+
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+def is_whole(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def whole(low: int) -> Rule:
+    return Rule(f"a whole number from {low}", lambda v: is_whole(v, low))
+
+
+def number(words: str, test: Callable[[float], bool]) -> Rule:
+    return Rule(f"a number {words}", lambda v: is_number(v) and test(v))
+
+
+def one_of(*choices: Any) -> Rule:
+    words = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+    return Rule(words, lambda v: v in choices and not isinstance(v, bool))
+
+
+BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
+TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
+FOLDER_NAME = r"[^/\\\0]*[^/\\\0.][^/\\\0]*"  # no slash, and more than dots
+PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed")  # images become fp32 on the device
+
+# An option that is missing here is checked by nobody but its reader, as those of a user's own YAML are.
+RULES = {
+    "name": Rule("the name of a folder, without slashes", lambda v: bool(re.fullmatch(FOLDER_NAME, str(v)))),
+    "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
+    "cache_dir": TEXT,
+    "compile": BOOLEAN,
+    "cuda_graphs": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
+    "isolate": BOOLEAN,
+    "resume": one_of("auto", "never"),
+    "n": whole(1),
+    "n_trials": whole(1),
+    "storage": Rule("null or the address of a database", lambda v: v is None or "://" in str(v)),
+    "study": Rule("null or the name of a search", lambda v: v is None or (isinstance(v, str) and v != "")),
+    "slurm.partition": Rule("null or the name of a partition", lambda v: v is None or (isinstance(v, str) and v != "")),
+    "slurm.time": whole(1),
+    "slurm.requeues": whole(0),
+    "slurm.warning": whole(1),
+    "slurm.memory": whole(1),
+    "slurm.cpus": whole(1),
+    "slurm.gpus": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
+    "data.source": one_of("phantom", "folder", "table", "kaggle"),
+    "data.root": Rule("a folder of images", lambda v: v is None or (isinstance(v, str) and v != "")),
+    "data.table": Rule(
+        "the path of a CSV or parquet file",
+        lambda v: Path(v).suffix.lower() in TABLES and Path(v).expanduser().is_file(),
+    ),
+    "data.sampler": one_of("uniform", "balanced"),
+    "loss.weights": one_of("none", "balanced"),
+    "data.image_size": whole(16),
+    "data.split": one_of("pooled", "given"),
+    "data.split_seed": whole(0),
+    "data.test_fraction": number("between 0 and 1", lambda v: 0 < v < 1),
+    "data.val_fraction": number("from 0 to less than 1", lambda v: 0 <= v < 1),
+    "data.on_leak": one_of("drop", "keep", "fail"),
+    "data.copies": one_of("auto", "near", "exact"),
+    "data.on_bad": one_of("skip", "fail"),
+    "data.batch_size": whole(1),
+    "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),
+    "data.resident": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),
+    "data.images": whole(100),
+    "data.seed": whole(0),
+    "model.widths": Rule(
+        "a list of whole numbers from 1", lambda v: isinstance(v, list) and bool(v) and all(is_whole(w, 1) for w in v)
+    ),
+    "model.hidden": whole(1),
+    "model.name": Rule("a network of timm, such as convnext_tiny", lambda v: isinstance(v, str) and v != ""),
+    "model.weights": Rule(
+        "null, imagenet or the path of a file of weights",
+        lambda v: v in (None, "imagenet") or (isinstance(v, str) and Path(v).expanduser().is_file()),
+    ),
+    "aug.flip": number("from 0 to 1", lambda v: 0 <= v <= 1),
+    "aug.degrees": number("from 0 to 180", lambda v: 0 <= v <= 180),
+    "aug.crop": number("from 0 to 1", lambda v: 0 <= v <= 1),
+    "optim.lr": number("above 0", lambda v: v > 0),
+    "optim.momentum": number("from 0 to less than 1", lambda v: 0 <= v < 1),
+    "optim.weight_decay": number("from 0", lambda v: v >= 0),
+    "optim.fused": BOOLEAN,
+    "optim.schedule": one_of("constant", "onecycle"),
+    "report.lang": one_of("en", "ko"),
+    "screen.class": Rule("the name of a class", lambda v: isinstance(v, str) and v != ""),
+    "screen.sensitivity": number("above 0, up to 1", lambda v: 0 < v <= 1),
+    "trainer.max_epochs": whole(1),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.devices": Rule(
+        "a whole number from 1, or a list of numbers of GPUs",
+        lambda v: (
+            is_whole(v, 1) or (isinstance(v, list) and 0 < len(v) == len({*v}) and all(is_whole(n, 0) for n in v))
+        ),
+    ),
+    "trainer.num_nodes": whole(1),
+    "trainer.strategy": one_of("auto", "ddp"),
+    "trainer.precision": one_of(*PRECISIONS),
+    "ckpt": Rule(
+        "a checkpoint, such as RUN/checkpoints/best.ckpt", lambda v: v != "" and Path(v).expanduser().is_file()
+    ),
+    "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
+    "out": Rule(
+        "a CSV file that does not exist yet, in a folder that does",
+        lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),
+    ),
+}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(optim.lr, 0.001), … for every option."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Raise UserError for the first option that is missing or not allowed."""
+    for key, value in flatten(config):
+        rule = RULES.get(key)
+        if value == "???":
+            raise UserError(f"{key} is missing: give {key}={rule.allowed if rule else 'VALUE'}")
+        if rule and not rule.holds(value):
+            raise UserError(f"{key}={'null' if value is None else value}: must be {rule.allowed}")
+
+
+def check_together(options: Mapping[str, Any]) -> None:
+    """Raise UserError for options each of which is allowed, but not with the others."""
+    if "devices" in options.get("trainer", {}):
+        check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
+    slurm = options.get("slurm", {})
+    if slurm and slurm["warning"] >= 60 * slurm["time"]:
+        raise UserError(
+            f"slurm.warning={slurm['warning']}: these seconds before its end, slurm.time={slurm['time']} minutes have "
+            "not begun: the jobs would save and go back into the queue at once; use a shorter warning or a longer time"
+        )
+    if options.get("loss", {}).get("weights") == options["data"].get("sampler") == "balanced":
+        raise UserError(
+            "loss.weights=balanced data.sampler=balanced: either makes all classes count the same, both together would "
+            "make the rare ones count more; choose one"
+        )
+
+
+def check_devices(trainer: Mapping[str, Any], batch_size: int, training: bool) -> None:
+    """Raise UserError for several devices that cannot share a batch, or in a command that works on one."""
+    number = ranks(trainer)
+    if number == 1:
+        return
+    if not training:
+        raise UserError(
+            "trainer.devices: only training works on several devices; use 1, or [N] for one GPU by its number"
+        )
+    if trainer.get("strategy") != "ddp":
+        raise UserError(f"trainer.devices={trainer['devices']}: several devices for one run need trainer=ddp")
+    if batch_size % number or batch_size < 4 * number:
+        raise UserError(
+            f"data.batch_size={batch_size}: is for all {number} devices (trainer.devices × num_nodes) together: "
+            "use a multiple of that, at least four images for each"
+        )
+
+
+def check_name(key: str, value: str, added: bool, known: Collection[str], owners: Sequence[str]) -> None:
+    """Raise UserError for an option that nobody would read.
+
+    Args:
+        key, value: as typed, without +.
+        added: it was typed with a +.
+        known: every option and group there is, such as optim.lr, optim and experiment.
+        owners: the choices, such as data=folder, that would bring this option.
+    """
+    part, _, name = key.partition(".")
+    if key in known or (added and part in OPEN and part != "trainer"):
+        return
+    if part == "trainer" and name in OURS:
+        raise UserError(f"{key}={value}: cxr sets this argument of Lightning's Trainer itself")
+    if part == "trainer" and name.split(".")[0] in trainer_arguments():
+        if added:
+            return
+        raise UserError(f"{key}={value}: write +{key}={value} to pass this argument on to Lightning's Trainer")
+    if owners:
+        raise UserError(f"{key}={value}: only with {' or '.join(owners)}")
+    if part != "hydra":
+        known = [name for name in known if not name.startswith("hydra")]
+    passed_on = [f"+trainer.{name}" for name in trainer_arguments()]
+    near = nearest(key, passed_on) if added else nearest(key, known) or nearest(key, passed_on)
+    raise UserError(f"{key}={value}: no such option" + (f"; did you mean {near}?" if near else ", see --help"))
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """The known option most like `key`, whole or in its last part, or ""."""
+    names = sorted(known, key=lambda name: (len(name), name))
+    last_parts: dict[str, str] = {}
+    for name in names:
+        last_parts.setdefault(name.split(".")[-1], name)
+    end = key.split(".")[-1]
+    if end in last_parts:
+        return last_parts[end]
+    if close := difflib.get_close_matches(key, names, n=1):
+        return close[0]
+    if close := difflib.get_close_matches(end, list(last_parts), n=1):
+        return last_parts[close[0]]
+    return ""
+
+
+def trainer_arguments() -> set[str]:
+    """The arguments of Lightning's Trainer, read from its source: importing it would import torch."""
+    package = importlib.util.find_spec("pytorch_lightning")
+    source = Path(package.submodule_search_locations[0], "trainer", "trainer.py").read_text(encoding="utf-8")
+    trainer = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Trainer")
+    init = next(n for n in trainer.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    return {a.arg for a in [*init.args.args, *init.args.kwonlyargs]} - {"self"}

@@ -1,0 +1,123 @@
+"""A search for the best options (hparams=optuna), as a command line asks for it. No torch here, and no Optuna."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from cxr.errors import UserError
+from cxr.options.grammar import parse
+from cxr.options.rules import check_values
+
+DATABASES = ("sqlite", "postgresql", "mysql")  # Optuna reads pickles from Redis, and a pickle is a program
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that a command line asks for."""
+
+    space: Mapping[str, str]  # option -> its range as it is typed: interval(0.1,1.0), or 16,32
+    fixed: Sequence[str]  # the words of all other options
+    n_trials: int = 0
+    storage: str | None = None
+    study: str | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """The searched options, without + before those that are new to conf."""
+        return [key.lstrip("+") for key in self.space]
+
+    def samples(self, groups: Iterable[str]) -> list[list[str]]:
+        """The words of some trials that stand for all: the first value of every range; then, for every searched choice
+        of a group, its other values.
+
+        Raises:
+            UserError: a value at the ends of a range, or in a list, is not allowed.
+        """
+        first: dict[str, str] = {}
+        others: list[tuple[str, str]] = []
+        for key, text in self.space.items():
+            override = parse(f"{key}={text}")
+            if override.is_interval_sweep():
+                values = [override.value().start, override.value().end]
+                if values[0] > values[1]:
+                    raise UserError(f"{key}={text}: a range goes from its lower to its higher end")
+                words = [f"{key}={value}" for value in values]
+            else:
+                words = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            for word in words:
+                if key not in groups:
+                    check_values({key.lstrip("+"): value_of(word)})
+            first[key] = words[0]
+            others += [(key, word) for word in words[1:] if key in groups]
+        base = [*self.fixed, *first.values()]
+        return [base, *([*self.fixed, *(first | {key: word}).values()] for key, word in others)]
+
+
+def is_search(config: DictConfig) -> bool:
+    """Whether Hydra's options, `hydra` of a config, are those of a search."""
+    return config.hydra.mode == RunMode.MULTIRUN and not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+
+
+def value_of(word: str) -> Any:
+    """The value in optim.lr=0.1, say."""
+    value = OverridesParser.create().parse_overrides([word])[0].value()
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def asked_for(hydra: DictConfig, overrides: Sequence[Override]) -> Search | None:
+    """The search that a sweep's options ask for, None where they ask for the plain sweep.
+
+    Args:
+        hydra: Hydra's own options.
+        overrides: what stands on the command line.
+
+    Raises:
+        UserError: a range without a search, or a search that cannot be one.
+    """
+    sweeper = hydra.sweeper
+    if sweeper._target_.endswith(".BasicSweeper"):
+        if ranges := [o.input_line for o in overrides if o.is_interval_sweep()]:
+            raise UserError(f"{ranges[0]}: a range is for a search: add hparams=optuna")
+        return None
+    if hydra.runtime.choices.hparams == "none":
+        raise UserError("hydra/sweeper=optuna: write hparams=optuna")
+    own = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
+    typed = {o.key_or_group for o in own}
+    ranges = [parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()]
+    every = [o for o in ranges if o.key_or_group not in typed] + own
+    space = {o.get_key_element(): o.input_line.partition("=")[2] for o in every if o.is_sweep_override()}
+    if not space:
+        raise UserError("hparams=optuna: every option is fixed; give one a range, such as data.batch_size=16,32")
+    if "model" in space and (own_options := [key for key in space if key.startswith("model.")]):
+        raise UserError(f"model={space['model']}: not all have {own_options[0]}; search each network by itself")
+    if "seed" in space:
+        raise UserError(f"seed={space['seed']}: a search has one seed; the best of several would be luck")
+    fixed = [o.input_line for o in [*every, *overrides] if not o.is_sweep_override()]
+    return Search(space, list(dict.fromkeys(fixed)))
+
+
+def checked(search: Search, cell: DictConfig) -> Search:
+    """A search with what one of its cells says of it.
+
+    Raises:
+        UserError: it could not choose, or could not keep what it found.
+    """
+    sweeper = cell.hydra.sweeper
+    search = replace(search, n_trials=sweeper.n_trials, storage=sweeper.storage, study=sweeper.study_name)
+    if cell.data.val_fraction == 0:
+        raise UserError("data.val_fraction=0: a search chooses by validation images, and there would be none")
+    name = cell.hydra.sweep.subdir
+    if len(name.encode()) > 200:  # other values may be longer; a file system takes 255
+        raise UserError(f"so many searched options make too long a name of a folder ({name}): fix some of them")
+    database = str(search.storage or "sqlite://").partition(":")[0].partition("+")[0]
+    if database not in DATABASES:
+        raise UserError(f"storage={search.storage}: must be null or the address of a database: {', '.join(DATABASES)}")
+    if not search.storage and set("?{}%") & set(str(Path(cell.hydra.sweep.dir).resolve())):
+        raise UserError(f"{cell.hydra.sweep.dir}: a database's address has no ?, %, {{ or }}; choose another folder")
+    return search

@@ -1,0 +1,77 @@
+"""MODEL_CARD.md of a run: what a network is for, what it is worth, and where that ends (after Mitchell et al. 2019)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cxr.files.run_folder import STATUS, read_json
+from cxr.reporting import leaderboard
+from cxr.reporting.console import (
+    beaten_lines,
+    calibration_lines,
+    give_away_lines,
+    screening_lines,
+    shown_interval,
+    with_interval,
+)
+from cxr.reporting.leaderboard import in_short
+from cxr.reporting.words import render, words
+
+CARD = "MODEL_CARD.md"
+
+
+def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], audit: Mapping[str, Any]) -> None:
+    """Write MODEL_CARD.md into a run folder; every number stands in metrics.json or audit.json."""
+    w = words(config["report"]["lang"])
+    test, ends = metrics["test"], metrics["test"]["ci95"]["per_class"]
+    per_class = [
+        [name, f"{s['precision']:.3f} {shown_interval(ends[name]['precision'])}"]
+        + [f"{s[key]:.3f} {shown_interval(ends[name][key])}" for key in ("recall", "f1")]
+        + [str(s["support"])]
+        for name, s in test["per_class"].items()
+    ]
+    headlines = [[w[key], with_interval(test, key)] for key in ("f1_macro", "accuracy")]
+    headlines.append(["macro AUROC", with_interval(test, "auroc_macro")])
+    told = {
+        "name": folder.name,
+        "note": metrics["note"],
+        "network": f"{network_name(config)}, {config['data']['image_size']} px, {cost(metrics['network'], w)}",
+        "epochs": metrics["train"]["epochs"],
+        "headlines": leaderboard.markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
+        "per_class": leaderboard.markdown_table(
+            [w["class"], w["precision"], w["recall"], "F1", w["images"]], per_class
+        ),
+        "beaten": beaten_lines({folder.name: metrics}),
+        "leaks": metrics["leaks"],
+        "seed": config["seed"],
+        "command": read_json(folder / STATUS).get("command", ""),
+        "slices": leaderboard.markdown_table(
+            [w["column"], w["value"], w["images"], w["accuracy"]],
+            [
+                [column, value, str(s["images"]), with_interval(s, "accuracy")]
+                for column, of in metrics["slices"].items()
+                for value, s in of.items()
+            ],
+        )
+        if metrics["slices"]
+        else "",
+        "images": [f"{name} {number:,}" for name, number in audit["classes"].items()],
+        "split": config["data"]["split"],
+        "give_aways": [line.strip() for line in give_away_lines(metrics["give_aways"])[1:]],
+        "calibration": [line.strip() for line in calibration_lines(metrics["calibration"])],
+        "screening": [line.strip() for line in screening_lines(metrics["screening"])],
+        "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")],
+        "versions": metrics["versions"],
+        "data_hash": audit["sha256"],
+    }
+    (folder / CARD).write_text(leaderboard.inert(render(CARD, config["report"]["lang"], told)), encoding="utf-8")
+
+
+def network_name(config: Mapping[str, Any]) -> str:
+    """What the network is called: timm's name for it, or that of the function or class that makes it."""
+    return config["model"].get("name") or config["model"]["_target_"].rsplit(".", 1)[-1]
+
+
+def cost(network: Mapping[str, int], w: Mapping[str, str]) -> str:
+    """Parameters, and FLOPs of the forward pass of one image."""
+    return f"{w['parameters']} {in_short(network['parameters'])}, {w['flops']} {in_short(network['flops'])}"

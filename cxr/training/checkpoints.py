@@ -1,0 +1,208 @@
+"""The checkpoints of a run: when they are written, that they are whole, and which one to go on from."""
+
+import errno
+import logging
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from cxr.data.datamodule import CXRDataModule
+from cxr.errors import UserError
+from cxr.files.run_folder import CHECKPOINTS, MEND, METRICS, PREDICTIONS
+from cxr.jobs import signals as stopping
+from cxr.training.callbacks import StopDiverged
+from cxr.training.distributed import asked_or_due
+from cxr.training.logger import Board
+
+log = logging.getLogger(__name__)
+
+BEST, LAST, BEFORE = "best.ckpt", "last.ckpt", "last.previous.ckpt"
+SCORE = "val/f1_macro"
+
+
+class Checkpoints(Checkpoint):
+    """Writes best.ckpt, the weights of the highest validation macro F1, all that predicting needs; and last.ckpt, all
+    that training goes on from: after the last epoch, and after others and between steps not more often than worth it
+    (on a GPU, an epoch can take less time than writing its state). And stops the run at the next batch when asked to.
+
+    (Lightning's own ModelCheckpoint forgets its best score when the run folder has another path, cannot keep one
+    generation more, and its save_last writes only where the best epoch is written too.)
+    """
+
+    EPOCH_SECONDS, STEP_SECONDS = 10, 600  # between two writings: at the end of an epoch, within one
+
+    def __init__(self, folder: Path, data: CXRDataModule, board: Board, watch: StopDiverged) -> None:
+        self.folder, self.data, self.board, self.watch = folder, data, board, watch
+        self.best: float | None = None
+        self.finished, self.position = False, (0, 0)
+        self.written = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What stands in last.ckpt: the best score, whether training is finished or else the epoch, and batches of it
+        that are done, and the scalars that TensorBoard got."""
+        told = {"best": self.best, "finished": self.finished, "position": self.position}
+        return {**told, "scalars": self.board.scalars}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.finished, self.position = state["best"], state["finished"], tuple(state["position"])
+        self.data.position = self.position  # now: a schedule asks for the loader of images before training begins
+        self.board.replay(state["scalars"])
+
+    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)  # now, and never again: a folder that goes away is an error
+        trainer.should_stop = trainer.should_stop or self.finished  # also where it was not max_epochs that ended it
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.state.fn == "fit" and SCORE in trainer.callback_metrics:
+            score = trainer.callback_metrics[SCORE].item()
+            if self.best is None or score > self.best:
+                self.best = score
+                trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        done = arguments[-1] + 1
+        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:  # the end of the epoch comes at once
+            return
+        # Between two steps of the optimizer, and not where a validation is due: it would be left out on the way back.
+        if done % trainer.accumulate_grad_batches or (trainer.val_check_batch and done % trainer.val_check_batch == 0):
+            return
+        asked, due = asked_or_due(time.monotonic() - self.written > self.STEP_SECONDS)
+        if asked or due:
+            self.write(trainer, (trainer.current_epoch, done))
+        stopping.stop_if_asked(asked)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.finished = (
+            trainer.should_stop
+            or trainer.current_epoch + 1 == trainer.max_epochs
+            or trainer.global_step == trainer.max_steps
+        )
+        asked, due = asked_or_due(time.monotonic() - self.written >= self.EPOCH_SECONDS)
+        if self.finished or asked or due:
+            self.write(trainer, (trainer.current_epoch + 1, 0))
+        stopping.stop_if_asked(asked)
+
+    def write(self, trainer: pl.Trainer, position: tuple[int, int]) -> None:
+        """Write last.ckpt, from which training goes on at `position`: an epoch, and batches of it that are done."""
+        self.watch.settle(trainer)
+        self.position = position
+        trainer.save_checkpoint(self.folder / LAST)
+        self.written = time.monotonic()
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads it back before it takes the place of the one before.
+
+    (Lightning's own way, through two copies in memory, takes two to three times as long.)
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if why := damage(part):
+                raise OSError(errno.EIO, f"what was written reads back otherwise ({why})", str(path))
+            if path.name == LAST and path.exists():
+                os.replace(path, path.with_name(BEFORE))
+            os.replace(part, path)
+            sync_folder(path.parent)
+        except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of what its file raised
+            part.unlink(missing_ok=True)
+            raise no_room(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder survive a power cut, where the system can do that."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def no_room(path: Path, error: BaseException) -> UserError:
+    """What to say where a checkpoint could not be written."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    why = (cause.strerror or cause) if cause else str(error).splitlines()[0]
+    return UserError(f"{path}: cannot be written ({why}); the checkpoints before are as they were; {MEND}")
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint's file, by its own check sums (torch's loader does not look at them), or ""."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            wrong = file.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        return str(error) or type(error).__name__
+    return f"bad check sum in {wrong}" if wrong else ""
+
+
+def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that training goes on from, and what is in it (tensors stay in the file); None: from the start.
+
+    A damaged one, or that of another network than `hparams`, is passed over for the one before, and said.
+
+    Args:
+        by_steps: training ends after a number of steps. Then Lightning 2.6 takes the end of an epoch for the middle of
+            one, and would train a batch too many: such a checkpoint is none to go on from.
+    """
+    for path in (folder / LAST, folder / BEFORE):
+        if not path.exists():
+            continue
+        why = damage(path)
+        try:
+            if not why:
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                state = found["callbacks"][Checkpoints.__qualname__]
+                best, between = state["best"], not (state["finished"] or state["position"][1])
+                kept = {"class_weights": None, **found["hyper_parameters"]}  # of earlier versions
+                why = "" if kept == hparams else "of another network"
+        except Exception as error:  # whatever is wrong with a file, training can begin anew
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+        if why:
+            log.warning("%s is damaged (%s) and is left out", path, why)
+            continue
+        if by_steps and between:
+            log.warning("%s: with trainer.max_steps, nothing goes on from the end of an epoch", path)
+            continue
+        if best is not None and (lost := damage(folder / BEST)):
+            log.warning("%s is damaged (%s): training begins anew", folder / BEST, lost)
+            return None
+        return path, found
+    return None
+
+
+def clear(run: Path) -> None:
+    """Take away what an earlier attempt left in a run folder, of which nobody can go on."""
+    folder = run / CHECKPOINTS
+    for path in (*folder.glob("*.ckpt"), *folder.glob(".*.part"), run / METRICS, run / PREDICTIONS):
+        path.unlink(missing_ok=True)
+
+
+def check_room(folder: Path, model: pl.LightningModule) -> None:
+    """Raise UserError where the disk has no room for a run's checkpoints: the best, and three of the last, of which one
+    is being written, each with two moments a weight (as Adam has)."""
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    there = sum(path.stat().st_size for path in folder.glob("*.ckpt"))
+    needed, free = weights * 10 + 20_000_000 - there, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: {free / 1e6:.0f} MB free, the checkpoints of this network and the other files need about "
+            f"{needed / 1e6:.0f} MB; make room, or choose another folder (hydra.run.dir=DIR, hydra.sweep.dir=DIR)"
+        )

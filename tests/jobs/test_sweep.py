@@ -1,0 +1,130 @@
+"""The cells of a sweep: the leaderboard, failed and interrupted ones, and several at a time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from same import assert_same_run
+
+from cxr.files.run_folder import alive, read_json, read_status, read_table
+from cxr.jobs import run as cell_module
+from cxr.models.classifier import Classifier
+from cxr.train import main
+
+
+def test_leaderboard_and_grid(sweep):
+    rows = read_table(sweep / "leaderboard.csv")
+    assert [(r["model"], r["aug"], r["seed"], r["status"]) for r in rows] == [
+        ("cnn", a, "0", "done") for a in ("on", "off")
+    ]
+    for row in rows:
+        metrics = json.loads((sweep / row["run"] / "metrics.json").read_text())
+        assert float(row["f1_macro"]) == metrics["test"]["f1_macro"]
+    text = (sweep / "leaderboard.md").read_text()
+    assert "| macro F1 |" in text and "aug=on against off (cnn): " in text
+
+
+def test_a_failed_cell_is_a_row_and_the_others_run_on(run, tmp_path, monkeypatch, small):
+    def break_one(config, choices, folder, shared_console, train=cell_module.train_cell):
+        if choices["aug"] == "on":
+            raise ZeroDivisionError("a bug of ours")
+        train(config, choices, folder, shared_console)
+
+    monkeypatch.setattr(cell_module, "train_cell", break_one)
+    words = ("-m", "aug=on,off", "trainer.max_epochs=1", *small)
+    code, out, err = run(main, *words, f"hydra.sweep.dir={tmp_path}/s")
+    assert code == 1
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert [(r["status"], r["error"]) for r in rows] == [("failed", "ZeroDivisionError: a bug of ours"), ("done", "")]
+    log = (tmp_path / "s" / rows[0]["run"] / "train.log").read_text()
+    assert "Traceback" in log and "break_one" in log
+    assert "1 of 2 runs did not finish" in out and "train.log" in err
+
+
+def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monkeypatch, small, sweep):
+    """In the middle of an epoch; every bit is that of the sweep that was never stopped."""
+    words = ("-m", "aug=on,off", "trainer.max_epochs=2", "optim.lr=0.003", *small, f"hydra.sweep.dir={tmp_path}/s")
+
+    def send(self, batch, batch_idx, step=Classifier.training_step):
+        if self.current_epoch == 1 and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)  # a second signal does no harm
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", send)
+        code, _, err = run(main, *words)
+    assert code == 143 and err.splitlines()[-1].startswith("cxr: stopped by SIGTERM; what is done is in ")
+    assert err.endswith("the same command goes on from there\n")
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert [(r["status"], r["error"]) for r in rows] == [("failed", "stopped by SIGTERM")], "the other never began"
+    run_folder = tmp_path / "s" / rows[0]["run"]
+    state = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["callbacks"]["Checkpoints"]["position"] == (1, 2)
+    assert run(main, *words)[0] == 0
+    assert_same_run(run_folder, sweep / run_folder.name)
+    before = (run_folder / "metrics.json").stat().st_mtime_ns
+    assert run(main, *words)[0] == 0, "what is done is left alone"
+    assert (run_folder / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("number", "says"), [(signal.SIGKILL, "was killed (SIGKILL)"), (signal.SIGSEGV, "crashed")])
+def test_a_cell_that_is_killed_takes_no_other_along(run, tmp_path, number, says, small):
+    """With isolate=true; the last one runs in a thread that waits for the first cell's process to kill it."""
+    words = ("-m", "isolate=true", "aug=on,off", "trainer.max_epochs=1", *small, f"hydra.sweep.dir={tmp_path}/s")
+
+    def kill():
+        status = tmp_path / "s" / "cnn_aug-on_seed-0" / "status.json"
+        while (pid := read_json(status).get("pid", os.getpid())) == os.getpid():
+            time.sleep(0.01)
+        os.kill(pid, number)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    code, _, err = run(main, *words)
+    killer.join()
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert code == 1 and [r["status"] for r in rows] == ["failed", "done"]
+    assert says in rows[0]["error"] and "Traceback" not in err
+    log = (tmp_path / "s" / rows[0]["run"] / "train.log").read_text()
+    assert (number == signal.SIGSEGV) == ("Fatal Python error: Segmentation fault" in log)
+
+
+@pytest.mark.long
+def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, tmp_path, small):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
+    words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "optim.lr=0.003"]
+    words += ["trainer.max_epochs=2", *small, f"hydra.sweep.dir={tmp_path}/s"]
+    done = subprocess.run([sys.executable, "-m", "cxr.train", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for aug in ("on", "off"):
+        assert f"cnn_aug-{aug}_seed-0: epoch 2/2" in done.stdout
+        status = json.loads((tmp_path / "s" / f"cnn_aug-{aug}_seed-0" / "status.json").read_text())
+        assert status["status"] == "done"
+    both = [read_table(folder / "leaderboard.csv") for folder in (sweep, tmp_path / "s")]
+    for ours, theirs in zip(*(sorted(rows, key=lambda r: r["run"]) for rows in both), strict=True):
+        assert ours["run"] == theirs["run"] and theirs["status"] == "done"
+        # Fewer threads a cell add up in another order.
+        assert float(theirs["f1_macro"]) == pytest.approx(float(ours["f1_macro"]), abs=0.05)
+
+
+def test_cells_side_by_side_end_with_a_killed_sweep(tmp_path, small):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
+    words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "trainer.max_epochs=100000", *small]
+    command = [sys.executable, "-m", "cxr.train", *words, f"hydra.sweep.dir={tmp_path}/s"]
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while ": epoch 1/" not in (line := sweep.stdout.readline()):
+        assert line, "it ended before it trained"
+    sweep.kill()
+    workers = [read_status(path.parent)["pid"] for path in (tmp_path / "s").glob("*/status.json")]
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a cell trains on, for nobody"
+        time.sleep(0.1)
+    assert workers and "lost" in {read_status(path.parent)["status"] for path in (tmp_path / "s").glob("*/status.json")}

@@ -1,0 +1,108 @@
+"""The report stands alone, says what the metrics files say, and escapes what users named."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+
+from cxr import report
+from cxr.reporting.console import beaten_lines
+from cxr.reporting.leaderboard import in_short
+from cxr.reporting.words import LANGUAGES, TEMPLATES, words
+
+
+def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
+    page = (sweep / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)|url\(|<script', page)
+    assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 7  # two cells
+    for run in sorted(sweep.glob("*/metrics.json")):
+        metrics = json.loads(run.read_text())
+        assert run.parent.name in page
+        for shown in (metrics["test"]["f1_macro"], metrics["calibration"]["after"]["ece"]):
+            assert f"{shown:.3f} [" in page
+        assert json.loads((run.parent / "audit.json").read_text())["sha256"] in page
+    assert "python -m cxr.train -m aug=on,off trainer.max_epochs=2" in page
+    assert re.search(r"data.root=/\S+ ", page), "as it was typed, without Hydra's quotes"
+
+
+def test_two_networks_are_shown_against_their_cost(run, sweep, tmp_path):
+    """The picture is there with two networks only; of cells of earlier versions nothing is known."""
+    sweep = shutil.copytree(sweep, tmp_path / "sweep")
+    folder = sweep / "cnn_aug-off_seed-0"
+    network = json.loads((folder / "metrics.json").read_text())["network"]
+    page = (sweep / "report.html").read_text()
+    parameters, flops = (in_short(network[key]) for key in ("parameters", "flops"))
+    assert f"<td>{folder.name}</td><td>{parameters}</td><td>{flops}</td>" in page
+    for changed, pictures in (({"parameters": 10**9, "flops": 10**12}, 8), (None, 7)):
+        metrics = json.loads((folder / "metrics.json").read_text()) | {"network": changed}
+        (folder / "metrics.json").write_text(json.dumps({k: v for k, v in metrics.items() if v is not None}))
+        assert run(report.main, sweep)[0] == 0
+        page = (sweep / "report.html").read_text()
+        assert page.count("data:image/png;base64,") == pictures
+        assert ("<td>1.00 G</td><td>1.00 T</td>" in page) == bool(changed)
+
+
+def test_what_users_named_is_escaped(run, folder, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "run")
+    told = json.loads((folder / "audit.json").read_text())
+    evil = "<script>alert(1)</script>.png"
+    (folder / "audit.json").write_text(json.dumps(told | {"blank": [evil]}))
+    code, out, _ = run(report.main, folder, "report.lang=ko")
+    page = (folder / "report.html").read_text()
+    assert code == 0 and out.strip() == str(folder / "report.html")
+    assert "&lt;script&gt;" in page and "<script" not in page
+    assert "혼동 행렬" in page and '<html lang="ko">' in page
+
+
+def test_every_word_is_there_in_every_language():
+    table = yaml.safe_load((TEMPLATES / "words.yaml").read_text())
+    assert all(len(said) == len(LANGUAGES) and all(isinstance(s, str) and s for s in said) for said in table.values())
+    for lang in LANGUAGES:
+        known = words(lang)
+        for template in ("report.html", "MODEL_CARD.md"):
+            used = re.findall(r"\bw\.(\w+)", (TEMPLATES / template).read_text())
+            assert set(used) <= known.keys()
+
+
+def test_the_model_card_says_what_the_metrics_say(folder):
+    card = (folder / "MODEL_CARD.md").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert f"parameters {in_short(metrics['network']['parameters'])}, FLOPs an image" in card
+    assert f"n = {metrics['n_test']}" in card and metrics["note"] in card and "Not a medical device" in card
+    for scores in metrics["test"]["per_class"].values():
+        assert f"{scores['recall']:.3f} [" in card
+
+
+def test_networks_that_are_no_better_than_thumbnails_are_named():
+    def run(f1, thumbnails):
+        rules = {"majority_class": {"f1_macro": 0.2}, "nearest_neighbour": {"f1_macro": thumbnails}}
+        return {"test": {"f1_macro": f1}, "give_aways": rules}
+
+    assert beaten_lines({"a": run(0.5, 0.4)}) == []
+    lines = beaten_lines({"a": run(0.2, 0.4), "b": run(0.5, 0.4), "c": run(0.4, 0.4), "d": run(0.1, 0.1)})
+    assert lines == [
+        "No better than nearest neighbour on thumbnails (macro F1 0.400): a, c.",
+        "No better than always the majority class (macro F1 0.200): d.",
+    ]
+
+
+def test_a_damaged_metrics_file_is_one_line(run, sweep, tmp_path):
+    moved = shutil.copytree(sweep, tmp_path / "sweep")
+    next(moved.glob("*/metrics.json")).write_text("{")
+    code, _, err = run(report.main, moved)
+    assert code == 2 and "metrics.json: not JSON, so damaged" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "usage"),
+        (["/no/such"], "/no/such: no finished run"),
+        ([".", "report.lang=fr"], "report.lang=fr: must be en or ko"),
+    ],
+)
+def test_wrong_options_get_one_line(run, words, says):
+    code, _, err = run(report.main, *words)
+    assert code == 2 and says in err and err.count("\n") == 1

@@ -1,0 +1,256 @@
+"""hparams=optuna: a search that is killed goes on, ends with options that can be trained, and opens no test images."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stdout
+
+import pytest
+import yaml
+
+from cxr.errors import Diverged, UserError
+from cxr.files.run_folder import read_json, read_table
+from cxr.jobs import run as cell_module
+from cxr.models.classifier import Classifier
+from cxr.options.command_line import prepare
+from cxr.reporting import report
+from cxr.train import main
+
+optuna = pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
+
+from cxr.search.sampler import rounded  # noqa: E402
+
+RANGES = ("optim.lr=tag(log,interval(0.001,0.03))", "data.batch_size=16,32")
+
+
+@pytest.fixture(scope="session")
+def words(small):
+    """A search of two options, in this process."""
+    fixed = ("isolate=false", "aug=off", "trainer.max_epochs=1", "optim.weight_decay=0")
+    return ("-m", "hparams=optuna", *fixed, *small, *RANGES)
+
+
+def trials_of(folder):
+    url = f"sqlite:///{folder / 'search.db'}"
+    return optuna.load_study(study_name=folder.name, storage=url).get_trials(deepcopy=False)
+
+
+@pytest.fixture(scope="module")
+def killed(words, tmp_path_factory):
+    """The folder of a search that was killed while its fourth trial ran, its words, and what that trial was told."""
+    folder = tmp_path_factory.mktemp("search") / "s"
+    words = [*words, "n_trials=8", f"hydra.sweep.dir={folder}"]
+    command = [sys.executable, "-m", "cxr.train", *words]
+    search = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    ended, line = 0, ""
+    while ended < 3 or "split pooled" not in line:
+        line = search.stdout.readline()
+        assert line, "it ended before it was killed"
+        ended += line.startswith("trial ")
+    search.kill()
+    search.wait()
+    return folder, words, trials_of(folder)[3].params
+
+
+@pytest.fixture(scope="module")
+def searched(killed):
+    """The same search, continued in this process, and what it printed."""
+    folder, words, _ = killed
+    assert [t.state.name for t in trials_of(folder)] == [*["COMPLETE"] * 3, "RUNNING"]
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setattr(sys, "argv", ["train", *words])
+        main()
+    return folder, words, out.getvalue()
+
+
+def test_a_killed_search_goes_on_to_its_total(run, killed, searched):
+    params, (folder, words, out) = killed[2], searched
+    trials = trials_of(folder)
+    assert [(t.number, t.state.name) for t in trials] == [(n, "COMPLETE") for n in range(8)]
+    assert trials[3].params == params, "taken up again"
+    assert "trial 3: macro F1" in out and "trial 2: " not in out
+    rows = read_table(folder / "leaderboard.csv")
+    assert len(rows) == 8 and {row["status"] for row in rows} == {"done"}
+    assert {(float(r["optim.lr"]), r["data.batch_size"]) for r in rows} == {
+        (t.params["optim.lr"], str(t.params["data.batch_size"])) for t in trials
+    }
+    values = {float(r["optim.lr"]): float(r["val_f1_macro"]) for r in rows}
+    assert values == {t.params["optim.lr"]: t.value for t in trials}
+    first = next(line for line in (folder / "leaderboard.md").read_text().splitlines() if line.startswith("| 0."))
+    assert first.startswith(f"| {max(values.values()):.4f}"), "best first"
+    out = run(main, *words)[1]
+    assert "split pooled" not in out and len(trials_of(folder)) == 8, "the total is reached"
+
+
+def test_the_best_options_train_again_to_the_same_score(run, searched, cache):
+    folder = searched[0]
+    found = read_json(folder / "search.json")
+    best = max(found["trials"], key=lambda trial: trial["value"])
+    text = (folder / "experiment" / "best.yaml").read_text()
+    assert yaml.safe_load(text)["optim"]["lr"] == best["params"]["optim.lr"] and best["run"] in text
+    again = ("--config-dir", folder, "experiment=best", f"cache_dir={cache}", f"hydra.run.dir={folder.parent}/best")
+    assert run(main, *again)[0] == 0
+    assert read_json(folder.parent / "best" / "metrics.json")["val"]["f1_macro"] == best["value"]
+
+
+def test_the_report_of_a_copied_search_needs_no_optuna(searched, tmp_path, monkeypatch):
+    folder = searched[0]
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "search.db").unlink()
+    found = read_json(copy / "search.json")
+    assert abs(sum(found["importances"].values()) - 1) < 1e-6 and len(found["importances"]) == 2
+    text = report.write(copy, "en").read_text()
+    assert text.count('<img alt="Hyperparameter search"') == 1
+    assert text.count('<img alt="Importance of the searched options"') == 1 and "chose nothing" in text
+    best = max(found["trials"], key=lambda trial: trial["value"])["run"]
+    assert not [t["run"] for t in found["trials"] if t["run"] in text and t["run"] != best], (
+        "their test images are shut"
+    )
+    (copy / "search.json").write_text(json.dumps(found | {"importances": {}}))
+    assert "Too few trials" in report.write(copy, "en").read_text()
+
+
+def test_trials_that_fail_or_diverge_end_no_search(run, tmp_path, monkeypatch, words):
+    ends = [ZeroDivisionError("a bug of ours"), Diverged("training diverged: the loss is nan"), None]
+
+    def break_two(*arguments, train=cell_module.train_cell):
+        if error := ends.pop(0):
+            raise error
+        train(*arguments)
+
+    monkeypatch.setattr(cell_module, "train_cell", break_two)
+    code, out, err = run(main, *words, "n_trials=3", f"hydra.sweep.dir={tmp_path}/s")
+    assert code == 0 and "ZeroDivisionError: a bug of ours" in err and "Traceback" not in err
+    found = read_json(tmp_path / "s" / "search.json")["trials"]
+    assert [(t["state"], t["value"]) for t in found[:2]] == [("fail", None), ("complete", 0.0)]
+    assert found[2]["value"] > 0 and "trial 0: failed" in out
+    assert "1 diverged, which counts as 0. 1 failed." in out and (tmp_path / "s" / "experiment" / "best.yaml").exists()
+
+
+def test_a_search_whose_trials_all_fail_says_so(run, tmp_path, monkeypatch, words):
+    def break_all(*_):
+        raise UserError("no such hardware")
+
+    monkeypatch.setattr(cell_module, "train_cell", break_all)
+    code, _, err = run(main, *words, "n_trials=2", f"hydra.sweep.dir={tmp_path}/s")
+    assert code == 1 and "Traceback" not in err
+    assert "every trial failed or diverged, so there is no best one" in err.splitlines()[-1]
+
+
+@pytest.mark.long
+def test_a_signal_fails_no_trial_and_the_same_command_goes_on(run, tmp_path, monkeypatch, words):
+    words = (*words, "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
+
+    def send(self, batch, batch_idx, step=Classifier.training_step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", send)
+        code, _, err = run(main, *words)
+    assert code == 143 and err.endswith("the same command goes on from there\n")
+    assert [t.state.name for t in trials_of(tmp_path / "s")] == ["RUNNING"]
+    assert run(main, *words)[0] == 0
+    assert [t.state.name for t in trials_of(tmp_path / "s")] == ["COMPLETE"]
+
+
+@pytest.mark.long
+def test_machines_that_share_a_storage_stop_at_the_total_together(run, tmp_path, monkeypatch, words):
+    """Another machine begins two of three trials while our first one runs, and does not end the second."""
+    url = f"sqlite:///{tmp_path}/shared.db"
+
+    def others(*arguments, train=cell_module.train_cell):
+        study = optuna.load_study(study_name="both", storage=url)
+        if len(study.trials) < 3:
+            for value in (0.5, None):
+                trial = study.ask()
+                trial.set_user_attr("cxr:by", "another machine")
+                trial.suggest_loguniform("optim.lr", 0.001, 0.03)
+                if value:
+                    study.tell(trial, value)
+        train(*arguments)
+
+    monkeypatch.setattr(cell_module, "train_cell", others)
+    words = (*words, "n_trials=3", f"storage={url}", "study=both", f"hydra.sweep.dir={tmp_path}/s")
+    assert run(main, *words)[0] == 0
+    found = read_json(tmp_path / "s" / "search.json")["trials"]
+    assert [t["state"] for t in found] == ["complete", "complete", "running"]
+    assert [bool(t["run"]) for t in found] == [True, False, False]
+
+
+def test_floats_get_few_digits_within_their_range():
+    uniform = optuna.distributions.UniformDistribution(0.12345, 1.0)
+    assert [rounded(v, uniform) for v in (0.123456789, 0.5678, 1.0)] == [0.12345, 0.568, 1.0]
+    for value in ("[8,16]", 0.00012345, True):
+        assert rounded(value, optuna.distributions.CategoricalDistribution([value])) == value
+    steps = optuna.distributions.DiscreteUniformDistribution(0.0, 0.5, 0.1)
+    assert rounded(0.1 * 3, steps) == 0.3
+
+
+def test_own_ranges_in_a_config_dir_and_what_the_choices_have(tmp_path):
+    own = tmp_path / "conf" / "hparams" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(
+        "# @package _global_\ndefaults: [optuna, _self_]\nhydra: {sweeper: {params: {optim.lr: 'range(1,4)'}}}\n"
+    )
+    a = prepare(["-m", "--config-dir", f"{tmp_path}/conf", "hparams=mine", f"hydra.sweep.dir={tmp_path}/a"], "config")
+    with a.held:
+        assert a.search.space["optim.lr"] == "range(1,4)" and "aug.crop" in a.search.space
+    b = prepare(["-m", "hparams=optuna", "experiment=tuned", "aug=off", f"hydra.sweep.dir={tmp_path}/b"], "config")
+    with b.held:
+        assert sorted(b.search.space) == ["data.batch_size", "optim.lr", "optim.weight_decay"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("-m hparams=optuna optim.lr=interval(0.1,0.01)", "from its lower to its higher end"),
+        ("-m hparams=optuna model=cnn,resnet18", "search each network by itself"),
+        ("hparams=optuna", "needs -m: python -m cxr.train -m hparams=optuna"),
+        ("-m optim.lr=interval(0.1,1.0)", "a range is for a search: add hparams=optuna"),
+        ("-m hydra/sweeper=optuna", "write hparams=optuna"),
+        ("-m hparams=optuna data.val_fraction=0", "a search chooses by validation images"),
+        ("-m hparams=optuna seed=1,2", "a search has one seed"),
+        ("-m hparams=optuna n_trials=0", "n_trials=0: must be a whole number from 1"),
+        ("-m hparams=optuna optim.lr=interval(-1.0,1.0)", "optim.lr=-1.0: must be a number above 0"),
+        ("-m hparams=optuna data.batch_size=16,0", "data.batch_size=0: must be a whole number from 1"),
+        ("-m hparams=optuna storage=redis://host/0", "must be null or the address of a database"),
+        (
+            "-m hparams=optuna storage=sqlite:////nowhere/x.db",
+            "storage=sqlite:////nowhere/x.db: this database cannot",
+        ),
+        ("-m hparams=optuna hydra.sweeper.custom_search_space=os.system", "is code, and options are data"),
+        ("-m hparams=optuna hydra.sweeper.sampler._target_=os.system", "options may name parts of"),
+        ("n_trials=3", "n_trials=3: only with hparams=optuna"),
+    ],
+)
+def test_what_is_no_search_gets_one_line(run, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(main, *words.split())
+    assert code in (1, 2) and says in err and err.count("\n") == 1
+
+
+def test_a_search_that_goes_on_with_other_ranges_is_refused(run, tmp_path, monkeypatch, words):
+    def break_all(*_):
+        raise UserError("no such hardware")
+
+    monkeypatch.setattr(cell_module, "train_cell", break_all)
+    words = (*words, "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
+    run(main, *words)
+    code, _, err = run(main, *words, "optim.lr=interval(0.1,1.0)")
+    assert code == 1 and "optim.lr: this search began with tag(log,interval(0.001,0.03)), now interval(0.1,1.0)" in err
+
+
+def test_without_the_extra_the_line_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_optuna_sweeper", None)
+    code, _, err = run(main, "-m", "hparams=optuna")
+    assert (
+        code == 2
+        and "hparams=optuna needs hydra-optuna-sweeper: pip install hydra-optuna-sweeper 'sqlalchemy<2'" in err
+    )
