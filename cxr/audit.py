@@ -9,7 +9,8 @@ from cxr.data.audit import audit, known_copies, summary
 from cxr.data.decode import decode
 from cxr.data.sources import read_images
 from cxr.errors import printable
-from cxr.files.run_folder import AUDIT, write_json
+from cxr.files.run_folder import AUDIT
+from cxr.files.writing import write_json
 from cxr.options.command_line import run_single
 from cxr.reporting.leaderboard import markdown_table
 

@@ -12,7 +12,8 @@ from cxr.benchmarks import processes
 from cxr.data.sources import ImageTable, read_images
 from cxr.data.store import open_store
 from cxr.errors import UserError
-from cxr.files.run_folder import STATUS, read_json, write_json
+from cxr.files.run_folder import STATUS
+from cxr.files.writing import read_json, write_json
 from cxr.jobs.exit_codes import answering, fail
 from cxr.options.command_line import read_cells
 from cxr.reporting.leaderboard import markdown_table

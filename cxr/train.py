@@ -18,20 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cxr.errors import UserError
-from cxr.files.run_folder import (
-    CONFIG,
-    LOCK,
-    MEND,
-    METRICS,
-    STATUS,
-    STOP,
-    close_own,
-    explained,
-    is_done,
-    read_json,
-    read_status,
-    write_text,
-)
+from cxr.files.run_folder import CONFIG, LOCK, METRICS, STATUS, STOP
+from cxr.files.status import MEND, close_own, explained, is_done, read_status
+from cxr.files.writing import read_json, write_text
 from cxr.jobs import signals as stopping
 from cxr.jobs import slurm
 from cxr.jobs.child_process import train_isolated

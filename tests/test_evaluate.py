@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from cxr import evaluate
-from cxr.files.run_folder import read_table
+from cxr.files.writing import read_table
 
 CKPT = "checkpoints/best.ckpt"
 pytestmark = pytest.mark.filterwarnings(

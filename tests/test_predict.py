@@ -8,7 +8,7 @@ import torch
 from bad_images import BAD_IMAGES, USED
 
 from cxr import predict
-from cxr.files.run_folder import read_table
+from cxr.files.writing import read_table
 
 
 @pytest.fixture

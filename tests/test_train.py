@@ -11,7 +11,7 @@ import yaml
 from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cxr.files.run_folder import read_table
+from cxr.files.writing import read_table
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.train import main
 

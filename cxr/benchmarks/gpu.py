@@ -18,7 +18,7 @@ from cxr.benchmarks import checks, gpu_report, processes
 from cxr.benchmarks.grid import seconds_of, watched_gpu
 from cxr.data.phantom import draw_phantom
 from cxr.errors import UserError
-from cxr.files.run_folder import write_json
+from cxr.files.writing import write_json
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_cells
 
@@ -271,7 +271,7 @@ def main(argv: Sequence[str]) -> None:
     """Exit codes: 0 everything was measured, 1 something failed or was not reached, 2 wrong options."""
     parser = argparse.ArgumentParser(prog="cxr.bench --gpu", usage=USAGE, allow_abbrev=False)
     parser.add_argument(
-        "--images", type=Path, help="a tar or a folder of images, one folder a class; without: drawn ones"
+        "--images", "--films", type=Path, help="a tar or a folder of images, one folder a class; without: drawn ones"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="where gpu.json and gpu.md go (runs/gpu)")
     parser.add_argument("--minutes", type=float, default=8, help="what all steps may take (8)")

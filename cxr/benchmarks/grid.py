@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr.benchmarks.machine import ask_smi
-from cxr.files.run_folder import STATUS, read_json
+from cxr.files.run_folder import STATUS
+from cxr.files.writing import read_json
 
 
 def seconds_of(folder: Path, begin: float, end: float) -> dict[str, Any]:

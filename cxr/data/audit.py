@@ -12,7 +12,7 @@ from cxr.data.cache import built, fingerprint
 from cxr.data.sources import ImageTable, patient_of
 from cxr.data.split import group_images
 from cxr.data.store import Store, open_store
-from cxr.files.run_folder import read_table, write_table
+from cxr.files.writing import read_table, write_table
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from cxr.data.processes import spread
 from cxr.data.shards import Shards, gather
 from cxr.data.sources import ImageTable
 from cxr.errors import UserError, printable
-from cxr.files.run_folder import write_table
+from cxr.files.writing import write_table
 
 log = logging.getLogger(__name__)
 

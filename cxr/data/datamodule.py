@@ -22,7 +22,8 @@ from cxr.data.sources import ImageTable, read_images
 from cxr.data.split import group_images, split_images
 from cxr.data.store import Store, open_store
 from cxr.errors import UserError, printable
-from cxr.files.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS, as_text, read_json, write_json, write_table
+from cxr.files.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS
+from cxr.files.writing import as_text, read_json, write_json, write_table
 from cxr.training.distributed import rank, ranks
 
 log = logging.getLogger(__name__)

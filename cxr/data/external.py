@@ -18,7 +18,8 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.data.sources import ImageTable
 from cxr.data.store import Store
 from cxr.errors import UserError, printable
-from cxr.files.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS, read_table
+from cxr.files.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS
+from cxr.files.writing import read_table
 
 log = logging.getLogger(__name__)
 

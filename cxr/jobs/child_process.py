@@ -17,7 +17,7 @@ from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 
 from cxr.errors import UserError
-from cxr.files.run_folder import is_done, write_status
+from cxr.files.status import is_done, write_status
 from cxr.jobs import signals as stopping
 from cxr.options.ranks import environments, ranks
 

@@ -13,17 +13,8 @@ from cxr.errors import UserError
 from cxr.evaluation.calibration import calibration
 from cxr.evaluation.intervals import counts_by_group, unpaired_difference
 from cxr.evaluation.screening import operating_point, screening
-from cxr.files.run_folder import (
-    AUDIT,
-    METRICS,
-    PREDICTIONS,
-    SIDE_FILE,
-    SPLIT,
-    read_json,
-    write_json,
-    write_predictions,
-    write_table,
-)
+from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT, write_predictions
+from cxr.files.writing import read_json, write_json, write_table
 from cxr.jobs.run import versions
 from cxr.models.classifier import load_classifier
 from cxr.reporting import dashboard

@@ -20,7 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cxr.errors import Diverged, UserError, printable
-from cxr.files.run_folder import STATUS, STOP, is_done, keep_traceback, read_json, write_status
+from cxr.files.run_folder import STATUS, STOP
+from cxr.files.status import is_done, keep_traceback, write_status
+from cxr.files.writing import read_json
 from cxr.jobs import signals as stopping
 from cxr.jobs import slurm
 from cxr.options.grammar import PATHS

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxr.errors import UserError
-from cxr.files.run_folder import CONFIG, LOCK, STATUS, STOP, read_json
+from cxr.files.run_folder import CONFIG, LOCK, STATUS, STOP
+from cxr.files.writing import read_json
 from cxr.jobs import slurm
 from cxr.options.rules import flatten
 

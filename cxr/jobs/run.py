@@ -21,20 +21,9 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.data.external import check_unchanged, remember_images
 from cxr.data.sources import check_screened
 from cxr.errors import UserError
-from cxr.files.run_folder import (
-    AUDIT,
-    CHECKPOINTS,
-    METRICS,
-    PREDICTIONS,
-    SIDE_FILE,
-    STATUS,
-    explained,
-    is_done,
-    read_json,
-    write_json,
-    write_predictions,
-    write_status,
-)
+from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, STATUS, write_predictions
+from cxr.files.status import explained, is_done, write_status
+from cxr.files.writing import read_json, write_json
 from cxr.jobs import signals as stopping
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost

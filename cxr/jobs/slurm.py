@@ -1,27 +1,24 @@
 """Cells as jobs of Slurm, through submitit: which of them the queue has, their time limit and their end. No torch."""
 
-import getpass
 import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from cxr.errors import UserError
+from cxr.files import slurm_queue, status
 from cxr.jobs import signals as stopping
 
 log = logging.getLogger(__name__)
 
 JOBS = ".submitit"  # in a sweep's folder: a folder for each job, with its log
 POLL = 10  # seconds
-ENDED = "its Slurm job {job} ended without a word (memory, a time limit, scancel, a lost node?)"
 
 
 class _Job:
@@ -36,38 +33,6 @@ def job_id() -> str:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
-_seen: tuple[float, frozenset[str] | None] = float("-inf"), None
-
-
-def queue(age: float = 2) -> frozenset[str] | None:
-    """This user's jobs that wait, run or are about to end, as squeue lists them; None where it cannot be asked.
-
-    Args:
-        age: seconds that an earlier answer is good for: a leaderboard has many rows.
-    """
-    global _seen
-    if time.monotonic() - _seen[0] > age:
-        _seen = time.monotonic(), _ask()
-    return _seen[1]
-
-
-def _ask() -> frozenset[str] | None:
-    if not shutil.which("squeue"):
-        return None
-    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format=%i"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):  # its controller is away for a moment, say
-        return None
-    return frozenset(said.stdout.split())
-
-
-def has_ended(job: str) -> bool:
-    """Whether a job is in the queue no more, as far as can be known here."""
-    queued = queue()
-    return queued is not None and job not in queued
-
-
 def jobs_of(sweep: Path) -> list[str]:
     """Every job that Slurm was ever given for a sweep, in the order of their numbers."""
     names = [path.name for path in (sweep / JOBS).glob("*") if re.fullmatch(r"\d+(_\d+)?", path.name)]
@@ -77,7 +42,7 @@ def jobs_of(sweep: Path) -> list[str]:
 def running_jobs(sweep: Path) -> list[str]:
     """The jobs of a sweep that still wait or run."""
     found = jobs_of(sweep)
-    return [job for job in found if job in (queue(age=0) or ())] if found else []
+    return [job for job in found if job in (slurm_queue.queue(age=0) or ())] if found else []
 
 
 def states(jobs: Sequence[str]) -> list[str]:
@@ -139,7 +104,7 @@ def watched(sweep: Path) -> Iterator[None]:
             if new := [job for job in jobs_of(sweep) if job not in said]:
                 log.info("Slurm's jobs, whose output is in %s: %s", sweep / JOBS, ", ".join(states(new)))
                 said.update(new)
-            queued = queue(age=0)
+            queued = slurm_queue.queue(age=0)
             if queued is None:
                 continue
             gone = {job for job in jobs_of(sweep) if job not in queued and unanswered(sweep, job)}
@@ -177,7 +142,7 @@ def answer(sweep: Path, job: str) -> None:
     from submitit.core.utils import cloudpickle_dump, temporary_save_path
 
     failed = JobReturn(status=JobStatus.FAILED)
-    failed.return_value = UserError(ENDED.format(job=job))
+    failed.return_value = UserError(status.LOST_JOB.format(job=job))
     for path in unanswered(sweep, job):
         with temporary_save_path(path) as part:
             cloudpickle_dump(("success", failed), part)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cxr.errors import UserError
-from cxr.files.run_folder import explained
+from cxr.files.status import explained
 from cxr.jobs.exit_codes import answering
 from cxr.jobs.hydra_callback import cell_folder, swept
 from cxr.jobs.output_folder import check_options, occupy

@@ -8,15 +8,8 @@ from typing import Any
 import numpy as np
 
 from cxr.evaluation.intervals import difference
-from cxr.files.run_folder import (
-    METRICS,
-    PREDICTIONS,
-    SPLIT,
-    probability_columns,
-    read_json,
-    read_table,
-    write_json,
-)
+from cxr.files.run_folder import METRICS, PREDICTIONS, SPLIT, probability_columns
+from cxr.files.writing import read_json, read_table, write_json
 from cxr.reporting import leaderboard
 from cxr.reporting.console import beaten_lines
 

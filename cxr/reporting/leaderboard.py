@@ -6,17 +6,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from cxr.files.run_folder import (
-    HEADLINES,
-    LOCK,
-    METRICS,
-    SEARCH,
-    STATUS,
-    part_of,
-    read_json,
-    read_status,
-    write_table,
-)
+from cxr.files.run_folder import HEADLINES, LOCK, METRICS, SEARCH, STATUS
+from cxr.files.status import read_status
+from cxr.files.writing import part_of, read_json, write_table
 
 COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
 # Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see ImageTable.note; macro

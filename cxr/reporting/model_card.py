@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr.files.run_folder import STATUS, read_json
+from cxr.files.run_folder import STATUS
+from cxr.files.writing import read_json
 from cxr.reporting import leaderboard
 from cxr.reporting.console import (
     beaten_lines,

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxr.files.run_folder import AUDIT, METRICS, SEARCH, SPLIT, STATUS, read_json, read_table
+from cxr.files.run_folder import AUDIT, METRICS, SEARCH, SPLIT, STATUS
+from cxr.files.writing import read_json, read_table
 from cxr.reporting import comparison, figures, leaderboard
 from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import yaml
 
 from cxr.errors import UserError
-from cxr.files.run_folder import SEARCH, read_json, write_json, write_text
+from cxr.files.run_folder import SEARCH
+from cxr.files.writing import read_json, write_json, write_text
 from cxr.jobs import signals as stopping
 from cxr.options.grammar import quote
 from cxr.options.search_space import Search, value_of

@@ -17,7 +17,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.files.run_folder import CHECKPOINTS, MEND, METRICS, PREDICTIONS
+from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS
+from cxr.files.status import MEND
 from cxr.jobs import signals as stopping
 from cxr.training.callbacks import StopDiverged
 from cxr.training.distributed import asked_or_due

@@ -23,7 +23,7 @@ from cxr.data.files import list_files, not_an_image
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 from cxr.errors import UserError, printable
-from cxr.files.run_folder import read_json, read_table, write_json, write_table
+from cxr.files.writing import read_json, read_table, write_json, write_table
 
 
 @pytest.fixture

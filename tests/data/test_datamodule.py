@@ -8,7 +8,7 @@ from cxr.data import datamodule
 from cxr.data.batches import Batch, SeededOrder, copy_images
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.files.run_folder import read_table
+from cxr.files.writing import read_table
 
 AUG = {"flip": 0.5, "degrees": 10, "crop": 0.1}
 

@@ -10,7 +10,7 @@ from PIL import Image
 from cxr.data.decode import decode
 from cxr.data.phantom import Drawing, _chest, _plan, _write, draw_phantom
 from cxr.data.sources import read_folder
-from cxr.files.run_folder import read_table
+from cxr.files.writing import read_table
 
 LABELS = {"COVID19", "NORMAL", "PNEUMONIA", "TURBERCULOSIS"}
 IMAGES = 80

@@ -14,7 +14,7 @@ from cxr.data.decode import decode
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 from cxr.errors import UserError
-from cxr.files.run_folder import read_table
+from cxr.files.writing import read_table
 
 
 @pytest.fixture

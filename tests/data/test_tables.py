@@ -11,7 +11,7 @@ from cxr.audit import main as audit
 from cxr.data.sources import read_local
 from cxr.data.store import open_store
 from cxr.errors import UserError
-from cxr.files.run_folder import read_json
+from cxr.files.writing import read_json
 from cxr.train import main as train
 
 CLASSES = ("Normal", "pneumonia", "COVID-19", "TB", "effusion", "nodule", "Mass")

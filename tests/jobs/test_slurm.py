@@ -10,7 +10,7 @@ import time
 import pytest
 from one_node_slurm import one_node_slurm, why_not
 
-from cxr.files.run_folder import read_json
+from cxr.files.writing import read_json
 from cxr.jobs.slurm import running_jobs
 from cxr.leaderboard import main as leaderboard
 from cxr.train import main

@@ -12,7 +12,8 @@ import pytest
 import torch
 from same import assert_same_run
 
-from cxr.files.run_folder import alive, read_json, read_status, read_table
+from cxr.files.status import alive, read_status
+from cxr.files.writing import read_json, read_table
 from cxr.jobs import run as cell_module
 from cxr.models.classifier import Classifier
 from cxr.train import main

@@ -17,7 +17,7 @@ from PIL import Image
 from cxr import evaluate, predict, train
 from cxr.data.decode import BadImage, decode
 from cxr.errors import UserError
-from cxr.files.run_folder import read_table, write_table
+from cxr.files.writing import read_table, write_table
 from cxr.models import resnet, weights
 from cxr.models.classifier import build, load_classifier
 from cxr.options.command_line import prepare

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from cxr.files.run_folder import METRICS, PREDICTIONS, write_json, write_predictions, write_status, write_table
+from cxr.files.run_folder import METRICS, PREDICTIONS, write_predictions
+from cxr.files.status import write_status
+from cxr.files.writing import write_json, write_table
 from cxr.reporting import comparison
 
 CLASSES = ("NORMAL", "PNEUMONIA")

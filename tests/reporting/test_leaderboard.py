@@ -3,7 +3,9 @@ import socket
 
 import pytest
 
-from cxr.files.run_folder import METRICS, read_json, read_status, read_table, write_json, write_status
+from cxr.files.run_folder import METRICS
+from cxr.files.status import read_status, write_status
+from cxr.files.writing import read_json, read_table, write_json
 from cxr.leaderboard import main
 from cxr.reporting import leaderboard
 

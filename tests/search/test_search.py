@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cxr.errors import Diverged, UserError
-from cxr.files.run_folder import read_json, read_table
+from cxr.files.writing import read_json, read_table
 from cxr.jobs import run as cell_module
 from cxr.models.classifier import Classifier
 from cxr.options.command_line import prepare

@@ -11,7 +11,8 @@ from damaged import DAMAGE, flip, truncate
 from same import assert_same_run
 
 from cxr.errors import UserError
-from cxr.files.run_folder import read_json, read_table, write_status
+from cxr.files.status import write_status
+from cxr.files.writing import read_json, read_table
 from cxr.jobs import signals as stopping
 from cxr.models.classifier import Classifier
 from cxr.train import main

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cxr.data.batches import Batches, SeededOrder
-from cxr.files.run_folder import read_json, read_table
+from cxr.files.writing import read_json, read_table
 from cxr.jobs.output_folder import read_config
 from cxr.jobs.run import build_data
 from cxr.models.classifier import load_classifier

@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from cxr.data.batches import Batch, Batches, SeededOrder
-from cxr.files.run_folder import read_json
+from cxr.files.writing import read_json
 from cxr.jobs.run import build_data, build_model
 from cxr.models.classifier import load_classifier
 from cxr.options.command_line import read_cells

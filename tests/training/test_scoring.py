@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from cxr.files.run_folder import read_table
+from cxr.files.writing import read_table
 from cxr.models.classifier import load_classifier
 
 

@@ -1,0 +1,84 @@
+"""status.json: whether a run is running, done, failed or lost; and what to say where its folder cannot be written."""
+
+import errno
+import os
+import socket
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cxr.errors import UserError
+from cxr.files import slurm_queue
+from cxr.files.run_folder import STATUS
+from cxr.files.writing import read_json, write_json
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+MEND = "make room, or mend the folder, then give the same command again, with its name=NAME: it resumes there"
+LOST_JOB = "its Slurm job {job} ended without an error message (memory, a time limit, scancel, a lost node?)"
+
+
+def write_status(folder: Path, status: str, error: str = "", **more: Any) -> None:
+    """Say in status.json where a run stands: running, done or failed. Later calls keep what earlier ones said."""
+    told = read_json(folder / STATUS)
+    write_json(
+        folder / STATUS,
+        {**told, "status": status, "error": error, "pid": os.getpid(), "host": socket.gethostname(), **more},
+    )
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What status.json says; a run that claims to be running though its process, or its Slurm job, has gone is lost."""
+    told = read_json(folder / STATUS)
+    if told.get("status") != "running":
+        return told
+    if job := told.get("job"):  # it runs somewhere else, or waits to go on
+        if slurm_queue.has_ended(job) and read_json(folder / STATUS) == told:  # not one that ended well while we asked
+            told |= {"status": "lost", "error": LOST_JOB.format(job=job)}
+    elif told["host"] == socket.gethostname() and not alive(told["pid"]):
+        told |= {"status": "lost", "error": "its process ended without a word"}
+    return told
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run folder holds a finished run."""
+    return read_json(folder / STATUS).get("status") == "done"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but there
+    return True
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """A block that works in a run folder or a sweep's. Raises UserError where the system does not let it: no room, no
+    permission, the folder is gone. (The traceback stands in train.log, where that can still be written.)"""
+    try:
+        yield
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+        if error.errno not in NO_ROOM and not path.is_relative_to(folder):
+            raise
+        raise UserError(f"{path}: {error.strerror or error}; {MEND}") from error
+
+
+def close_own(folder: Path, error: str) -> None:
+    """Say of the runs in a run folder or of a sweep that this process has left unfinished that they failed."""
+    for path in (folder / STATUS, *folder.glob(f"*/{STATUS}")):
+        told = read_json(path)
+        if told.get("status") == "running" and told["pid"] == os.getpid() and told["host"] == socket.gethostname():
+            write_status(path.parent, "failed", error)
+
+
+def keep_traceback(log: Path, error: BaseException) -> None:
+    """Append an error's traceback to a run's own log."""
+    with log.open("a", encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
