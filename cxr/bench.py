@@ -1,4 +1,4 @@
-"""python -m cxr.bench: how much of the time is the network's own, measured against the network alone and a student."""
+"""python -m cxr.bench: training speed against the network alone and against a student's loop."""
 
 import argparse
 import statistics
@@ -18,7 +18,7 @@ from cxr.jobs.exit_codes import answering, fail
 from cxr.options.command_line import read_cells
 from cxr.reporting.leaderboard import markdown_table
 
-Cells = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
+Configs = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
 Runs = Sequence[Mapping[str, Any]]
 SCALES = (1_000, 10_000, 100_000)  # images
 
@@ -39,79 +39,80 @@ def main() -> None:
         from cxr.benchmarks import gpu
 
         return gpu.main(sys.argv[1:])
-    told, words = parser.parse_known_args()
-    if told.repeats < 1 or not 0 < told.seconds < float("inf"):
+    arguments, words = parser.parse_known_args()
+    if arguments.repeats < 1 or not 0 < arguments.seconds < float("inf"):
         fail(UserError("--repeats must be at least 1, --seconds above 0"))
     for default in ("model=cnn,resnet18", "aug=on,off"):
         if not any(word.startswith(default[: default.index("=") + 1]) for word in words):
             words.append(default)
     with answering():
-        if not told.json.absolute().parent.is_dir() or told.json.is_dir():
-            raise UserError(f"--json {told.json}: not a file in a folder that is there")
+        if not arguments.json.absolute().parent.is_dir() or arguments.json.is_dir():
+            raise UserError(f"--json {arguments.json}: not a file in a folder that is there")
         if other := [word for word in words if word.startswith(("launcher=", "hparams=", "trainer=ddp"))]:
-            raise UserError(f"{other[0]}: the benchmark measures one cell after the other, on one device; leave it out")
-        cells = read_cells(words)
-        if len({(choices["model"], choices["aug"]) for choices, _ in cells}) < len(cells):
+            raise UserError(f"{other[0]}: the benchmark measures one run after the other, on one device; leave it out")
+        configs = read_cells(words)
+        if len({(choices["model"], choices["aug"]) for choices, _ in configs}) < len(configs):
             raise UserError("the benchmark compares models and augmentation; give one value of every other option")
         try:
             with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder:
-                measured = (scale if told.scale else compare)(cells, words, told, Path(folder))
+                measured = (scale if arguments.scale else compare)(configs, words, arguments, Path(folder))
         except processes.Failed as error:
             print(f"cxr: a process of the benchmark failed:\n{error}", file=sys.stderr)
             raise SystemExit(1) from None
-    write_json(told.json, {"command": ["python", "-m", "cxr.bench", *sys.argv[1:]], **measured})
-    print(f"\nall figures: {told.json}")
+    write_json(arguments.json, {"command": ["python", "-m", "cxr.bench", *sys.argv[1:]], **measured})
+    print(f"\nall figures: {arguments.json}")
 
 
-def compare(cells: Cells, words: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def compare(configs: Configs, words: list[str], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The network alone, cxr's loop and a student's, one after the other, `repeats` times; then what is around them."""
     from cxr.benchmarks.decoding import build_rate
     from cxr.benchmarks.machine import describe
 
-    images = open_images(cells)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(told.repeats):
-        for choices, config in cells:
-            cell = f"{choices['model']} aug={choices['aug']}"
-            runs = {f"{choices['model']} alone": "alone", f"{cell} cxr": "cxr"}
+    images = open_images(configs)
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(arguments.repeats):
+        for choices, config in configs:
+            name = f"{choices['model']} aug={choices['aug']}"
+            contenders = {f"{choices['model']} alone": "alone", f"{name} cxr": "cxr"}
             if choices["model"] in ("cnn", "resnet18"):
-                runs[f"{cell} student"] = "student"
-            for name, run in runs.items():
-                say(name)
+                contenders[f"{name} student"] = "student"
+            for label, run in contenders.items():
+                say(label)
                 spec = {"run": run, "model": choices["model"], "config": config, "images_root": str(images.root)}
-                found.setdefault(name, []).append(contend(spec, told, folder))
+                measured.setdefault(label, []).append(contend(spec, arguments, folder))
     ratios = {
-        (choices["model"], choices["aug"]): compared(found, choices["model"], choices["aug"]) for choices, _ in cells
+        (choices["model"], choices["aug"]): compared(measured, choices["model"], choices["aug"])
+        for choices, _ in configs
     }
-    print(f"\n{speed_table(found, ratios, told.repeats)}\n{arithmetic(found)}")
+    print(f"\n{speed_table(measured, ratios, arguments.repeats)}\n{arithmetic(measured)}")
 
     say("store")
-    store = build_rate(images, cells[0][1]["data"]["image_size"], told.repeats)
+    store = build_rate(images, configs[0][1]["data"]["image_size"], arguments.repeats)
     print(
         f"\nstore: built at {statistics.median(store['build_images_per_s']):.0f} images/s; one core decodes "
         f"{statistics.median(store['core_images_per_s']):.0f}/s; {store['ratio']:.2f} of {store['cores']} cores"
     )
-    around = sweep(words, folder, told.repeats)
+    around = sweep(words, folder, arguments.repeats)
     print(
         f"start to first step, warm store: {around['first_step_s']:.1f} s\n"
-        f"sweep of {len(around['outside_s'])} cells, not in training, validation or test: "
-        f"{around['outside_s'][0]:.1f} s of the first cell (with imports), "
+        f"sweep of {len(around['outside_s'])} runs, not in training, validation or test: "
+        f"{around['outside_s'][0]:.1f} s of the first run (with imports), "
         f"at most {max(around['outside_s'][1:], default=0):.1f} s of another"
     )
     named = {f"{model} aug={aug}": ratio for (model, aug), ratio in ratios.items()}
-    return {"machine": describe(), "runs": found, "ratios": named, "store": store, "sweep": around}
+    return {"machine": describe(), "runs": measured, "ratios": named, "store": store, "sweep": around}
 
 
-def contend(spec: Mapping[str, Any], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One measurement in a process of its own, with a folder of its own."""
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        return processes.contend({**spec, "warm_up": 3, "seconds": told.seconds, "folder": own})
+def contend(spec: Mapping[str, Any], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One measurement, in a separate process with a separate folder."""
+    with tempfile.TemporaryDirectory(dir=folder) as private:
+        return processes.contend({**spec, "warm_up": 3, "seconds": arguments.seconds, "folder": private})
 
 
-def compared(found: Mapping[str, Runs], model: str, aug: str) -> dict[str, float | None]:
+def compared(measured: Mapping[str, Runs], model: str, aug: str) -> dict[str, float | None]:
     """cxr's rate as a share of the network's and of the student's, medians; and the memory that it takes more."""
-    ours, network = found[f"{model} aug={aug} cxr"], found[f"{model} alone"]
-    student = found.get(f"{model} aug={aug} student")
+    ours, network = measured[f"{model} aug={aug} cxr"], measured[f"{model} alone"]
+    student = measured.get(f"{model} aug={aug} student")
     return {
         "of_network": rate(ours) / rate(network),
         "of_student": rate(ours) / rate(student) if student else None,
@@ -119,12 +120,12 @@ def compared(found: Mapping[str, Runs], model: str, aug: str) -> dict[str, float
     }
 
 
-def speed_table(found: Mapping[str, Runs], ratios: Mapping[tuple[str, str], Any], repeats: int) -> str:
-    """What was measured, a line a cell."""
+def speed_table(measured: Mapping[str, Runs], ratios: Mapping[tuple[str, str], Any], repeats: int) -> str:
+    """The measured rates, one line for each model and augmentation."""
     rows = []
     for (model, aug), ratio in ratios.items():
-        ours, network = found[f"{model} aug={aug} cxr"], found[f"{model} alone"]
-        student = found.get(f"{model} aug={aug} student", [])
+        ours, network = measured[f"{model} aug={aug} cxr"], measured[f"{model} alone"]
+        student = measured.get(f"{model} aug={aug} student", [])
         rows.append(
             [
                 *(model, f"aug={aug}", spread(network), spread(ours), spread(student), f"{ratio['of_network']:.3f}"),
@@ -140,9 +141,9 @@ def speed_table(found: Mapping[str, Runs], ratios: Mapping[tuple[str, str], Any]
     return f"{title}\n{markdown_table(header, rows)}"
 
 
-def arithmetic(found: Mapping[str, Runs]) -> str:
+def arithmetic(measured: Mapping[str, Runs]) -> str:
     """How near the network alone comes to what the machine can do: a line for matrix products, one for each network."""
-    alone = {name.removesuffix(" alone"): runs for name, runs in found.items() if name.endswith(" alone")}
+    alone = {name.removesuffix(" alone"): runs for name, runs in measured.items() if name.endswith(" alone")}
     products: dict[str, list[float]] = {}
     for runs in alone.values():
         for run in runs:
@@ -157,18 +158,18 @@ def arithmetic(found: Mapping[str, Runs]) -> str:
     return "\n".join(lines)
 
 
-def scale(cells: Cells, _: list[str], told: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def scale(configs: Configs, _: list[str], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """cxr's loop at 1, 10 and 100 thousand images: the cost of an image must not grow with their number."""
     from cxr.benchmarks.machine import describe
 
-    choices, config = cells[0]
-    open_images(cells)
-    found: dict[int, list[dict[str, Any]]] = {images: [] for images in SCALES}
-    for _ in range(told.repeats):
-        for images in found:
+    choices, config = configs[0]
+    open_images(configs)
+    measured: dict[int, list[dict[str, Any]]] = {images: [] for images in SCALES}
+    for _ in range(arguments.repeats):
+        for images in measured:
             say(f"{images} images")
-            found[images].append(contend({"run": "scale", "config": config, "images": images}, told, folder))
-    base = found[SCALES[0]]
+            measured[images].append(contend({"run": "scale", "config": config, "images": images}, arguments, folder))
+    base = measured[SCALES[0]]
     rows = [
         [
             f"{images:,}", spread(runs), f"{rate(runs) / rate(base):.3f}",
@@ -176,24 +177,24 @@ def scale(cells: Cells, _: list[str], told: argparse.Namespace, folder: Path) ->
             f"{statistics.median(r['first_batch_s'] for r in runs) * 1e3:.0f}",
             f"{peak(runs) - peak(base):+.0f}",
         ]
-        for images, runs in found.items()
+        for images, runs in measured.items()
     ]  # fmt: skip
     header = ["images", "images/s", f"of {SCALES[0]:,} images", "loader alone, images/s", "first batch, ms", "MB more"]
     print(
         f"\n{choices['model']}, aug={choices['aug']}, {config['data']['image_size']} px\n{markdown_table(header, rows)}"
     )
-    return {"machine": describe(), "scale": found}
+    return {"machine": describe(), "scale": measured}
 
 
-def open_images(cells: Cells) -> ImageTable:
-    """The first cell's images; their store is built, where there is none yet, before anything is timed."""
+def open_images(configs: Configs) -> ImageTable:
+    """The images of the first run. Their store is built before anything is timed."""
     say("store, where there is none yet")
-    data, cache = cells[0][1]["data"], Path(cells[0][1]["cache_dir"]).expanduser()
+    data, cache = configs[0][1]["data"], Path(configs[0][1]["cache_dir"]).expanduser()
     return open_store(read_images(data, cache), data["image_size"], cache)[1]
 
 
 def sweep(words: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:
-    """How long until the first step, and what of a cell's time is not training, validation or test."""
+    """Seconds until the first step, and seconds of each run outside training, validation and test."""
     few = ["trainer.max_epochs=2", "+trainer.limit_train_batches=3"]
     first = []
     for number in range(repeats):
@@ -204,8 +205,8 @@ def sweep(words: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:
     say("sweep")
     processes.train(["-m", *words, *few, f"hydra.sweep.dir={folder}/sweep"])
     outside = []
-    told = [read_json(path) | {"folder": path.parent} for path in (folder / "sweep").glob(f"*/{STATUS}")]
-    for status in sorted(told, key=lambda status: status["started"]):
+    arguments = [read_json(path) | {"folder": path.parent} for path in (folder / "sweep").glob(f"*/{STATUS}")]
+    for status in sorted(arguments, key=lambda status: status["started"]):
         spent = read_json(status["folder"] / "metrics.json")["train"]["seconds_in"]
         outside.append(status["seconds"] - sum(spent.values()))
     return {"first_step_s": statistics.median(first), "outside_s": outside}

@@ -6,30 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from cxr.benchmarks.measurement import Bench
 from cxr.benchmarks.processes import Failed, Late, end_group
 
 EPOCHS = 6
-
-
-class Bench(Protocol):
-    """What a check needs of cxr.benchmarks.gpu.Bench."""
-
-    gpu: bool
-    work: Path
-    size: Any
-
-    def left(self) -> float: ...
-    def words(self, *more: str) -> list[str]: ...
-    def config(self, *more: str) -> Mapping[str, Any]: ...
-    def contend(self, **spec: Any) -> dict[str, Any]: ...
 
 
 def side_by_side(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -74,11 +62,11 @@ def check_resume(bench: Bench, folder: Path, words: Sequence[str]) -> dict[str, 
 def check_graphs(bench: Bench, folder: Path, words: Sequence[str]) -> dict[str, Any]:
     """A run that replays CUDA graphs, against one that does not: the same kernels, so the same bits."""
     with ThreadPoolExecutor(2) as pool:
-        wanted = ("true", "false")
-        runs = [pool.submit(train, bench, folder / on, (*words, f"cuda_graphs={on}")) for on in wanted]
+        settings = ("true", "false")
+        runs = [pool.submit(train, bench, folder / on, (*words, f"cuda_graphs={on}")) for on in settings]
         codes = [run.result() for run in runs]
     if codes != [0, 0]:
-        raise Failed(f"exit codes {codes}: {'; '.join(last_line(folder / on) for on in wanted)}")
+        raise Failed(f"exit codes {codes}: {'; '.join(last_line(folder / on) for on in settings)}")
     differs = difference(folder / "true", folder / "false")
     return {"passed": not differs, "differs": differs or "in no bit"}
 
@@ -131,7 +119,7 @@ def named_tensors(kept: Any, name: str = "") -> list[tuple[str, torch.Tensor]]:
     if isinstance(kept, torch.Tensor):
         return [(name, kept)]
     items = kept.items() if isinstance(kept, dict) else enumerate(kept) if isinstance(kept, list | tuple) else ()
-    return [found for key, value in items for found in named_tensors(value, f"{name}/{key}")]
+    return [tensor for key, value in items for tensor in named_tensors(value, f"{name}/{key}")]
 
 
 def check_diverging(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -153,8 +141,8 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 def check_draws(bench: Bench) -> dict[str, Any]:
     """What augmentation draws on the device, against the CPU."""
-    found = bench.contend(run="draws", config=bench.config("model=cnn", "aug=on"), epochs=30)
-    return {"passed": found["differ"] == 0, **found}
+    result = bench.contend(run="draws", config=bench.config("model=cnn", "aug=on"), epochs=30)
+    return {"passed": result["differ"] == 0, **result}
 
 
 def check_memory(bench: Bench) -> dict[str, Any]:

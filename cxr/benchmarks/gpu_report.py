@@ -8,12 +8,12 @@ from typing import Any
 
 from cxr.reporting.leaderboard import markdown_table
 
-Found = Mapping[str, Any]
+Results = Mapping[str, Any]
 
 
-def as_markdown(found: Found) -> str:
+def as_markdown(results: Results) -> str:
     """gpu.md from what stands in gpu.json, however much of it is there yet."""
-    machine, gpu, steps = found["machine"], found["machine"]["gpu"], found["steps"]
+    machine, gpu, steps = results["machine"], results["machine"]["gpu"], results["steps"]
     device = (
         f"{gpu['name']} ({gpu['memory_MB']:,} MB, driver {gpu['driver']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']})"
         if gpu
@@ -22,29 +22,29 @@ def as_markdown(found: Found) -> str:
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "torchvision", "pytorch_lightning"))
     parts = [
         "# cxr on a GPU",
-        f"    {' '.join(found['command'])}",
+        f"    {' '.join(results['command'])}",
         f"{machine['time']}: {device}; {machine['cores']} CPU cores; {versions}, cxr {machine['cxr']}. "
-        + (f"All steps together took {found['seconds']:.0f} s." if "seconds" in found else "Not finished yet."),
+        + (f"All steps together took {results['seconds']:.0f} s." if "seconds" in results else "Not finished yet."),
     ]
     for name, part in PARTS.items():
         if name in steps:
             parts += [part(steps[name]), *failures(steps[name])]
-    if missing := [name for name in found["wanted"] if name not in steps]:
+    if missing := [name for name in results["requested"] if name not in steps]:
         parts.append(f"Not reached: {', '.join(missing)}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def failures(step: Found) -> list[str]:
+def failures(step: Results) -> list[str]:
     """A line for each measurement that failed or was not reached."""
     return ["\n".join(f"- {name}: **{one['failed']}**" for name, one in step.items() if "failed" in one)]
 
 
-def preparing(step: Found) -> str:
+def preparing(step: Results) -> str:
     seconds = ", ".join(f"{name} {one['took_s']:.0f} s" for name, one in step.items() if "failed" not in one)
     return f"Before anything else, once for a set of images: {seconds}."
 
 
-def loops(step: Found) -> str:
+def loops(step: Results) -> str:
     rows = []
     for setting in dict.fromkeys(name.partition(": ")[0] for name in step):
         rates = [step.get(f"{setting}: {run}", {}).get("images_per_s") for run in ("alone", "cxr", "student")]
@@ -63,7 +63,7 @@ def loops(step: Found) -> str:
     )
 
 
-def grids(step: Found) -> str:
+def grids(step: Results) -> str:
     parts = []
     for name, one in step.items():
         if "runs" not in one:
@@ -85,12 +85,12 @@ def grids(step: Found) -> str:
     return "\n\n".join(parts)
 
 
-def grid(step: Found) -> str:
+def grid(step: Results) -> str:
     about = "The whole command, with a warm store; seconds by run; one seed, so no finding."
     return f"## The 2 × 2 grid\n\n{about}\n\n{grids(step)}"
 
 
-def variants(step: Found, title: str) -> str:
+def variants(step: Results, title: str) -> str:
     rows = [
         [
             name,
@@ -109,7 +109,7 @@ def variants(step: Found, title: str) -> str:
     )
 
 
-def checked(step: Found) -> str:
+def checked(step: Results) -> str:
     rows = []
     for name, one in step.items():
         if "failed" not in one:
@@ -122,7 +122,7 @@ def checked(step: Found) -> str:
     return f"## Does it compute what is promised?\n\n{markdown_table(['check', 'passed', 'seen'], rows)}"
 
 
-def traces(step: Found) -> str:
+def traces(step: Results) -> str:
     rows, longest, waits = [], [], []
     for name, one in step.items():
         if "step_ms" in one:

@@ -1,4 +1,4 @@
-"""Run a piece of a benchmark in a process of its own, and see how much memory it takes."""
+"""Run parts of a benchmark in separate processes, and watch their memory."""
 
 import json
 import multiprocessing
@@ -46,10 +46,10 @@ def watch_memory(process: subprocess.Popen, peak: list[float]) -> None:
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
         try:
-            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
+            match = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
         except OSError:
             return
-        peak[0] = max(peak[0], int(found[1]) / 1e3 if found else 0)
+        peak[0] = max(peak[0], int(match[1]) / 1e3 if match else 0)
         time.sleep(0.01)
 
 

@@ -12,7 +12,7 @@ from cxr.errors import UserError
 
 
 def repeat_images(data: CXRDataModule, number: int, folder: Path) -> None:
-    """Let a data module have `number` images, its own in turn, in a store of that many images in `folder`.
+    """Give a data module `number` images, its images again and again, in a store of that size in `folder`.
 
     Raises:
         UserError: the disk has too little room.

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from cxr.files.writing import write_table
 
-CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: of a sweep whose cells shall not begin any more
+CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: tells a sweep to start no further run
 STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
 SEARCH = "search.json"  # in a sweep's folder: the trials of a search
 SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")
 CHECKPOINTS = "checkpoints"
-SIDE_FILE = "images.npz"  # beside the checkpoints: what tells the images of a run again
+SIDE_FILE = "images.npz"  # beside the checkpoints: recognises the images of a run again
 # The figures that stand on the leaderboard and in the HParams tab.
 HEADLINES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")
 

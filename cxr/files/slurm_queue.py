@@ -25,13 +25,13 @@ def _ask() -> frozenset[str] | None:
         return None
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format=%i"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):  # its controller is away for a moment, say
         return None
-    return frozenset(said.stdout.split())
+    return frozenset(answer.stdout.split())
 
 
 def has_ended(job: str) -> bool:
-    """Whether a job is in the queue no more, as far as can be known here."""
+    """Whether a job has left the queue; False where the queue cannot be asked."""
     queued = queue()
     return queued is not None and job not in queued

@@ -20,25 +20,27 @@ LOST_JOB = "its Slurm job {job} ended without an error message (memory, a time l
 
 
 def write_status(folder: Path, status: str, error: str = "", **more: Any) -> None:
-    """Say in status.json where a run stands: running, done or failed. Later calls keep what earlier ones said."""
-    told = read_json(folder / STATUS)
+    """Write the state of a run (running, done or failed) and `more` to status.json; keep its other keys."""
+    record = read_json(folder / STATUS)
     write_json(
         folder / STATUS,
-        {**told, "status": status, "error": error, "pid": os.getpid(), "host": socket.gethostname(), **more},
+        {**record, "status": status, "error": error, "pid": os.getpid(), "host": socket.gethostname(), **more},
     )
 
 
 def read_status(folder: Path) -> dict[str, Any]:
     """What status.json says; a run that claims to be running though its process, or its Slurm job, has gone is lost."""
-    told = read_json(folder / STATUS)
-    if told.get("status") != "running":
-        return told
-    if job := told.get("job"):  # it runs somewhere else, or waits to go on
-        if slurm_queue.has_ended(job) and read_json(folder / STATUS) == told:  # not one that ended well while we asked
-            told |= {"status": "lost", "error": LOST_JOB.format(job=job)}
-    elif told["host"] == socket.gethostname() and not alive(told["pid"]):
-        told |= {"status": "lost", "error": "its process ended without a word"}
-    return told
+    record = read_json(folder / STATUS)
+    if record.get("status") != "running":
+        return record
+    if job := record.get("job"):  # it runs somewhere else, or waits to go on
+        if (
+            slurm_queue.has_ended(job) and read_json(folder / STATUS) == record
+        ):  # not one that ended well while we asked
+            record |= {"status": "lost", "error": LOST_JOB.format(job=job)}
+    elif record["host"] == socket.gethostname() and not alive(record["pid"]):
+        record |= {"status": "lost", "error": "its process ended without an error message"}
+    return record
 
 
 def is_done(folder: Path) -> bool:
@@ -73,8 +75,12 @@ def explained(folder: Path) -> Iterator[None]:
 def close_own(folder: Path, error: str) -> None:
     """Say of the runs in a run folder or of a sweep that this process has left unfinished that they failed."""
     for path in (folder / STATUS, *folder.glob(f"*/{STATUS}")):
-        told = read_json(path)
-        if told.get("status") == "running" and told["pid"] == os.getpid() and told["host"] == socket.gethostname():
+        record = read_json(path)
+        if (
+            record.get("status") == "running"
+            and record["pid"] == os.getpid()
+            and record["host"] == socket.gethostname()
+        ):
             write_status(path.parent, "failed", error)
 
 

@@ -59,9 +59,9 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is damaged.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if not isinstance(found, dict):
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not isinstance(content, dict):
             raise ValueError("not an object")
-        return found
+        return content
     except ValueError as error:
         raise UserError(f"{path}: not JSON, so damaged; move its run folder away, or train that run again") from error
