@@ -33,10 +33,11 @@ def read_status(folder: Path) -> dict[str, Any]:
     record = read_json(folder / STATUS)
     if record.get("status") != "running":
         return record
-    if job := record.get("job"):  # it runs somewhere else, or waits to go on
-        if (
+    if job := record.get("job"):  # perhaps on another machine, perhaps waiting for its next start
+        unchanged = (
             slurm_queue.has_ended(job) and read_json(folder / STATUS) == record
-        ):  # not one that ended well while we asked
+        )  # it may have ended well meanwhile
+        if unchanged:
             record |= {"status": "lost", "error": LOST_JOB.format(job=job)}
     elif record["host"] == socket.gethostname() and not alive(record["pid"]):
         record |= {"status": "lost", "error": "its process ended without an error message"}
