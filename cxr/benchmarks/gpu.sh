@@ -6,6 +6,8 @@ set -euo pipefail
 [ $# -ge 1 ] && [ -f "$1" ] || { echo "usage: bash cxr/benchmarks/gpu.sh IMAGES.tar [FOLDER]" >&2; exit 2; }
 images=$(realpath "$1") folder=$(realpath -m "${2:-build/gpu}")
 cd "$(dirname "$0")/../.."
+# Only a folder that this script made is written anew.
+[ ! -e "$folder" ] || [ -f "$folder/run.sh" ] || { echo "gpu.sh: $folder exists; choose another FOLDER" >&2; exit 2; }
 rm -rf "$folder"
 mkdir -p "$folder/wheels"
 git ls-files -z --cached --others --exclude-standard cxr conf | tar --null -T - -cf - | tar -C "$folder" -xf -
