@@ -26,8 +26,8 @@ COMMANDS = sorted({(line or inline).strip() for text in TEXTS.values() for line,
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 # A row of conf/README.md: its option, and the cell with its defaults.
 ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) \| ", re.M)
-# Other tests run these: test_bench, test_slurm, test_ddp, test_search, test_every_network.
-ELSEWHERE = ("cxr.bench", "launcher=slurm", "trainer=ddp", "hparams=optuna", "resnet34", "model=timm")
+# Other tests run these (test_bench, test_slurm, test_ddp, test_search, test_every_network), or only a GPU does.
+ELSEWHERE = ("cxr.bench", "launcher=slurm", "trainer=ddp", "trainer=gpu", "hparams=optuna", "resnet34", "model=timm")
 GRID = "python -m cxr.train -m model=cnn,resnet18 aug=on,off data=folder data.root=IMAGES"
 # The same commands, on few small images and for one step.
 FEWER = ("data.image_size=32", "trainer.max_epochs=1", "+trainer.limit_train_batches=1")
