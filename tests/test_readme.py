@@ -1,4 +1,4 @@
-"""Every command that the README shows runs, and every option that there is stands in it."""
+"""The READMEs: their commands run, every option is documented with its default, and their links lead somewhere."""
 
 import os
 import re
@@ -8,20 +8,26 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cxr import audit, evaluate, leaderboard, predict, report
 from cxr.options.command_line import prepare, read_cells
-from cxr.options.rules import RULES
+from cxr.options.rules import RULES, flatten
 from cxr.train import main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(
-    r"(?:^    |`)((?:python -m|make) [^`#\n]+?)(?:`|  +#.*)?$|`((?:python -m|make) [^`]+)`", README, re.M
-)
-COMMANDS = sorted({(a or b).strip() for a, b in COMMANDS})
-# What other tests run: test_bench, test_slurm, test_ddp, test_search, test_every_network.
-ELSEWHERE = ("cxr.bench", "launcher=slurm", "trainer=ddp", "hparams=optuna", "resnet34", "model=timm")
+CONF = ROOT / "conf"
+ROOMS = ("conf", "cxr", "cxr/data", "cxr/evaluation", "cxr/benchmarks", "tests/faults")
+READMES = [ROOT / "README.md", *(ROOT / room / "README.md" for room in ROOMS)]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in READMES}
+# Lines that are indented by four, up to a comment, and what stands between backticks.
+COMMAND = re.compile(r"^    ((?:python -m|make) [^`#\n]+?)(?:  +#.*)?$|`((?:python -m|make) [^`\n]+)`", re.M)
+COMMANDS = sorted({(line or inline).strip() for text in TEXTS.values() for line, inline in COMMAND.findall(text)})
+LINK = re.compile(r"\]\(([^)\s]*)\)")
+# A row of conf/README.md: its option, and the cell with its defaults.
+ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) \| ", re.M)
+# Other tests run these (test_bench, test_slurm, test_ddp, test_search, test_every_network), or only a GPU does.
+ELSEWHERE = ("cxr.bench", "launcher=slurm", "trainer=ddp", "trainer=gpu", "hparams=optuna", "resnet34", "model=timm")
 GRID = "python -m cxr.train -m model=cnn,resnet18 aug=on,off data=folder data.root=IMAGES"
 # The same commands, on few small images and for one step.
 FEWER = ("data.image_size=32", "trainer.max_epochs=1", "+trainer.limit_train_batches=1")
@@ -42,7 +48,7 @@ def made(target):
     )
 
 
-def test_the_readme_shows_commands():
+def test_the_readmes_show_commands():
     assert {"make sweep", "make test", "make board", "make seeds", "make lint"} <= set(COMMANDS)
     assert sum(c.startswith("python -m cxr.") for c in COMMANDS) >= 5 and GRID in COMMANDS
 
@@ -103,7 +109,7 @@ def test_make_target(command, drawn, tmp_path, monkeypatch):
     elif "cxr.bench" in line or "cxr.audit" in line:
         read_cells([word for word in shlex.split(line) if "=" in word])
     else:
-        assert line.split()[0] in ("python", "ruff", "rm")
+        assert line.split()[0] in ("python", "ruff", "rm") or "bash cxr/benchmarks/gpu.sh" in line
 
 
 def test_clean_cache_removes_what_cxr_made_and_nothing_else(tmp_path):
@@ -124,7 +130,53 @@ def test_make_sweep_with_and_without_a_folder():
     }
 
 
-def test_every_option_stands_in_the_readme():
-    table = README[README.index("| option |") : README.index("Your own YAML")] + "ckpt source out"  # predict's own
-    table += " data.root data.source"  # what data=folder asks for, and what data=… sets
-    assert [key for key in RULES if not re.search(rf"\b{re.escape(key)}\b", table)] == []
+def read_defaults():
+    """{option: its values in the YAML files that are no recipes}, without those that are computed."""
+    defaults = {}
+    for path in CONF.rglob("*.yaml"):
+        folder = path.relative_to(CONF).parts[0]
+        if folder == "experiment" or "ranges" in path.parts:
+            continue
+        group = folder if folder in ("data", "model", "aug", "optim", "trainer") else ""
+        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for key, value in flatten(options, f"{group}." if group else ""):
+            if "${" not in str(value):
+                defaults.setdefault(key, []).append(value)
+    return defaults
+
+
+def test_every_option_is_documented_with_its_defaults():
+    documented = dict(ROW.findall(TEXTS[CONF / "README.md"]))
+    assert [key for key in RULES if key not in documented] == []
+    wrong = []
+    for key, values in read_defaults().items():
+        cell = documented.get(key, "")
+        shown = [yaml.safe_load(value) for value in re.findall(r"`([^`]+)`", cell)]
+        for value in values if key in RULES else []:
+            if not (cell.startswith("required") if value == "???" else value in shown):
+                wrong.append((key, value, cell))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("group", [path.name for path in CONF.iterdir() if path.is_dir()])
+def test_every_choice_is_documented(group):
+    row = re.search(rf"^\| `{group}` \|.*$", TEXTS[CONF / "README.md"], re.M)[0]
+    assert [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in row] == []
+
+
+def test_the_readme_takes_five_minutes():
+    assert len(TEXTS[ROOT / "README.md"].encode()) <= 12 * 1024
+
+
+def anchors(path):
+    """The anchors that GitHub makes of a file's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    links = [link.partition("#") for link in LINK.findall(TEXTS[path]) if "://" not in link]
+    assert [file for file, _, _ in links if file and not (path.parent / file).exists()] == []
+    targets = [(path.parent / file if file else path, anchor) for file, _, anchor in links if anchor]
+    assert [anchor for target, anchor in targets if anchor not in anchors(target)] == []
