@@ -1,4 +1,4 @@
-"""python -m cxr.evaluate: what a trained network is worth on images from elsewhere, beside what it was worth at home."""
+"""python -m cxr.evaluate: score a trained network on another hospital's images, beside its own test images."""
 
 import sys
 from pathlib import Path

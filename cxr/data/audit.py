@@ -37,7 +37,7 @@ def say_exact(how: str, images: int, others: int) -> None:
     """Say what is not looked for where nobody asked for less, of images that would be compared with others."""
     if how == "auto":
         log.warning(
-            "%d images are many: only copies of the same bytes are looked for, not re-encoded, resized or cropped ones; "
+            "%d images: only files with the same bytes are found as copies, not re-encoded, resized or cropped ones; "
             "data.copies=near looks for these too, once, in about %.0f minutes on two cores",
             images,
             (images * IMAGE_SECONDS + images * others * PAIR_SECONDS) / 60,
@@ -45,9 +45,12 @@ def say_exact(how: str, images: int, others: int) -> None:
 
 
 def known_copies(images: ImageTable, cache: Path, how: str) -> tuple[Store, ImageTable, Copies]:
-    """The images at the size at which they are compared, their table without what cannot be read, and the pairs that are
-    copies of each other, as its rows: all, or those of the same bytes, see is_near(). Each set of images is compared
-    once, whatever becomes of names and labels."""
+    """Compare a set of images with itself, once for each set, whatever their names and labels are.
+
+    Returns:
+        The images at the size at which they are compared; the table of the readable ones; the pairs of its rows that
+        are copies of each other: all copies, or only files with the same bytes, see is_near().
+    """
     store, readable = open_store(images, SIZE, cache)
     sha256 = store.facts["sha256"].tolist()
     if not is_near(how, len(store) ** 2):

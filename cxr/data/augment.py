@@ -12,8 +12,8 @@ DRAWS = 4  # flip, angle, shift along x, shift along y
 class Augment:
     """Random horizontal flip, then rotation, then crop, each drawn per image.
 
-    The crop is torchvision's RandomCrop(size, padding): the image is padded on every side, then cropped back to its size
-    at random, so that it keeps its scale and images without augmentation, in validation and test, look alike.
+    The crop is torchvision's RandomCrop(size, padding): the image is padded on every side, then cropped at random to
+    its old size. It keeps its scale, as images without augmentation do in validation and test.
 
     Args:
         flip: probability of a horizontal flip.

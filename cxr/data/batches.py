@@ -12,8 +12,8 @@ from cxr.data.store import Store
 
 
 class Batch(NamedTuple):
-    """What a step gets: images (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of
-    the table of images (B,), both int64; `of`: images of this batch on all devices together."""
+    """What a step gets: images (B, 1, S, S), uint8 on the host and float from 0 to 1 on the device; labels (B,) and
+    rows of the table of images (B,), both int64; `of`: the size of this batch on all devices together."""
 
     images: Tensor
     labels: Tensor
@@ -79,8 +79,8 @@ class SeededOrder(Sampler[int]):
 def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An epoch in which classes stand equally often: int64 (N,), positions in `labels` (N,).
 
-    Of a class with more images than its share, a new choice in each epoch; of one with fewer, every image once before one
-    comes again.
+    A class with more images than its share gets a new choice in each epoch. In a class with fewer, no image comes again
+    before all have come.
     """
     classes = np.unique(labels)
     shares = np.full(len(classes), len(labels) // len(classes))
@@ -98,12 +98,12 @@ class Batches(Sampler[Drawn]):
     A batch is that of all ranks together: however many train, an epoch has the same steps, on the same images.
 
     Args:
-        order: of positions in a set of images. Lightning tells what has the name `sampler` the epoch.
-        size: images a batch.
-        training: batch normalisation cannot train on one image, so a batch that would leave a rank fewer than two shares
-            the images of the one before; of one rank, a last batch of one image is left out.
-        rank, ranks: of which process these are the parts, and how many there are.
-        position: where a run goes on that was stopped: an epoch, and batches of it that it has had.
+        order: positions in a set of images. Lightning tells the attribute `sampler` the epoch.
+        size: images per batch.
+        training: batch normalisation cannot train on one image. A batch that would leave a rank fewer than two shares
+            the images of the batch before it; with one rank, a last batch of one image is left out.
+        rank, ranks: the number of this process, and how many there are.
+        position: where a resumed run continues: an epoch, and how many of its batches are done.
     """
 
     def __init__(

@@ -92,8 +92,7 @@ def fill_store(folder: Path, images: ImageTable, state: np.ndarray, size: int, s
 
 
 def deal_slots(told: Sequence[Told | None]) -> tuple[int, dict[int, int]]:
-    """How many slots there are, and the slots of the images that have none yet, by row. In a new store an image's slot is
-    its row."""
+    """The number of slots, and a free slot for each row that has none yet. In a new store, the slot is the row."""
     taken = np.array([known.slot for known in told if known], dtype=np.int64)
     slots = max(len(told), int(taken.max(initial=-1)) + 1)
     free = np.setdiff1d(np.arange(slots), taken).tolist()
@@ -179,8 +178,8 @@ def unchanged(
 
 
 def earlier_images(shards: Shards, names: Sequence[str], state: np.ndarray) -> dict[int, tuple[list[np.ndarray], Told]]:
-    """Of the images whose pixels an earlier, whole store beside this one has: the files it has them in, and what it says
-    of them, by row. A damaged store has none."""
+    """Images whose pixels an earlier store of this folder holds, by row: its arrays, and its record of the image. A
+    damaged store holds none."""
     found = {}
     for index in shards.folder.parent.glob(f"[!.]*/{INDEX_FILE}"):
         try:

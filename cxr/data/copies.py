@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from cxr.data.augment import warp
 from cxr.data.store import Store
 
-# Measured on the reference set (7,103 images, 25 million pairs) and on 300 copies of its images, cropped by 3 %, resized
-# by 0.5 to 1.5, changed in brightness and contrast and saved as JPEG of quality 30 to 80.
+# Measured on the reference set (7,103 images, 25 million pairs) and on 300 copies of its images, cropped by 3 %,
+# resized by 0.5 to 1.5, changed in brightness and contrast and saved as JPEG of quality 30 to 80.
 THUMBNAIL, ALIKE = 32, 0.86  # copies 0.905 and more; 0.0005 % of all other pairs reach it, and are looked at again
 SAME = 0.92  # copies: 99 % reach 0.92; two exposures of one patient, moments apart, up to 0.916; others up to 0.83
 CROP = 0.03  # of a side
@@ -42,8 +42,8 @@ def find_copies(store: Store) -> list[Copy]:
 
 
 def find_common(ours: Store, theirs: Store) -> list[tuple[int, int, float]]:
-    """All images of one set that are copies of an image of another: rows of both, and how alike they are, the most alike
-    first. Both stores have images of one size."""
+    """Images of one set that are copies of an image of another: rows of both and their correlation, highest first. The
+    images of both stores have one size."""
     alike = set(alike_pairs(ours, whole_thumbnails(theirs)))
     alike |= {(row, other) for other, row in alike_pairs(theirs, whole_thumbnails(ours))}
     return confirmed(ours, theirs, alike)

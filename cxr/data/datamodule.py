@@ -209,8 +209,8 @@ class CXRDataModule(pl.LightningDataModule):
     def draws(self, epoch: int, device: torch.device) -> Tensor:
         """What augmentation does to every image of the table in an epoch, float32 (N, 2, 3).
 
-        Drawn once an epoch, since the many small steps of drawing take as long for a batch as for all images; and on the
-        CPU, since a GPU's sine and cosine differ in the last bit."""
+        Drawn once an epoch, because drawing takes as long for a batch as for all images; and on the CPU, because the sine
+        and cosine of a GPU differ in the last bit."""
         if self.drawn is None or self.drawn[:2] != (epoch, device):
             drawn = self.augment.draw(torch.arange(len(self.images)), self.store.size, self.seed, epoch)
             self.drawn = epoch, device, drawn.to(device)
@@ -230,8 +230,8 @@ class CXRDataModule(pl.LightningDataModule):
         return before[:, 0].numpy(), after[:, 0].numpy(), rows
 
     def say_without_lungs(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """What rules that do not look at lungs say of test images, rows of the table; see cxr.data.shortcuts. Worked out
-        once for each split."""
+        """What simple rules without the lungs predict for test images (rows of the table), see cxr.data.shortcuts.
+        Computed once for each split."""
         from cxr.data.shortcuts import VERSION, say_without_lungs  # scikit-learn takes a second
 
         train, labels = self.rows("train"), self.images.label

@@ -23,8 +23,8 @@ from cxr.files.writing import read_table
 
 log = logging.getLogger(__name__)
 
-# Pixels of the images in it. Of 400 altered copies, 398 are found again among the 7,103 images of the reference set, and
-# nothing else that shows another image; at 48 pixels 13 are, at 128 all.
+# Side of the images in it, in pixels. Of 400 altered copies, 398 are found again among the 7,103 images of the
+# reference set, and nothing else that shows another image; at 48 pixels 13 are, at 128 all.
 SIDE = 64
 
 
@@ -90,7 +90,8 @@ def check_unchanged(data: CXRDataModule, run: Path) -> None:
 
 
 def read_side_file(path: Path, *more: str) -> dict[str, np.ndarray]:
-    """Of what remember_images() wrote: files, patients, splits, sha256 and `more`; raises UserError if it is damaged."""
+    """Read files, patients, splits, sha256 and `more` from the file that remember_images() wrote. Raises UserError
+    where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as kept:  # a pickle is a program
             known = {key: kept[key] for key in ("files", "patients", "splits", "sha256", *more)}
@@ -105,8 +106,8 @@ def read_side_file(path: Path, *more: str) -> dict[str, np.ndarray]:
 
 
 def find_known(images: ImageTable, compared: Store, side_file: Path, how: str) -> dict[str, dict[int, str]]:
-    """Rows of images that a run knows, each with the name that the run has for it: copies of images that it "trained" or
-    validated on, copies of its "tested" images, and other images whose "patients" have the name of a trained one.
+    """Rows of images that a run knows, each with the name that the run has for it: copies of images that it "trained"
+    or validated on, copies of its "tested" images, and other images whose "patients" have the name of a trained one.
 
     Args:
         images: the table.

@@ -62,8 +62,8 @@ def loose_images(folder: Path) -> list[Path]:
 
 
 def gaps(folder: Path) -> list[tuple[Path, str]]:
-    """Where images may lie that nobody sees, with the reason: a folder itself, or links in it that lead nowhere, as to a
-    disk that is not mounted."""
+    """Places that may hide images, with the reason: a folder that cannot be listed, or links in it that lead nowhere,
+    such as to a disk that is not mounted."""
     if why := why_not_listed(folder):
         return [(folder, why)]
     links = [Path(entry) for entry in entries(folder) if entry.is_symlink() and not os.path.exists(entry)]

@@ -11,8 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Shards:
-    """images-00000.npy, images-00001.npy … in a folder: uint8 arrays (`images`, `size`, `size`), the last one shorter. A
-    image's slot counts through all of them."""
+    """images-00000.npy, images-00001.npy … in a folder: uint8 arrays (`images`, `size`, `size`), the last one shorter.
+    The slot of an image counts through all of them."""
 
     folder: Path
     images: int

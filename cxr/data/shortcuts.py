@@ -1,8 +1,8 @@
-"""What can be had without looking at lungs: scores that a network must beat before it has learnt anything.
+"""Shortcuts: predictions without the lungs, whose scores a network must beat before it has learnt anything.
 
-In this field, sources and classes are often one: an image's size, its border or its brightness then tells the class
-(DeGrave, Janizek & Lee 2021; Maguolo & Nanni 2021). Each rule here is fitted on the training images and says a class for
-other ones.
+In this field, hospital and class are often the same thing: the size, the border or the brightness of an image then
+gives the class away (DeGrave, Janizek & Lee 2021; Maguolo & Nanni 2021). Each rule is fitted on the training images and
+predicts the class of others.
 """
 
 from collections.abc import Mapping

@@ -26,10 +26,12 @@ SHARD = 32_768
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded images. `shards` are memory-mapped uint8 arrays (n, S, S), of as many images each but for the last; `slot`
-    (N,) says where the image of each row of the table lies, counted through all of them: a rejected image keeps its slot,
-    so that the others need not move. `facts` has arrays of length N about the files: bytes, width, height and coloured
-    (int64), format and sha256 (strings), see Decoded."""
+    """Decoded images.
+
+    `shards` are memory-mapped uint8 arrays (n, S, S), all of one length but the last. `slot` (N,) is the place of the
+    image of each row of the table, counted through all shards; a rejected image keeps its slot, so that the others need
+    not move. `facts` has arrays of length N about the files: bytes, width, height and coloured (int64), format and
+    sha256 (strings), see Decoded."""
 
     shards: Sequence[np.ndarray]
     slot: np.ndarray

@@ -1,8 +1,8 @@
-"""95 % intervals: how far a figure could have been off had other patients come to the test.
+"""95 % intervals: how far a figure could have been off if other patients had been tested.
 
-By the bootstrap over groups (Efron 1979; whole clusters, Field & Welsh 2007): images of one patient, and copies, are not
-independent, so groups are drawn with replacement, each with all of its images. A resample is a weight for each group, so
-that all resamples together are one product of weights and confusion counts. (torchmetrics' BootStrapper draws images.)
+Bootstrap over groups (Efron 1979; whole clusters, Field & Welsh 2007): images of one patient, and copies, are not
+independent, so groups are drawn with replacement, each with all of its images. A resample is a weight for each group,
+and all resamples together are one product of weights and confusion counts. (torchmetrics' BootStrapper draws images.)
 Recall of a class is a plain share of its images, for which the exact binomial interval holds (Clopper & Pearson 1934).
 """
 
@@ -136,8 +136,7 @@ def resampled_figures(counts: np.ndarray, resamples: int = RESAMPLES, seed: int 
 
 
 def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:
-    """How much better one set of images was said than another, which has no image in common with it: both are resampled,
-    each on its own.
+    """The difference of scores between two sets without common images, which are resampled independently.
 
     Args:
         ours, theirs: counts_by_group(), (G, C, C) each.

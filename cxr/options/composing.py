@@ -160,8 +160,8 @@ def option_names(config: Mapping[str, Any]) -> set[str]:
 
 
 def check_images(cells: Sequence[DictConfig]) -> None:
-    """Raise UserError for a folder of images that cannot be read, split or screened as the cells ask. (What follows from
-    copies among the images is known once they are decoded.)"""
+    """Raise UserError where images cannot be read, split or screened as the runs ask. (Copies among them are found
+    later, when they are decoded.)"""
     wheres, hows = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
     asked = {(tuple(cell.data.get(key) for key in wheres), tuple(cell.data[key] for key in hows)) for cell in cells}
     tables = {where: read_local(dict(zip(wheres, where, strict=True))) for where, _ in asked}

@@ -88,8 +88,8 @@ def warning_lines(found: Mapping[str, Any]) -> list[str]:
         )
     if known and known["patients"]:
         lines.append(
-            f"Images with the name or number of a training image's patient: {len(known['patients']):,}. If these are the "
-            "same people, take the images out; evaluation.json names them."
+            f"Images with the name or number of a training image's patient: {len(known['patients']):,}. If these are "
+            "the same people, take the images out; evaluation.json names them."
         )
     if not found["internal"]:
         lines.append(

@@ -226,7 +226,8 @@ def _show_images(
 ) -> Axes:
     """Images below their captions, at places (row, column) that lie `across` and `down` points from each other.
 
-    All in one Axes, whose unit is a point and whose limits the caller sets: one for each image takes four times as long.
+    All are in one Axes, whose unit is a point and whose limits the caller sets: one Axes per image takes four times as
+    long.
     """
     axes = fig.add_subplot(aspect="equal")
     axes.set_axis_off()

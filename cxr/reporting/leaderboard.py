@@ -11,8 +11,8 @@ from cxr.files.status import read_status
 from cxr.files.writing import part_of, read_json, write_table
 
 COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
-# Behind what others read by its place: the ends of macro F1's 95 % interval, see late_spread(), see ImageTable.note; macro
-# F1 on validation images; and what the network costs: parameters, FLOPs an image.
+# Behind the columns that others read by position: the ends of macro F1's 95 % interval; late_spread(); ImageTable.note;
+# macro F1 on validation images; and the cost of the network: parameters, FLOPs per image.
 COST = ("parameters", "flops")
 MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro", *COST)
 WIDE = 0.05  # of a macro F1: as far as the differences that are asked for

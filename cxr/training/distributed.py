@@ -25,7 +25,11 @@ def ranks() -> int:
 
 
 def join(trainer: Mapping[str, Any]) -> None:
-    """Meet the other ranks, as the environment says that a parent made, see cxr.options.ranks. `trainer`: its options."""
+    """Join the other ranks; the parent process set the environment for it, see cxr.options.ranks.
+
+    Args:
+        trainer: the options `trainer.*`.
+    """
     gpu = trainer["accelerator"] in ("gpu", "cuda") or (trainer["accelerator"] == "auto" and torch.cuda.is_available())
     distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
     if not gpu:  # they share the cores

@@ -1,4 +1,4 @@
-"""What a trained network is worth: scored on images that it has not seen, and against whoever does not look at lungs."""
+"""Score a trained network on images that it has not seen, and compare it with shortcuts."""
 
 import logging
 from collections.abc import Mapping
