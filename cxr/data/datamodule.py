@@ -209,8 +209,8 @@ class CXRDataModule(pl.LightningDataModule):
     def draws(self, epoch: int, device: torch.device) -> Tensor:
         """What augmentation does to every image of the table in an epoch, float32 (N, 2, 3).
 
-        Drawn once an epoch, because drawing takes as long for a batch as for all images; and on the CPU, because the sine
-        and cosine of a GPU differ in the last bit."""
+        Drawn once an epoch, because drawing takes as long for a batch as for all images; and on the CPU, because the
+        sine and cosine of a GPU differ in the last bit."""
         if self.drawn is None or self.drawn[:2] != (epoch, device):
             drawn = self.augment.draw(torch.arange(len(self.images)), self.store.size, self.seed, epoch)
             self.drawn = epoch, device, drawn.to(device)
