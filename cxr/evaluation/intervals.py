@@ -18,7 +18,7 @@ from cxr.files.run_folder import HEADLINES
 RESAMPLES = 2000
 LEVEL = 0.95
 CHUNK = 8_000_000  # weights in memory at once
-IMAGES = 1_000_000  # images, counted anew in each resample, that aurocs() looks at at once: 190 bytes each
+IMAGES = 1_000_000  # images times resamples that aurocs() handles at a time: 190 bytes each
 
 
 def draw_weights(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[np.ndarray]:
@@ -28,16 +28,16 @@ def draw_weights(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> Iter
         yield weights_part(groups, min(rows, resamples - start), (seed, start))
 
 
-@lru_cache(maxsize=2)  # a cell asks for the same ones again and again
+@lru_cache(maxsize=2)  # a run asks for the same ones many times
 def weights_part(groups: int, rows: int, seed: tuple[int, ...]) -> np.ndarray:
     """One part of draw_weights(); a function of its arguments."""
     return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=rows).astype(np.float32)
 
 
-def counts_by_group(labels: np.ndarray, said: np.ndarray, group: np.ndarray, classes: int) -> np.ndarray:
+def counts_by_group(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int) -> np.ndarray:
     """Confusion counts of each group: float32 (G, C, C), true by predicted; `group` (N,) numbers them from 0."""
     counts = np.zeros((group.max(initial=-1) + 1, classes, classes), dtype=np.float32)
-    np.add.at(counts, (group, labels, said), 1)
+    np.add.at(counts, (group, labels, predicted), 1)
     return counts
 
 
@@ -45,11 +45,11 @@ def figures_of(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Figures of confusion counts (…, C, C), true by predicted: accuracy and macro figures (…), and precision, recall
     and f1 of the classes (…, C). Macro figures are means over the classes that have images."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    true, said = counts.sum(-1), counts.sum(-2)
+    true, predicted = counts.sum(-1), counts.sum(-2)
     classes = {
-        "precision": share(hits, said),
+        "precision": share(hits, predicted),
         "recall": share(hits, true),
-        "f1": share(2 * hits, true + said),
+        "f1": share(2 * hits, true + predicted),
     }
     there = (true > 0).astype(hits.dtype)
     macro = {f"{name}_macro": share((values * there).sum(-1), there.sum(-1)) for name, values in classes.items()}
@@ -57,14 +57,14 @@ def figures_of(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, and 0 of nothing."""
+    """part / whole, and 0 where the whole is 0."""
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
 
 
 def aurocs(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each class against the others: (r, C) of weights (r, N), labels (N,) and
     probabilities (N, C). Ties count half (Mann & Whitney 1947); NaN without images on both sides."""
-    found = np.full((len(weights), probabilities.shape[1]), np.nan)
+    areas = np.full((len(weights), probabilities.shape[1]), np.nan)
     for c in range(probabilities.shape[1]):
         positive = labels == c
         order = np.argsort(probabilities[~positive, c])
@@ -72,10 +72,10 @@ def aurocs(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -
         np.cumsum(weights[:, ~positive][:, order], axis=1, out=lower[:, 1:], dtype=np.float64)
         below = probabilities[~positive, c][order]
         first, last = (np.searchsorted(below, probabilities[positive, c], side) for side in ("left", "right"))
-        beaten, own = (lower[:, first] + lower[:, last]) / 2, weights[:, positive]
-        pairs = own.sum(1, dtype=np.float64) * lower[:, -1]
-        found[:, c] = np.divide((own * beaten).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
-    return found
+        beaten, drawn = (lower[:, first] + lower[:, last]) / 2, weights[:, positive]
+        pairs = drawn.sum(1, dtype=np.float64) * lower[:, -1]
+        areas[:, c] = np.divide((drawn * beaten).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return areas
 
 
 def intervals(
@@ -86,11 +86,11 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """95 % intervals of all figures, under the keys that metrics.json has them, each [low, high].
+    """95 % intervals [low, high] of all figures, under the keys of metrics.json.
 
     Args:
-        labels: int (N,). probabilities: (N, C); the most probable class counts as said.
-        group: (N,), equal for images that are not independent: of one patient, or copies.
+        labels: int (N,). probabilities: (N, C); the most probable class is the predicted one.
+        group: (N,), equal for images that are not independent: those of one patient, and copies.
         classes: the C names.
     """
     _, group = np.unique(group, return_inverse=True)
@@ -117,7 +117,8 @@ def intervals(
 def ends_of_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
     """The ends, (2, …), of 95 % intervals of everything in figures_of(), of counts (G, C, C) of groups.
 
-    Where all images are right, or none, no resample differs: accuracy then has the exact interval of as many groups.
+    Where all predictions are right, or none, all resamples are equal: accuracy then gets the exact interval for the
+    number of groups.
     """
     ends = {key: ends_of(values) for key, values in resampled_figures(counts, resamples, seed).items()}
     right, images = np.trace(counts.sum(0)), counts.sum()
@@ -144,21 +145,21 @@ def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[
     Returns:
         For f1_macro and accuracy: "difference" and "ci95" [low, high].
     """
-    own = [figures_of(counts.sum(0)) for counts in (ours, theirs)]
+    points = [figures_of(counts.sum(0)) for counts in (ours, theirs)]
     drawn = [resampled_figures(counts, seed=seed) for seed, counts in enumerate((ours, theirs))]
     return {
         key: {
-            "difference": float(own[0][key] - own[1][key]),
+            "difference": float(points[0][key] - points[1][key]),
             "ci95": ends_of(drawn[0][key] - drawn[1][key]).tolist(),
         }
         for key in ("f1_macro", "accuracy")
     }
 
 
-def headline(labels: np.ndarray, said: np.ndarray, group: np.ndarray, classes: int) -> dict[str, Any]:
-    """accuracy and f1_macro of said classes (N,), their intervals as "ci95", and how many "images"; see intervals()."""
+def headline(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int) -> dict[str, Any]:
+    """accuracy and f1_macro of predicted classes (N,), their "ci95", and the number of "images"; see intervals()."""
     _, group = np.unique(group, return_inverse=True)
-    counts = counts_by_group(labels, said, group, classes)
+    counts = counts_by_group(labels, predicted, group, classes)
     figures, ends, keys = figures_of(counts.sum(0)), ends_of_counts(counts), ("accuracy", "f1_macro")
     ci95 = {key: ends[key].tolist() for key in keys}
     return {**{key: float(figures[key]) for key in keys}, "ci95": ci95, "images": len(labels)}
@@ -171,7 +172,7 @@ def ends_of(values: np.ndarray) -> np.ndarray:
 
 
 def exact_share(hits: int, images: int) -> list[float]:
-    """The exact 95 % interval of a share; [0, 1] of no images."""
+    """The exact 95 % interval of a share; [0, 1] without images."""
     if not images:
         return [0.0, 1.0]
     return [float(end) for end in binomtest(hits, images).proportion_ci(LEVEL, method="exact")]
@@ -187,47 +188,54 @@ def difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Mapping[str, dict[str, Any]]:
-    """How much better `ours` is than `theirs` on the same images: paired bootstrap over groups, and over seeds.
+    """The difference of scores, `ours` less `theirs`, on the same images: paired bootstrap over groups and over seeds.
 
     Args:
         labels: int (N,), of the images that both have predicted.
         group: (N,), see intervals().
-        ours, theirs: said classes (N,), one array a seed; where both have the same number, seed by seed.
+        ours, theirs: predicted classes (N,), one array per seed; paired seed by seed where both have the same number.
         classes: how many there are.
-        comparisons: made in all; each interval is widened so that all hold together (Bonferroni).
+        comparisons: their number in all; each interval is widened so that all hold together (Bonferroni).
 
     Returns:
         For f1_macro and accuracy: "difference" of the means over seeds, "ci95" [low, high], "p" (two-sided, from the
         bootstrap, multiplied by `comparisons`), "shown" (whether 0 lies outside).
     """
     _, group = np.unique(group, return_inverse=True)
-    sides = [np.stack([counts_by_group(labels, said, group, classes) for said in side]) for side in (ours, theirs)]
-    paired = len(ours) == len(theirs)
-    rng = np.random.default_rng(seed + 1)
-    drawn: dict[str, list[np.ndarray]] = {"f1_macro": [], "accuracy": []}
-    for weights in draw_weights(sides[0].shape[1], resamples, seed):
-        picks = [rng.integers(len(side), size=(len(weights), len(side))) for side in sides]
-        if paired:
-            picks[1] = picks[0]
-        means = [resampled_means(side, weights, pick) for side, pick in zip(sides, picks, strict=True)]
-        for key, parts in drawn.items():
-            parts.append(means[0][key] - means[1][key])
-    found = {}
-    for key, parts in drawn.items():
-        values = np.concatenate(parts)
+    sides = [np.stack([counts_by_group(labels, one, group, classes) for one in side]) for side in (ours, theirs)]
+    points = [[figures_of(counts.sum(0)) for counts in side] for side in sides]
+    result = {}
+    for key, values in resampled_differences(sides, resamples, seed).items():
         tail = (1 - LEVEL) / 2 / comparisons
         low, high = np.quantile(values, [tail, 1 - tail])
-        point = np.mean([figures_of(c.sum(0))[key] for c in sides[0]]) - np.mean(
-            [figures_of(c.sum(0))[key] for c in sides[1]]
-        )
+        means = [np.mean([figures[key] for figures in side]) for side in points]
         p = min(1.0, comparisons * 2 * (1 + min((values <= 0).sum(), (values >= 0).sum())) / (1 + len(values)))
-        found[key] = {
-            "difference": float(point),
+        result[key] = {
+            "difference": float(means[0] - means[1]),
             "ci95": [float(low), float(high)],
             "p": float(p),
             "shown": bool(low > 0 or high < 0),
         }
-    return found
+    return result
+
+
+def resampled_differences(sides: Sequence[np.ndarray], resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """f1_macro and accuracy of the first side less those of the second, each (resamples,).
+
+    Args:
+        sides: two arrays of counts_by_group(), (S, G, C, C) each, one for each of S seeds. Groups are drawn alike for
+            both; seeds too, where both sides have the same number.
+    """
+    rng = np.random.default_rng(seed + 1)
+    drawn: dict[str, list[np.ndarray]] = {"f1_macro": [], "accuracy": []}
+    for weights in draw_weights(sides[0].shape[1], resamples, seed):
+        picks = [rng.integers(len(side), size=(len(weights), len(side))) for side in sides]
+        if len(sides[0]) == len(sides[1]):
+            picks[1] = picks[0]
+        means = [resampled_means(side, weights, pick) for side, pick in zip(sides, picks, strict=True)]
+        for key, parts in drawn.items():
+            parts.append(means[0][key] - means[1][key])
+    return {key: np.concatenate(parts) for key, parts in drawn.items()}
 
 
 def resampled_means(counts: np.ndarray, weights: np.ndarray, picks: np.ndarray) -> dict[str, np.ndarray]:

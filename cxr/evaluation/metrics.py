@@ -1,4 +1,4 @@
-"""What a set of predictions is worth. "macro" is the plain mean over the classes, however rare they are."""
+"""Metrics of a set of predictions. "macro" is the plain mean over the classes, however rare they are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +14,11 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-# Ranks that train together count the images of all by themselves, see Classifier: torchmetrics would count them again.
-ALONE: dict[str, Any] = {"validate_args": False, "sync_on_compute": False}  # validation would sync with the host
+# Classifier gathers the images of all ranks itself; torchmetrics would count them again.
+ALONE: dict[str, Any] = {
+    "validate_args": False,
+    "sync_on_compute": False,
+}  # checking arguments would let the host wait for the device
 
 
 def training_metrics(n_classes: int) -> MetricCollection:
@@ -48,9 +51,9 @@ def evaluation_metrics(n_classes: int) -> MetricCollection:
 
 
 def as_plain(computed: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str, Any]:
-    """What `evaluation_metrics` computed, as metrics.json holds it: plain numbers, lists and dictionaries.
+    """Results of `evaluation_metrics` as plain numbers, lists and dictionaries, as in metrics.json.
 
-    Macro figures are means over the classes that have images: a set from elsewhere may lack some. Where there is one
+    Macro figures are means over the classes that have images: a set of another hospital may lack some. With one
     class only, macro AUROC is None.
     """
     support = computed["confusion_matrix"].sum(1)

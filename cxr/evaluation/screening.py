@@ -1,4 +1,4 @@
-"""One class as a screening test: a threshold chosen on validation images, and what it is worth on others."""
+"""One class as a screening test: a threshold chosen on validation images, and its performance on test images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ PREVALENCES = (0.005, 0.01, 0.05)  # of the class among those who are screened
 
 
 def choose_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float) -> float:
-    """The highest threshold that at least this share of the positive images reaches.
+    """The highest threshold that at least this share of the positive images reach.
 
     Args:
         positive: bool (N,), not all False. score: float (N,).
@@ -25,9 +25,9 @@ def choose_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float
 
 def operating_point(positive: np.ndarray, score: np.ndarray, threshold: float) -> dict[str, Any]:
     """Sensitivity and specificity of `score >= threshold`, with exact binomial intervals (Clopper & Pearson 1934); None
-    of no images."""
-    found = score >= threshold
-    hits = {"sensitivity": (found & positive).sum(), "specificity": (~found & ~positive).sum()}
+    without images."""
+    called = score >= threshold
+    hits = {"sensitivity": (called & positive).sum(), "specificity": (~called & ~positive).sum()}
     images = {"sensitivity": int(positive.sum()), "specificity": int((~positive).sum())}
     return {
         **{key: float(hits[key] / n) if n else None for key, n in images.items()},
@@ -38,13 +38,13 @@ def operating_point(positive: np.ndarray, score: np.ndarray, threshold: float) -
 
 
 def screening(
-    name: str, asked: float, threshold: float, val: Mapping[str, Any], test: Mapping[str, Any]
+    name: str, sensitivity: float, threshold: float, val: Mapping[str, Any], test: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The part "screening" of metrics.json: two operating_point()s, of the images that the threshold was chosen on and
-    of the test images, and what the latter mean."""
+    """The part "screening" of metrics.json: operating_point() of the validation images, on which the threshold was
+    chosen, and of the test images, and what the latter means."""
     return {
         "class": name,
-        "sensitivity_asked": asked,
+        "sensitivity_asked": sensitivity,
         "threshold": threshold,
         "val": dict(val),
         "test": dict(test),
@@ -55,26 +55,26 @@ def screening(
 
 def verdict(point: Mapping[str, Any]) -> str:
     """Whether an operating point meets the WHO's requirements: "met" (both intervals lie above), "missed" (one lies
-    below) or "not shown" (neither, with so few images)."""
+    below) or "not shown" (neither: too few images)."""
     ends = point["ci95"]
-    if all(ends[key][0] >= wanted for key, wanted in WHO.items()):
+    if all(ends[key][0] >= minimum for key, minimum in WHO.items()):
         return "met"
-    return "missed" if any(ends[key][1] < wanted for key, wanted in WHO.items()) else "not shown"
+    return "missed" if any(ends[key][1] < minimum for key, minimum in WHO.items()) else "not shown"
 
 
 def predictive_values(point: Mapping[str, Any], prevalence: float) -> dict[str, Any]:
-    """Positive and negative predictive value at a prevalence, by Bayes' theorem: how many of those called positive have
-    it, how many of the others have not. Their "ci95" reach from both intervals' lower ends to both upper ends: wider
-    than 95 % would ask for."""
+    """Positive and negative predictive value at a prevalence, by Bayes' theorem: the share of those called positive
+    who have the class, and of the others who do not. Each "ci95" goes from the lower ends of both intervals to the
+    upper ends, which is wider than 95 % needs."""
     low, high = zip(*(point["ci95"][key] for key in ("sensitivity", "specificity")), strict=True)
-    own = (point["sensitivity"], point["specificity"])
-    values = [dict(zip(("ppv", "npv"), bayes(*pair, prevalence), strict=True)) for pair in (own, low, high)]
+    shares = (point["sensitivity"], point["specificity"])
+    values = [dict(zip(("ppv", "npv"), bayes(*pair, prevalence), strict=True)) for pair in (shares, low, high)]
     ci95 = {key: [values[1][key], values[2][key]] for key in ("ppv", "npv")}
     return {"prevalence": prevalence, **values[0], "ci95": ci95}
 
 
 def bayes(sensitivity: float | None, specificity: float | None, prevalence: float) -> tuple[float | None, float | None]:
-    """PPV and NPV; None where nobody is called positive (or negative), or a share is not known."""
+    """PPV and NPV; None where no image is called positive (or negative), or a share is unknown."""
     if sensitivity is None or specificity is None:
         return None, None
     true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
