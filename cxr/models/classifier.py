@@ -20,9 +20,9 @@ from cxr.training import distributed
 
 
 class Classifier(pl.LightningModule):
-    """A network that says the class of an image.
+    """A network that predicts the class of an image.
 
-    Every argument is plain data and goes into the checkpoint, so that a checkpoint says all that predicting needs and
+    Every argument is plain data and goes into the checkpoint, so that a checkpoint holds all that predicting needs and
     loads with weights_only=True.
 
     Args:
@@ -32,9 +32,9 @@ class Classifier(pl.LightningModule):
             which rises to `lr` over the first three tenths of the steps and falls to nothing (Smith & Topin 2018).
         classes: class names in the order of the logits.
         image_size: side of the images in pixels.
-        note: what has to be said wherever this network's figures stand, or "".
-        class_weights: how much the loss of a training image of each class counts, or None: all the same. The mean is
-            over images, and not over their weights, so that it is the same however images are dealt out to devices.
+        note: a caveat to print beside every figure of this network, or "".
+        class_weights: the weight of each class in the training loss, or None. The mean is over images, not over their
+            weights, so that it does not depend on how images are spread over devices.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Classifier(pl.LightningModule):
         self.register_buffer("class_weights", weights, persistent=False)  # the hyperparameters have them
         # Where training replays CUDA graphs: the shape of the batches that they are for, and what replays them.
         self.graphed: tuple[tuple[int, ...], Callable[[Tensor], Tensor]] | None = None
-        # What the steps of an epoch left: tensors on the device, so that no step waits for it or computes metrics.
-        self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, said classes (B,), labels (B,)
+        # Results of the steps of an epoch stay on the device, so that no step waits for it or computes metrics.
+        self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predicted classes (B,), labels (B,)
         self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -73,13 +73,11 @@ class Classifier(pl.LightningModule):
         return (self(images) / self.temperature).softmax(1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Checkpoints of earlier versions know no temperature.
-        checkpoint["state_dict"].setdefault("temperature", torch.ones(()))
-        # What all ranks had done is one's to count.
+        # The results of all ranks are in the checkpoint; one rank counts them.
         self.trained = [tuple(tensors) for tensors in checkpoint.get("trained", ())] if distributed.rank() == 0 else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "optimizer_states" in checkpoint:  # one to go on from, perhaps in the middle of an epoch
+        if "optimizer_states" in checkpoint:  # not best.ckpt, but one to resume from, perhaps within an epoch
             checkpoint["trained"] = distributed.gather(self.trained)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -89,7 +87,7 @@ class Classifier(pl.LightningModule):
         else:
             loss = F.cross_entropy(logits, batch.labels, self.class_weights, reduction="sum") / len(batch.labels)
         self.trained.append((loss.detach(), logits.detach().argmax(1), batch.labels))
-        if self.trainer.is_last_batch:  # here, where Lightning's bar and every callback see it in time
+        if self.trainer.is_last_batch:  # now, so that Lightning's bar and every callback see it in time
             self.log_training(self.global_step)
         if self.trainer.world_size == 1:
             return loss
@@ -103,10 +101,10 @@ class Classifier(pl.LightningModule):
     def log_training(self, step: int) -> None:
         """Loss and metrics over the images of an epoch, whose last step of the optimizer is `step`."""
         steps = ([tensor.to(self.device) for tensor in step] for step in distributed.gather(self.trained))
-        losses, said, labels = zip(*steps, strict=True)
+        losses, predicted, labels = zip(*steps, strict=True)
         self.trained = []
         images = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
-        self.train_metrics.update(torch.cat(said), torch.cat(labels))
+        self.train_metrics.update(torch.cat(predicted), torch.cat(labels))
         loss = (torch.stack(losses) * images).sum() / images.sum()
         scores = self.train_metrics.compute()
         self.train_metrics.reset()
@@ -131,14 +129,14 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.evaluated = distributed.gather(self.evaluated)
         _, labels, logits = self.evaluation()
-        if not logits.isfinite().all():  # the last step left finite weights, and nothing finite can be said with them
+        if not logits.isfinite().all():  # the weights are finite, but the outputs overflow
             raise Diverged(
-                f"epoch {self.current_epoch + 1}: what the network says of validation images is not finite: training "
+                f"epoch {self.current_epoch + 1}: the network's output for validation images is not finite: training "
                 "diverged; try a smaller optim.lr"
             )
         scores = self.evaluate()
         self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True)
-        # Here, before a checkpoint is written: each holds its own.
+        # Before a checkpoint is written: each holds its own temperature.
         self.temperature.fill_(fit_temperature(logits.cpu().numpy(), labels.cpu().numpy()))
         for key, value in scores.items():
             if value.ndim == 0:
@@ -175,10 +173,10 @@ class Classifier(pl.LightningModule):
 
 
 def build(part: str, options: Mapping[str, Any], **arguments: Any) -> Any:
-    """Make what the options of a part of conf describe.
+    """Make the object that some options describe.
 
     Raises:
-        UserError: there is no such class or function, it is none that options may name, or it does not take these.
+        UserError: the class or function does not exist, options may not name it, or it does not take these arguments.
     """
     if not isinstance(options, Mapping) or "_target_" not in options:
         raise UserError(f"{part}._target_ is missing: name the class or function to build")
@@ -194,14 +192,14 @@ def build(part: str, options: Mapping[str, Any], **arguments: Any) -> Any:
 
 
 def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
-    """Return the network of a checkpoint, ready to predict. Its file is read as data: torch runs no code from it, and
-    of its options build() takes no code but networks.
+    """Load the network of a checkpoint, ready to predict. Its file is read as data: torch runs no code from it, and
+    build() accepts no code from its options but networks.
 
     Args:
-        accelerator: cpu, gpu (or cuda), mps, or auto for the best that is there.
+        accelerator: cpu, gpu (or cuda), mps, or auto for the best one available.
 
     Raises:
-        UserError: the file is no checkpoint of cxr, or the device is not there.
+        UserError: the file is not a checkpoint of cxr, or the device is missing.
     """
     device = {"auto": best_device(), "gpu": "cuda"}.get(accelerator, accelerator)
     try:
@@ -209,7 +207,7 @@ def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
         options, size, names = kept["model"], kept["image_size"], [*kept["classes"], kept.get("note", "")]
         if "_instantiator" in kept or type(size) is not int or not all(isinstance(name, str) for name in names):
             raise ValueError("hyper_parameters")  # Lightning would call its instantiator; ours have none
-        if "weights" in options:  # they are in the checkpoint: those that training began with are not fetched again
+        if "weights" in options:  # the checkpoint has all weights; do not fetch the initial ones again
             options = {**options, "weights": None}
         model = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, model=options)
     except UserError as error:

@@ -83,7 +83,7 @@ def made_for(make: Callable[..., nn.Module], name: str, n_classes: int, image_si
         net = make(in_chans=1).eval()
         with torch.no_grad():
             logits = net(torch.zeros(1, 1, image_size, image_size))
-    except Exception as error:  # each of its hundreds of networks has its own word for a size that it does not take
+    except Exception as error:  # each of its hundreds of networks raises another error for a size that it does not take
         raise UserError(f"model.name={name}, data.image_size={image_size}: {shown(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (1, n_classes):
         raise UserError(f"model.name={name}: does not give one number a class, so it cannot be trained here")
@@ -98,9 +98,9 @@ def load(net: TimmNetwork, state: State, name: str, weights: str, image_size: in
     if "zero" in state:  # a checkpoint of ours
         fill(net, state, [f"net.{head}" for head in heads], name, weights)
         return
-    own = net.net.state_dict()
-    for key in [k for k, v in state.items() if k in own and v.ndim == 4 and v.shape != own[k].shape]:
-        if state[key].shape[1] == 3 and own[key].shape == state[key][:, :1].shape:
+    ours = net.net.state_dict()
+    for key in [k for k, v in state.items() if k in ours and v.ndim == 4 and v.shape != ours[k].shape]:
+        if state[key].shape[1] == 3 and ours[key].shape == state[key][:, :1].shape:
             fold(net, state, key.removesuffix(".weight"), image_size)
     fill(net.net, state, heads, name, weights)
 
@@ -123,11 +123,11 @@ def fold(net: TimmNetwork, state: State, first: str, image_size: int) -> None:
 def norm_behind(net: nn.Module, layer: str, image_size: int) -> str | None:
     """The name of the batch normalisation that takes the output of a layer, if one does."""
     gave: list[Tensor] = []
-    found: list[str] = []
+    names: list[str] = []
 
     def take(name: str, images: Tensor) -> None:
         if gave and images is gave[0]:
-            found.append(name)
+            names.append(name)
 
     hooks = [net.get_submodule(layer).register_forward_hook(lambda _module, _images, out: gave.append(out))]
     for name, module in net.named_modules():
@@ -139,7 +139,7 @@ def norm_behind(net: nn.Module, layer: str, image_size: int) -> str | None:
     net.train()
     for hook in hooks:
         hook.remove()
-    return found[0] if len(found) == 1 else None
+    return names[0] if len(names) == 1 else None
 
 
 def shown(error: Exception) -> str:

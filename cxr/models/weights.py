@@ -16,7 +16,7 @@ State = dict[str, Tensor]
 
 
 class Parts(NamedTuple):
-    """What has to be known of a network of torchvision: its name to people, and names of layers."""
+    """A network of torchvision: its title for people, and the names of some layers."""
 
     title: str
     first: str  # the convolution that takes the image
@@ -35,14 +35,14 @@ def for_images(
     """Give a network of torchvision one input channel and weights, in place.
 
     Args:
-        net: as torchvision makes it, for 3 channels and with weights of its own drawing.
-        weights: None to keep these; "imagenet" for those of `imagenet`; or the path of a state dict of this network,
-            with one or three input channels, or of a checkpoint of ours.
-        fan: by which torchvision draws this network's first convolution (He et al. 2015): fan_in or fan_out.
-        renamed: what gives a state dict's keys the names that they have today.
+        net: as torchvision makes it, for 3 channels and with random weights.
+        weights: None to keep these; "imagenet" for those of `imagenet`; or the path of a state dict of this network
+            with one or three input channels, or of a checkpoint of cxr.
+        fan: how torchvision initialises this network's first convolution (He et al. 2015): fan_in or fan_out.
+        renamed: gives the keys of an old state dict today's names.
 
     Raises:
-        UserError: the weights cannot be had or are not of this network.
+        UserError: the weights are not available or belong to another network.
     """
     colour = net.get_submodule(parts.first)
     gray = nn.Conv2d(1, colour.out_channels, colour.kernel_size, colour.stride, colour.padding, bias=False)
@@ -85,11 +85,11 @@ def read_state(weights: str, title: str) -> State:
         raise UserError(f"model.weights={weights}: no such file; allowed are null, imagenet or a path") from error
     except Exception as error:  # a damaged or hostile file can make torch raise anything
         raise UserError(f"model.weights={weights}: not a file of weights that torch can read safely") from error
-    own = isinstance(state, dict) and "state_dict" in state  # one of our own checkpoints
-    state = state["state_dict"] if own else state
+    is_checkpoint = isinstance(state, dict) and "state_dict" in state
+    state = state["state_dict"] if is_checkpoint else state
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         raise UserError(f"model.weights={weights}: not a state dict of {title}")
-    if own:
+    if is_checkpoint:
         state = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"model.weights={weights}: not a state dict of {title}")
@@ -99,8 +99,8 @@ def read_state(weights: str, title: str) -> State:
 def fold(state: State, parts: Parts) -> None:
     """Change a network for normalised colour into one that does the same with gray from 0 to 1, in place.
 
-    What to_gray() leaves as a constant, the running mean of the batch normalisation behind takes up. Exact but for the
-    outermost pixels, where the padding now stands for black and not for ImageNet's mean.
+    The constant of to_gray() goes into the running mean of the batch normalisation behind. This is exact but for the
+    outermost pixels, where the padding is now black instead of ImageNet's mean.
     """
     kernel, constant = to_gray(state[f"{parts.first}.weight"], IMAGENET_MEAN, IMAGENET_STD)
     state[f"{parts.first}.weight"] = kernel
@@ -115,25 +115,25 @@ def to_gray(
 
     Args:
         kernel: (O, 3, H, W).
-        mean, std: what the network's own normalisation takes from each channel, and divides it by.
-        zero, one: what the gray image is normalised with.
+        mean, std: of the normalisation that the network expects, for each channel.
+        zero, one: mean and standard deviation that the gray image is normalised with.
 
     Returns:
-        the kernel (O, 1, H, W), and the constant (O,) that comes on top of what it gives.
+        the kernel (O, 1, H, W), and the constant (O,) to add to its output.
     """
     means, stds = (torch.tensor(values, dtype=kernel.dtype).view(1, 3, 1, 1) for values in (mean, std))
     return (kernel * one / stds).sum(1, keepdim=True), (kernel * (zero - means) / stds).sum((1, 2, 3))
 
 
 def fill(net: nn.Module, state: State, heads: Sequence[str], title: str, weights: str) -> None:
-    """Load a state dict whole, but for a classifier (the layers `heads`) that it lacks or has for other classes.
+    """Load a complete state dict; only the classifier (the layers `heads`) may be missing or made for other classes.
 
     Raises:
-        UserError: it is not of this network.
+        UserError: it belongs to another network.
     """
-    own = net.state_dict()
+    ours = net.state_dict()
     free = {key for head in heads for key in (f"{head}.weight", f"{head}.bias")}
-    if any(key in state and key in own and state[key].shape != own[key].shape for key in free):
+    if any(key in state and key in ours and state[key].shape != ours[key].shape for key in free):
         state = {key: value for key, value in state.items() if key not in free}
     try:
         lacking = net.load_state_dict(state, strict=False)

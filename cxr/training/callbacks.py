@@ -1,4 +1,4 @@
-"""What a cell does between the steps of Lightning's Trainer: take the time, say how it goes, notice what is wrong."""
+"""Callbacks of a run: time, progress lines, seeds of steps, and stops (on request, or when training diverges)."""
 
 import logging
 import time
@@ -20,18 +20,18 @@ CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
 
 
 def now(trainer: pl.Trainer) -> float:
-    """Seconds on a clock that only goes forward, once the device has done what it was told: steps are only queued."""
+    """Seconds on a monotonic clock, after the device has finished its queued steps."""
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class EpochTimer(Callback):
-    """How fast training went, and where the time of a cell was spent."""
+    """Measures how fast training is, and where the time of a run goes."""
 
     def __init__(self) -> None:
         self.begin = time.perf_counter()
-        self.epochs: list[tuple[int, float]] = []  # images and seconds of each epoch's training steps
+        self.epochs: list[tuple[int, float]] = []  # images and seconds of the training steps of each epoch
         self.validation = self.test = 0.0  # seconds
         self.before = 0.0  # seconds that earlier processes spent on this run, up to their last checkpoint
 
@@ -43,11 +43,11 @@ class EpochTimer(Callback):
         self.validation, self.before = state["validation"], state["before"]
 
     def seconds(self) -> float:
-        """Since the callback was made, and of earlier processes that worked on the same run."""
+        """Seconds since the callback was made, and of earlier processes of the same run."""
         return self.before + time.perf_counter() - self.begin
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.images, self.epoch_begin = 0, now(trainer)  # where a run goes on, it may be within an epoch
+        self.images, self.epoch_begin = 0, now(trainer)  # a resumed run may begin within an epoch
 
     on_train_epoch_start = on_train_start
 
@@ -72,9 +72,8 @@ class EpochTimer(Callback):
         self.test += now(trainer) - self.side_begin
 
     def report(self) -> dict[str, Any]:
-        """Of the part "train" of metrics.json: epochs, images_per_s (the first epoch, which warms up, left out where
-        there are more) and seconds, see seconds(); of these, seconds spent in the steps of training, validation and
-        test."""
+        """The key "train" of metrics.json: epochs; images_per_s (without the first epoch, which warms up, if there are
+        more); seconds, see seconds(); and the seconds in the steps of training, validation and test."""
         images, seconds = zip(*(self.epochs[1:] or self.epochs), strict=True)
         return {
             "epochs": len(self.epochs),
@@ -89,11 +88,11 @@ class EpochTimer(Callback):
 
 
 class EpochLine(Callback):
-    """One line an epoch, in train.log too, where the console is a file or a pipe and a bar would be noise, or where
-    several cells share it and their bars would overwrite each other.
+    """Logs one line per epoch, in place of the progress bar, where the console is a file or a pipe or several runs share
+    it.
 
     Args:
-        prefix: what each line begins with.
+        prefix: the beginning of each line.
     """
 
     def __init__(self, prefix: str = "") -> None:
@@ -108,14 +107,14 @@ class EpochLine(Callback):
 
 
 class SeedSteps(Callback):
-    """Sets torch's own generator (dropout, drop path) before each step from (seed, epoch, number of the batch), so that
-    a run that was stopped anywhere draws what it would have drawn."""
+    """Seeds torch's generator (dropout, drop path) before each step from (seed, epoch, number of the batch), so that a
+    resumed run draws the same numbers as an undisturbed one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        rank = (trainer.global_rank,) if trainer.global_rank else ()  # or all would drop out the same
+        rank = (trainer.global_rank,) if trainer.global_rank else ()  # else all ranks would drop out the same
         source = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, *rank))
         drawn = int(source.generate_state(1, np.uint64)[0])
         # The generators that a step can use. (torch.manual_seed also queues a call, with the text of the whole stack,
@@ -129,7 +128,7 @@ class SeedSteps(Callback):
 
 
 class StopWhenAsked(Callback):
-    """Ends an evaluation at the next batch when the process is asked to stop. (Of training, Checkpoints does.)"""
+    """Ends an evaluation at the next batch when the process is asked to stop. (Checkpoints does this for training.)"""
 
     def on_validation_batch_end(self, *_: Any) -> None:
         stopping.stop_if_asked()
@@ -138,20 +137,20 @@ class StopWhenAsked(Callback):
 
 
 class StopDiverged(Callback):
-    """Ends a run whose loss or gradient is no finite number any more, before a checkpoint can hold its weights.
+    """Ends a run whose loss or gradient becomes NaN or infinite, before a checkpoint can hold its weights.
 
-    On a CPU that is in the same step. A GPU is not waited for: there, what a step found is looked at as soon as it is
-    known, a few queued steps later, and always before a checkpoint is written.
+    On a CPU, in the same step. The host does not wait for a GPU: it looks at the result of a step as soon as it is
+    available, a few queued steps later, and always before a checkpoint is written.
     """
 
     def __init__(self) -> None:
         self.gradient: torch.Tensor | None = None
-        self.pending: deque[tuple[torch.Tensor, Any, Batch, int]] = deque()  # finite?, when that is known, of what
+        self.pending: deque[tuple[torch.Tensor, Any, Batch, int]] = deque()  # finite?, ready?, the batch and its number
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        if trainer.scaler is None:  # whose first gradients of 16-mixed are infinite by intention, and left out
+        if trainer.scaler is None:  # with 16-mixed, the first gradients are infinite by intention, and skipped
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             self.gradient = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
@@ -161,26 +160,26 @@ class StopDiverged(Callback):
         finite = outputs["loss"].detach().isfinite()
         if self.gradient is not None:
             finite, self.gradient = finite & self.gradient.isfinite(), None
-        known = None
+        ready = None
         if finite.device.type == "cuda":
-            finite, known = finite.to("cpu", non_blocking=True), torch.cuda.Event()
-            known.record()
-        self.pending.append((finite, known, batch._replace(images=None), batch_idx))
-        while self.pending and (known is None or self.pending[0][1].query()):
+            finite, ready = finite.to("cpu", non_blocking=True), torch.cuda.Event()
+            ready.record()
+        self.pending.append((finite, ready, batch._replace(images=None), batch_idx))
+        while self.pending and (ready is None or self.pending[0][1].query()):
             self.look(trainer)
         if trainer.is_last_batch:
             self.settle(trainer)
 
     def settle(self, trainer: pl.Trainer) -> None:
-        """Wait for all steps so far. Raises Diverged as look() does."""
+        """Check all pending steps, and wait for them. Raises Diverged as look() does."""
         while self.pending:
             self.look(trainer)
 
     def look(self, trainer: pl.Trainer) -> None:
-        """Raise Diverged where the step that waits longest was not finite."""
-        finite, known, batch, batch_idx = self.pending.popleft()
-        if known is not None and not known.query():
-            known.synchronize()
+        """Check the oldest pending step. Raises Diverged where it was not finite."""
+        finite, ready, batch, batch_idx = self.pending.popleft()
+        if ready is not None and not ready.query():
+            ready.synchronize()
         if not finite:
             names = [repr(str(name)) for name in trainer.datamodule.images.file[batch.index.cpu().numpy()]]
             error = Diverged(
@@ -188,5 +187,5 @@ class StopDiverged(Callback):
                 f"training diverged; try a smaller optim.lr, or look at the batch's images: {', '.join(names[:3])}"
                 + (f" and {len(names) - 3} more (all in train.log)" if len(names) > 3 else "")
             )
-            error.add_note(f"the images of this batch: {', '.join(names)}")  # behind the traceback, in train.log
+            error.add_note(f"the images of this batch: {', '.join(names)}")  # train.log has it below the traceback
             raise error

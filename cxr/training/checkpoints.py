@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when they are written, that they are whole, and which one to go on from."""
+"""The checkpoints of a run: when they are written, whether they are intact, and which one to resume from."""
 
 import errno
 import logging
@@ -21,7 +21,7 @@ from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS
 from cxr.files.status import MEND
 from cxr.jobs import signals as stopping
 from cxr.training.callbacks import StopDiverged
-from cxr.training.distributed import asked_or_due
+from cxr.training.distributed import stop_or_due
 from cxr.training.logger import Board
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ class Checkpoints(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """What stands in last.ckpt: the best score, whether training is finished or else the epoch, and batches of it
         that are done, and the scalars that TensorBoard got."""
-        told = {"best": self.best, "finished": self.finished, "position": self.position}
-        return {**told, "scalars": self.board.scalars}
+        state = {"best": self.best, "finished": self.finished, "position": self.position}
+        return {**state, "scalars": self.board.scalars}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.finished, self.position = state["best"], state["finished"], tuple(state["position"])
@@ -76,10 +76,10 @@ class Checkpoints(Checkpoint):
         # Between two steps of the optimizer, and not where a validation is due: it would be left out on the way back.
         if done % trainer.accumulate_grad_batches or (trainer.val_check_batch and done % trainer.val_check_batch == 0):
             return
-        asked, due = asked_or_due(time.monotonic() - self.written > self.STEP_SECONDS)
-        if asked or due:
+        stop, due = stop_or_due(time.monotonic() - self.written > self.STEP_SECONDS)
+        if stop or due:
             self.write(trainer, (trainer.current_epoch, done))
-        stopping.stop_if_asked(asked)
+        stopping.stop_if_asked(stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.finished = (
@@ -87,10 +87,10 @@ class Checkpoints(Checkpoint):
             or trainer.current_epoch + 1 == trainer.max_epochs
             or trainer.global_step == trainer.max_steps
         )
-        asked, due = asked_or_due(time.monotonic() - self.written >= self.EPOCH_SECONDS)
-        if self.finished or asked or due:
+        stop, due = stop_or_due(time.monotonic() - self.written >= self.EPOCH_SECONDS)
+        if self.finished or stop or due:
             self.write(trainer, (trainer.current_epoch + 1, 0))
-        stopping.stop_if_asked(asked)
+        stopping.stop_if_asked(stop)
 
     def write(self, trainer: pl.Trainer, position: tuple[int, int]) -> None:
         """Write last.ckpt, from which training goes on at `position`: an epoch, and batches of it that are done."""
@@ -157,7 +157,7 @@ def damage(path: Path) -> str:
 def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that training goes on from, and what is in it (tensors stay in the file); None: from the start.
 
-    A damaged one, or that of another network than `hparams`, is passed over for the one before, and said.
+    A damaged one, or one of another network than `hparams`, is skipped with a warning, and the one before is used.
 
     Args:
         by_steps: training ends after a number of steps. Then Lightning 2.6 takes the end of an epoch for the middle of
@@ -169,12 +169,11 @@ def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> t
         why = damage(path)
         try:
             if not why:
-                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                state = found["callbacks"][Checkpoints.__qualname__]
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                state = checkpoint["callbacks"][Checkpoints.__qualname__]
                 best, between = state["best"], not (state["finished"] or state["position"][1])
-                kept = {"class_weights": None, **found["hyper_parameters"]}  # of earlier versions
-                why = "" if kept == hparams else "of another network"
-        except Exception as error:  # whatever is wrong with a file, training can begin anew
+                why = "" if checkpoint["hyper_parameters"] == hparams else "it belongs to another network"
+        except Exception as error:  # whatever is wrong with the file, training can restart
             why = f"{type(error).__name__}: {error}".splitlines()[0]
         if why:
             log.warning("%s is damaged (%s) and is left out", path, why)
@@ -185,7 +184,7 @@ def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> t
         if best is not None and (lost := damage(folder / BEST)):
             log.warning("%s is damaged (%s): training begins anew", folder / BEST, lost)
             return None
-        return path, found
+        return path, checkpoint
     return None
 
 

@@ -22,27 +22,27 @@ class ReplayGraphs(Callback):
     own, after it has compiled them.
 
     Args:
-        wanted: the option `cuda_graphs`: auto (where it can be done), true (or an error), false.
+        setting: the option `cuda_graphs`: auto (where possible), true (or an error), false.
         batch: images of a training batch.
         size: side of the images in pixels.
         compiled: torch.compile makes kernels of its own of the network.
     """
 
-    def __init__(self, wanted: bool | str, batch: int, size: int, compiled: bool) -> None:
-        self.wanted, self.shape, self.compiled = wanted, (batch, 1, size, size), compiled
+    def __init__(self, setting: bool | str, batch: int, size: int, compiled: bool) -> None:
+        self.setting, self.shape, self.compiled = setting, (batch, 1, size, size), compiled
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.wanted is False:
+        if self.setting is False:
             return
         if why := self.obstacle(trainer):
-            if self.wanted is True:
+            if self.setting is True:
                 raise UserError(f"cuda_graphs=true: {why}; use auto")
             return
         try:
             module.graphed = self.shape, record(trainer, module.net, self.shape)
         except RuntimeError as error:  # the network does what no graph can hold, or there is no memory for it
             why = str(error).splitlines()[0]
-            if self.wanted is True:
+            if self.setting is True:
                 raise UserError(f"cuda_graphs=true: this network cannot be recorded ({why}); use auto") from error
             log.warning("no CUDA graphs: this network cannot be recorded (%s)", why)
 

@@ -1,7 +1,7 @@
-"""One run on several devices: a process for each, a rank, that trains on its part of every batch. What they agree on.
+"""One run on several devices: each has a process, a rank, that trains on its part of every batch.
 
-Lightning would start the whole command anew for each device, and all of them would work in one run folder. Here, the
-processes of a cell are started as for isolate=true, so that launchers, sweeps and signals work as they always do.
+Lightning would start the whole command again for each device, all in one run folder. Here, the processes of a run are
+started as with isolate=true, so that launchers, sweeps and signals work as with one device.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from cxr.options.ranks import devices
 
 
 def rank() -> int:
-    """The number of this process among those of its run; 0 writes."""
+    """The number of this process among those of its run; rank 0 writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -37,13 +37,13 @@ def join(trainer: Mapping[str, Any]) -> None:
 
 
 def leave() -> None:
-    """From now on, this process is alone: what follows training is the work of one."""
+    """Leave the other ranks: one process does what follows training."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def agree(value: Any) -> Any:
-    """What rank 0 gives, a plain value, on every rank."""
+    """Send a plain value from rank 0 to all ranks, and return it."""
     if ranks() == 1:
         return value
     values = [value]
@@ -51,19 +51,19 @@ def agree(value: Any) -> Any:
     return values[0]
 
 
-def asked_or_due(due: bool) -> tuple[int, bool]:
-    """The signal that any rank was asked to stop by, or 0, and whether something is due on any: to be called by all."""
+def stop_or_due(due: bool) -> tuple[int, bool]:
+    """The signal that asked any rank to stop, or 0; and whether something is due on any rank. All ranks call it."""
     if ranks() == 1:
         return stopping.asked(), due
-    said = torch.tensor([stopping.asked(), int(due)])
-    distributed.all_reduce(said, distributed.ReduceOp.MAX)
-    return int(said[0]), bool(said[1])
+    flags = torch.tensor([stopping.asked(), int(due)])
+    distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+    return int(flags[0]), bool(flags[1])
 
 
 def gather(steps: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-    """What the steps of all ranks left, rank after rank, on the CPU; of one process, the steps as they are."""
+    """The results of the steps of all ranks, rank after rank, on the CPU. With one process: `steps` itself."""
     if ranks() == 1:
         return steps
-    found: list[Any] = [None] * ranks()
-    distributed.all_gather_object(found, [tuple(tensor.cpu() for tensor in step) for step in steps])
-    return [step for of_rank in found for step in of_rank]
+    results: list[Any] = [None] * ranks()
+    distributed.all_gather_object(results, [tuple(tensor.cpu() for tensor in step) for step in steps])
+    return [step for rank_steps in results for step in rank_steps]

@@ -43,12 +43,12 @@ class Board(TensorBoardLogger):
 
     def history(self, tags: Iterable[str]) -> dict[str, list[float]]:
         """Of metrics.json: figures of each epoch that has them, the last of each, by their tag with _ for /."""
-        found: dict[str, dict[float, float]] = {}
+        curves: dict[str, dict[float, float]] = {}
         for _, _, figures in self.scalars:
             for tag in tags:
                 if tag in figures and "epoch" in figures:
-                    found.setdefault(tag.replace("/", "_"), {})[figures["epoch"]] = figures[tag]
-        return {tag: list(by_epoch.values()) for tag, by_epoch in found.items()}
+                    curves.setdefault(tag.replace("/", "_"), {})[figures["epoch"]] = figures[tag]
+        return {tag: list(by_epoch.values()) for tag, by_epoch in curves.items()}
 
 
 def of_a_thread(error: threading.ExceptHookArgs) -> None:

@@ -26,7 +26,7 @@ def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbac
             default_root_dir=folder,
             logger=logger,
             callbacks=callbacks,
-            # Its own signals for Slurm, and its own way of starting processes, are not ours.
+            # Lightning's handling of Slurm's signals and of processes is replaced by cxr.jobs.
             plugins=[DurableCheckpointIO(), LightningEnvironment()],
             use_distributed_sampler=False,  # Batches has each rank's part
             enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
