@@ -27,7 +27,7 @@ def test_run_folder_holds_what_design_names(folder):
     assert config["trainer"]["max_epochs"] == 2 and config["aug"]["flip"] == 0.5
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics.keys() == {
-        *("classes", "n_test", "note", "test", "val", "calibration", "screening", "slices", "leaks", "give_aways"),
+        *("classes", "n_test", "note", "test", "val", "calibration", "screening", "slices", "leaks", "shortcuts"),
         *("network", "train", "versions"),
     }
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]

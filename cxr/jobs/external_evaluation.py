@@ -21,7 +21,7 @@ from cxr.reporting import dashboard
 from cxr.reporting import external_report as external
 from cxr.reporting.comparison import read_predictions
 from cxr.training.callbacks import EpochTimer
-from cxr.training.scoring import Predicted, calibrate, give_aways, predict, score, slices
+from cxr.training.scoring import Predicted, calibrate, predict, score, shortcuts, slices
 
 # A set from elsewhere may lack classes; evaluation.json names them.
 warnings.filterwarnings("ignore", message=".*No (positive|negative) samples in targets.*")
@@ -66,7 +66,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         "calibration": calibrate(scored, group, temperature if temperature != 1 else None),  # 1: never fitted
         "screening": screen(screened, labels, probabilities, classes) if screened else None,
         "slices": slices(data, scored),
-        "give_aways": give_aways(
+        "shortcuts": shortcuts(
             model,
             data,
             options["trainer"],

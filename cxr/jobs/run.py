@@ -28,14 +28,14 @@ from cxr.jobs import signals as stopping
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.reporting import dashboard, model_card
-from cxr.reporting.console import report
+from cxr.reporting.console import run_summary
 from cxr.training import distributed
 from cxr.training.callbacks import CURVES, EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
 from cxr.training.checkpoints import BEFORE, BEST, LAST, Checkpoints, check_room, clear, to_go_on_from
 from cxr.training.cuda_graphs import ReplayGraphs
 from cxr.training.logger import Board
 from cxr.training.memory import enough_memory, keep_freed_memory
-from cxr.training.scoring import calibrate, give_aways, predict, score, screen, slices
+from cxr.training.scoring import calibrate, predict, score, screen, shortcuts, slices
 from cxr.training.trainer import build_trainer, precision_of
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def test_cell(
     # Drawing takes one core a second: the others need not wait for it.
     with ThreadPoolExecutor(1) as artist:
         drawn = artist.submit(draw)
-        without_lungs = give_aways(best, data, options, timer, test, data.say_without_lungs(test.index))
+        without_lungs = shortcuts(best, data, options, timer, test, data.say_without_lungs(test.index))
     drawn.result()  # raises what drawing raised
     metrics = {
         "classes": list(classes),
@@ -190,7 +190,7 @@ def test_cell(
         "screening": screen(config["screen"], data, val, test, temperature) if val else None,
         "slices": slices(data, test),
         "leaks": data.leaks(),
-        "give_aways": without_lungs,
+        "shortcuts": without_lungs,
         "train": timer.report()
         | {"history": logger.history(CURVES)}
         | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
@@ -200,7 +200,7 @@ def test_cell(
     model_card.write(folder, metrics, config, read_json(folder / AUDIT))
     dashboard.show_choices(logger, choices, config, scores["test"], step)
     logger.finalize("success")
-    print(report(folder, metrics), flush=True)
+    print(run_summary(folder, metrics), flush=True)
 
 
 def build_data(config: Mapping[str, Any]) -> CXRDataModule:

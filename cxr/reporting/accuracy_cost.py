@@ -20,12 +20,12 @@ LINE = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
 PLACES = np.array(
     [(side * across, up) for across in (7, 16, 30, 50, 80) for up in range(-90, 91, 6) for side in (1, -1)]
 )
-SIDE_BY_SIDE = 1.035  # cells of one network stand this factor apart, or their intervals would cover each other
+SIDE_BY_SIDE = 1.035  # recipes of one network stand this factor apart, so that their intervals do not cover each other
 
 
 class Point(NamedTuple):
-    """A cell: the name of its line in the leaderboard, its augmentation, its network's FLOPs an image, and macro F1 and
-    the ends of its interval of each seed."""
+    """A recipe: its line in the leaderboard, its augmentation, its network's FLOPs per image, and for each seed macro F1
+    and the ends of its interval."""
 
     name: str
     aug: str
@@ -33,29 +33,29 @@ class Point(NamedTuple):
     seeds: Sequence[tuple[float, float, float]]
 
 
-def accuracy_against_cost(cells: Sequence[Point], note: str = "") -> Figure:
-    """Macro F1 on the test images against FLOPs an image, a point a cell, a colour a network.
+def accuracy_against_cost(points: Sequence[Point], note: str = "") -> Figure:
+    """Macro F1 on the test images against FLOPs per image: one point per recipe, one colour per network.
 
-    A cell of one seed has its 95 % interval; one of several has their mean, and each of them as a small point with its
-    interval.
+    A recipe with one seed has its 95 % interval; one with several seeds has their mean, and a small point with an
+    interval for each of them.
     """
     fig = figure(5.2, "", note)
-    axes = fig.add_subplot(xlabel="FLOPs an image (forward pass)", ylabel="macro F1 on the test images", xscale="log")
-    networks, augs = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
+    axes = fig.add_subplot(xlabel="FLOPs per image (forward pass)", ylabel="macro F1 on the test images", xscale="log")
+    networks, augs = (list(dict.fromkeys(point[i] for point in points)) for i in (0, 1))
     for i, aug in enumerate(augs):
         axes.plot([], [], MARKERS[i % len(MARKERS)], color="#5A6875", label=fit(aug, 110, 9))
     places = []
-    for cell in cells:
-        x = cell.flops * SIDE_BY_SIDE ** (augs.index(cell.aug) - (len(augs) - 1) / 2)
-        colour = COLOURS[networks.index(cell.name) % len(COLOURS)]
-        several, scores = len(cell.seeds) > 1, np.array(cell.seeds, dtype=float)
+    for point in points:
+        x = point.flops * SIDE_BY_SIDE ** (augs.index(point.aug) - (len(augs) - 1) / 2)
+        colour = COLOURS[networks.index(point.name) % len(COLOURS)]
+        several, scores = len(point.seeds) > 1, np.array(point.seeds, dtype=float)
         middle, low, high = scores.T
         axes.vlines(np.full(len(scores), x), low, high, color=colour, linewidth=1.2, alpha=0.3 if several else 0.9)
         if several:
             axes.plot(np.full(len(scores), x), middle, "_", color=colour, markersize=7)
-        marker = MARKERS[augs.index(cell.aug) % len(MARKERS)]
+        marker = MARKERS[augs.index(point.aug) % len(MARKERS)]
         axes.plot(x, middle.mean(), marker, color=colour, markersize=7, markeredgecolor="white", markeredgewidth=0.7)
-        places.append((cell.name, colour, x, middle.mean(), low.min(), high.max()))
+        places.append((point.name, colour, x, middle.mean(), low.min(), high.max()))
     axes.margins(x=0.22, y=0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(EngFormatter())

@@ -1,7 +1,7 @@
-"""Does it help? The cells of a sweep against each other, image by image, in figures and in sentences."""
+"""Does it help? The recipes of a sweep against each other, image by image, in numbers and in sentences."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,86 +15,101 @@ from cxr.reporting.console import beaten_lines
 
 FIGURES = {"f1_macro": "macro F1", "accuracy": "accuracy"}
 COMPARISONS = "comparisons.json"
+Recipe = tuple[tuple[str, str], ...]  # (option, value) of every choice but the seed
 RESAMPLES = 10_000  # the ends of intervals that are corrected for many comparisons lie far out
 
 
 def compare(sweep: Path) -> dict[str, Any]:
-    """Every two cells of a sweep that differ in one choice other than the seed, and have the same test images.
+    """Compare the recipes of a sweep, each with one that differs in one option, on the same test images.
+
+    A recipe is what the runs of several seeds have in common: every choice but the seed.
 
     Returns:
-        What stands in comparisons.json. "comparisons": how many; "pairs": for each "option" (what differs), "ours" and
-        "theirs" (its two values), "where" (the other choices), "seeds" (of both; seeds
-        that both have are paired), "images", and for f1_macro and accuracy what intervals.difference() says, corrected
-        for all comparisons.
+        The content of comparisons.json. "comparisons": their number; "pairs": for each "option" (the one that differs),
+        "ours" and "theirs" (its two values), "where" (the other choices), "seeds" (of both; common seeds are paired),
+        "images", and for f1_macro and accuracy the result of intervals.difference(), corrected for all comparisons.
     """
     runs = [
         row
         for row in leaderboard.opened(sweep, leaderboard.collect(sweep))
         if row["status"] == "done" and (sweep / row["run"] / PREDICTIONS).exists()
     ]
-    cells: dict[tuple[tuple[str, Any], ...], dict[Any, leaderboard.Row]] = {}
-    for row in runs:
-        choices = tuple((key, str(row[key])) for key in leaderboard.choices(runs) if key != "seed" and key in row)
-        cells.setdefault(choices, {})[row.get("seed", 0)] = row
+    predictions = {row["run"]: read_predictions(sweep / row["run"]) for row in runs}
+    recipes = recipes_of(runs)
     pairs = []
-    for one, other in itertools.combinations(cells, 2):
-        differ = [key for (key, a), (_, b) in zip(one, other, strict=False) if a != b]
-        if len(one) == len(other) and len(differ) == 1:
-            # Others are held against what is off, else against what came first on the command line.
-            ours, theirs = (one, other) if dict(other)[differ[0]] == "off" else (other, one)
-            pairs.append((differ[0], ours, theirs))
-    said_by = {row["run"]: read_predictions(sweep / row["run"]) for row in runs}
-    asked = []
-    for option, ours, theirs in pairs:
-        both = [
-            [said_by[run] for run in runs_of(cells[cell], cells[other])]
-            for cell, other in ((ours, theirs), (theirs, ours))
+    for option, ours, theirs in pairs_of(list(recipes)):
+        sides = [
+            [predictions[run] for run in representatives(recipes[recipe], recipes[other])]
+            for recipe, other in ((ours, theirs), (theirs, ours))
         ]
-        if all(said["files"] == both[0][0]["files"] for said in both[0] + both[1]):
-            asked.append(((option, ours, theirs), both))
-    found = []
-    for (option, ours, theirs), both in asked:
-        first = both[0][0]
-        said = [[np.array([first["classes"].index(name) for name in run["said"]]) for run in side] for side in both]
-        labels = np.array([first["classes"].index(name) for name in first["labels"]])
-        shown = difference(labels, first["group"], *said, len(first["classes"]), 2 * len(asked), RESAMPLES)
-        where = {key: value for key, value in ours if key != option}
-        names = {"option": option, "ours": dict(ours)[option], "theirs": dict(theirs)[option], "where": where}
-        found.append({**names, "seeds": len(said[0]), "images": len(labels), **shown})
-    return {"comparisons": 2 * len(asked), "pairs": found}
+        if all(run["files"] == sides[0][0]["files"] for run in (*sides[0], *sides[1])):
+            pairs.append((option, dict(ours), dict(theirs), sides))
+    comparisons = 2 * len(pairs)  # of macro F1 and of accuracy
+    return {"comparisons": comparisons, "pairs": [compare_pair(*pair, comparisons) for pair in pairs]}
 
 
-def runs_of(cell: Mapping[Any, leaderboard.Row], other: Mapping[Any, leaderboard.Row]) -> list[str]:
-    """The runs of a cell that stand for it beside another: those of the seeds that both have, else all."""
-    return [cell[seed]["run"] for seed in sorted(set(cell) & set(other)) or sorted(cell)]
+def recipes_of(runs: Sequence[leaderboard.Row]) -> dict[Recipe, dict[Any, leaderboard.Row]]:
+    """Rows of the leaderboard by recipe and seed."""
+    options = [key for key in leaderboard.choices(runs) if key != "seed"]
+    recipes: dict[Recipe, dict[Any, leaderboard.Row]] = {}
+    for row in runs:
+        recipe = tuple((key, str(row[key])) for key in options if key in row)
+        recipes.setdefault(recipe, {})[row.get("seed", 0)] = row
+    return recipes
+
+
+def pairs_of(recipes: Sequence[Recipe]) -> Iterator[tuple[str, Recipe, Recipe]]:
+    """Every two recipes that differ in one option, after that option. The baseline stands second: the value off, else
+    the one that came first on the command line."""
+    for first, second in itertools.combinations(recipes, 2):
+        differing = [key for (key, a), (_, b) in zip(first, second, strict=False) if a != b]
+        if len(first) == len(second) and len(differing) == 1:
+            ours, theirs = (first, second) if dict(second)[differing[0]] == "off" else (second, first)
+            yield differing[0], ours, theirs
+
+
+def representatives(recipe: Mapping[Any, leaderboard.Row], other: Mapping[Any, leaderboard.Row]) -> list[str]:
+    """The runs of a recipe to compare with another one: those of the common seeds, else all."""
+    return [recipe[seed]["run"] for seed in sorted(set(recipe) & set(other)) or sorted(recipe)]
+
+
+def compare_pair(
+    option: str,
+    ours: Mapping[str, str],
+    theirs: Mapping[str, str],
+    sides: Sequence[Sequence[Mapping[str, Any]]],
+    comparisons: int,
+) -> dict[str, Any]:
+    """One of the "pairs" of comparisons.json; `sides` are the read_predictions() of both recipes, one per seed."""
+    first = sides[0][0]
+    number = {name: i for i, name in enumerate(first["classes"])}
+    labels = np.array([number[name] for name in first["labels"]])
+    predicted = [[np.array([number[name] for name in run["predicted"]]) for run in side] for side in sides]
+    result = difference(labels, first["group"], *predicted, len(number), comparisons, RESAMPLES)
+    where = {key: value for key, value in ours.items() if key != option}
+    names = {"option": option, "ours": ours[option], "theirs": theirs[option], "where": where}
+    return {**names, "seeds": len(sides[0]), "images": len(labels), **result}
 
 
 def read_predictions(run: Path) -> dict[str, Any]:
-    """What a run said of its test images: run, classes, files, labels, said (lists of text), probabilities (float32 (N,
-    C)) and group (int; of runs before there were groups, the patient or file, text)."""
-    split = {row["file"]: row for row in read_table(run / SPLIT)}
+    """Predictions of a run for its test images: run, classes, files, labels, predicted (lists of text), probabilities
+    (float32 (N, C)) and group (int (N,))."""
+    group_of = {row["file"]: int(row["group"]) for row in read_table(run / SPLIT)}
     rows, classes = read_table(run / PREDICTIONS), read_json(run / METRICS)["classes"]
-    group = [group_of(split[row["file"]]) for row in rows]
-    chances = [[row[column] for column in probability_columns(classes)] for row in rows]
+    probabilities = [[row[column] for column in probability_columns(classes)] for row in rows]
     return {
         "run": run,
         "classes": classes,
-        "probabilities": np.array(chances, dtype=np.float32),
+        "probabilities": np.array(probabilities, dtype=np.float32),
         "files": [row["file"] for row in rows],
         "labels": [row["label"] for row in rows],
-        "said": [row["prediction"] for row in rows],
-        # As numbers where they are: sorted as text, a resample would draw other groups than the run's own.
-        "group": np.array([int(name) for name in group] if all(name.isdigit() for name in group) else group),
+        "predicted": [row["prediction"] for row in rows],
+        "group": np.array([group_of[row["file"]] for row in rows]),
     }
 
 
-def group_of(row: Mapping[str, str]) -> str:
-    """What stands for an image's group in a row of split.csv."""
-    return row.get("group") or row["patient"] or row["file"]
-
-
 def sentences(compared: Mapping[str, Any]) -> list[str]:
-    """What was found, a sentence a pair, and one on what it means."""
+    """A sentence for each pair, and one on what they mean."""
     lines = []
     for pair in compared["pairs"]:
         where = ", ".join(v if k == "model" else f"{k}={v}" for k, v in pair["where"].items())
@@ -105,16 +120,20 @@ def sentences(compared: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"[low, high]: 95 % intervals over patients{' and seeds' if seeds != {1} else ''}, corrected for "
             f"{compared['comparisons']} comparisons."
-            + (" One seed a cell: they hold for these trained networks, not for the recipes." if 1 in seeds else "")
+            + (
+                " With one seed per recipe, they hold for these trained networks, not for the recipes."
+                if 1 in seeds
+                else ""
+            )
         )
     return lines
 
 
-def phrase(found: Mapping[str, Any], name: str) -> str:
+def phrase(result: Mapping[str, Any], name: str) -> str:
     """A difference in words."""
-    low, high = found["ci95"]
-    numbers = f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
-    return f"{numbers} {name}" if found["shown"] else f"no difference in {name} shown ({numbers})"
+    low, high = result["ci95"]
+    numbers = f"{result['difference']:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+    return f"{numbers} {name}" if result["shown"] else f"no difference in {name} shown ({numbers})"
 
 
 def write(sweep: Path) -> list[str]:
@@ -122,8 +141,8 @@ def write(sweep: Path) -> list[str]:
     and return them."""
     compared = compare(sweep)
     write_json(sweep / COMPARISONS, compared)
-    said = sentences(compared) + beaten_lines(leaderboard.finished(sweep))
-    if said:
+    lines = sentences(compared) + beaten_lines(leaderboard.finished(sweep))
+    if lines:
         with (sweep / "leaderboard.md").open("a", encoding="utf-8") as file:
-            file.write("\n## Comparisons\n\n" + "\n".join(f"- {line}" for line in said) + "\n")
-    return said
+            file.write("\n## Comparisons\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
+    return lines

@@ -1,88 +1,87 @@
-"""What the console says of a finished run."""
+"""The summary of a finished run on the console."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 FEW = 10  # positive validation images: a threshold from fewer depends on each of them
-GIVE_AWAYS = {
-    "majority_class": "always the majority class",
+SHORTCUTS = {
+    "majority_class": "always predict the most frequent class",
     "file_facts": "logistic regression on size, brightness and border",
     "nearest_neighbour": "nearest neighbour on thumbnails",
     "lungs_black": "this network, lungs blacked out",
     "only_lungs": "this network, all but the lungs blacked out",
     "normal_or_pneumonia": "this network, NORMAL against PNEUMONIA only",
 }
-RULES = ("majority_class", "file_facts", "nearest_neighbour")  # those of them that no network is needed for
+RULES = ("majority_class", "file_facts", "nearest_neighbour")  # those that need no network
 
 
-def give_away_lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What stands beside the headline: see cxr.training.scoring.give_aways()."""
-    return ["macro F1 without looking at lungs, and within one source:"] + [
-        f"  {GIVE_AWAYS[name]:<50}  {s['f1_macro']:.3f} {shown_interval(s['ci95']['f1_macro'])}"
-        for name, s in found.items()
+def shortcut_lines(shortcuts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Scores of shortcuts, see cxr.training.scoring.shortcuts()."""
+    return ["shortcuts: macro F1 without the lungs, and within one hospital:"] + [
+        f"  {SHORTCUTS[name]:<50}  {s['f1_macro']:.3f} {shown_interval(s['ci95']['f1_macro'])}"
+        for name, s in shortcuts.items()
     ]
 
 
 def beaten_lines(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Which networks, by name, are no better than a rule that does not look at lungs, of their metrics.json."""
+    """A line for each shortcut that some networks do not beat; `runs` holds their metrics.json by name."""
     beaten: dict[str, list[str]] = {}
     for name, metrics in runs.items():
-        rules = {rule: metrics["give_aways"].get(rule, {}).get("f1_macro", 0) for rule in RULES}
+        rules = {rule: metrics["shortcuts"].get(rule, {}).get("f1_macro", 0) for rule in RULES}
         best = max(rules, key=lambda rule: rules[rule])
         if metrics["test"]["f1_macro"] <= rules[best]:
-            beaten.setdefault(f"{GIVE_AWAYS[best]} (macro F1 {rules[best]:.3f})", []).append(name)
+            beaten.setdefault(f"{SHORTCUTS[best]} (macro F1 {rules[best]:.3f})", []).append(name)
     return [f"No better than {rule}: {', '.join(names)}." for rule, names in beaten.items()]
 
 
-def calibration_lines(found: Mapping[str, Any]) -> list[str]:
-    """How far probabilities are off: see cxr.evaluation.calibration."""
-    before, after = found["before"], found.get("after")
+def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
+    """Errors of the probabilities, see cxr.evaluation.calibration."""
+    before, after = calibration["before"], calibration.get("after")
     if after is None:
-        return [
-            f"expected calibration error {with_interval(before, 'ece')}; without validation images it cannot be mended"
-        ]
+        return [f"expected calibration error {with_interval(before, 'ece')}; calibration needs validation images"]
     ece, brier = (f"{with_interval(before, key)}, then {with_interval(after, key)}" for key in ("ece", "brier"))
     return [
-        f"before and after its logits are divided by a temperature of {found['temperature']:.2f}:",
+        f"calibration, before and after dividing logits by a temperature of {calibration['temperature']:.2f}:",
         f"  expected calibration error {ece}; Brier score {brier}",
     ]
 
 
-def reliability_names(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What figures.reliability() draws, by its names there; `found` as in metrics.json."""
-    names = {"before": "as trained", "after": f"temperature {found['temperature']:.2f}"}
+def reliability_names(calibration: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The curves that figures.reliability() draws, by name; `calibration` as in metrics.json."""
+    names = {"before": "as trained", "after": f"temperature {calibration['temperature']:.2f}"}
     return {
-        f"{name}\nECE {with_interval(found[key], 'ece')}": found[key]["bins"]
+        f"{name}\nECE {with_interval(calibration[key], 'ece')}": calibration[key]["bins"]
         for key, name in names.items()
-        if key in found
+        if key in calibration
     }
 
 
-def screening_lines(found: Mapping[str, Any] | None) -> list[str]:
-    """One class as a screening test: see cxr.evaluation.screening."""
-    if found is None:
-        return ["no screening threshold: there are no validation images, or the set has no such class"]
-    if found["test"]["sensitivity"] is None:
-        return [f"no images of {found['class']}: of screening for it, nothing can be said"]
-    test, who = found["test"], found["who"]
-    said = {
-        "met": "it is met",
-        "missed": "it is missed",
-        "not shown": f"cannot be shown with n={test['positive_images']}",
+def screening_lines(screening: Mapping[str, Any] | None) -> list[str]:
+    """One class as a screening test, see cxr.evaluation.screening."""
+    if screening is None:
+        return ["no screening threshold: there are no validation images, or the set lacks the class"]
+    if screening["test"]["sensitivity"] is None:
+        return [f"no images of {screening['class']}, so its screening threshold cannot be tested"]
+    test, who = screening["test"], screening["who"]
+    verdicts = {
+        "met": "met",
+        "missed": "not met",
+        "not shown": f"not decided with n={test['positive_images']}",
     }
     values = [
         f"  at a prevalence of {p['prevalence']:.1%}: "
         + ", ".join(f"{key.upper()} {with_interval(p, key)}" for key in ("ppv", "npv") if p[key] is not None)
-        for p in found["prevalences"]
+        for p in screening["prevalences"]
     ]
-    few = " (so few that it is hardly chosen)" if found["val"]["positive_images"] < FEW else ""
+    few = " (too few for a stable threshold)" if screening["val"]["positive_images"] < FEW else ""
     sensitivity, specificity = (with_interval(test, key) for key in ("sensitivity", "specificity"))
     return [
-        f"screening for {found['class']}, by a threshold of {found['threshold']:.3g} chosen on "
-        f"{found['val']['positive_images']} validation images of it{few}:",
+        f"screening for {screening['class']}: threshold {screening['threshold']:.3g}, chosen on "
+        f"{screening['val']['positive_images']} validation images of this class{few}:",
         f"  sensitivity {sensitivity}, specificity {specificity}",
-        f"  WHO target {who['sensitivity']:.0%} and {who['specificity']:.0%}: {said[who['verdict']]}",
+        f"  WHO target (sensitivity ≥ {who['sensitivity']:.0%}, specificity ≥ {who['specificity']:.0%}): "
+        f"{verdicts[who['verdict']]}",
         *values,
     ]
 
@@ -92,8 +91,8 @@ def with_interval(figures: Mapping[str, Any], key: str) -> str:
     return f"{figures[key]:.3f} {shown_interval(figures['ci95'][key])}"
 
 
-def report(folder: Path, metrics: Mapping[str, Any]) -> str:
-    """What the console says of a finished run."""
+def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
+    """The summary of a finished run."""
     test, chosen = metrics["test"], "best epoch by validation macro F1" if metrics["val"] else "last epoch"
     lines = [
         "",
@@ -102,10 +101,10 @@ def report(folder: Path, metrics: Mapping[str, Any]) -> str:
         f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}, "
         f"macro AUROC {with_interval(test, 'auroc_macro')}",
         *beaten_lines({folder.name: metrics}),
-        *give_away_lines(metrics["give_aways"]),
+        *shortcut_lines(metrics["shortcuts"]),
         *calibration_lines(metrics["calibration"]),
         *screening_lines(metrics["screening"]),
-        "macro F1 is the plain mean of the classes' F1; [low, high]: 95 % intervals, had others been tested",
+        "macro F1 is the plain mean of the classes' F1; [low, high]: 95 % intervals, if other patients had been tested",
         *([f"{metrics['note']}"] if metrics["note"] else []),
         f"all in {folder}",
     ]

@@ -50,11 +50,12 @@ def show_evaluation(
     curves = figures.precision_recall(labels, probabilities, classes, f"{side}: precision and recall", note=note)
     board.add_figure(f"{side}/precision_recall", curves, step)
 
-    said = probabilities.argmax(1)
-    wrong = np.flatnonzero(said != labels)
-    worst = wrong[np.argsort(-probabilities[wrong, said[wrong]])][:12]
+    predicted_class = probabilities.argmax(1)
+    wrong = np.flatnonzero(predicted_class != labels)
+    worst = wrong[np.argsort(-probabilities[wrong, predicted_class[wrong]])][:12]
     captions = [
-        f"true {classes[labels[i]]}\nsaid {classes[said[i]]} {probabilities[i, said[i]]:.2f}\n"
+        f"true {classes[labels[i]]}\n"
+        f"predicted {classes[predicted_class[i]]} {probabilities[i, predicted_class[i]]:.2f}\n"
         f"{printable(data.images.file[index[i]]).rsplit('/', 1)[-1]}"
         for i in worst
     ]
@@ -65,10 +66,11 @@ def show_evaluation(
 
 
 def show_calibration(
-    logger: TensorBoardLogger, data: CXRDataModule, side: str, found: Mapping[str, Any], step: int
+    logger: TensorBoardLogger, data: CXRDataModule, side: str, calibration: Mapping[str, Any], step: int
 ) -> None:
-    """How sure the network is of the images, and how often it is right; `found` as in metrics.json."""
-    picture = figures.reliability(reliability_names(found), f"{side}: how sure, and how often right", note=data.note)
+    """Draw confidence against accuracy; `calibration` as in metrics.json."""
+    title = f"{side}: confidence and accuracy"
+    picture = figures.reliability(reliability_names(calibration), title, note=data.note)
     logger.experiment.add_figure(f"{side}/reliability", picture, step)
 
 

@@ -1,4 +1,4 @@
-"""What is said of a network on images from elsewhere."""
+"""The report of a network on another hospital's images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,37 +6,40 @@ from typing import Any
 
 from cxr.files.run_folder import SIDE_FILE
 from cxr.reporting.comparison import FIGURES
-from cxr.reporting.console import calibration_lines, give_away_lines, screening_lines, with_interval
+from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines, with_interval
 from cxr.reporting.leaderboard import inert, markdown_table
 
 EVALUATION = "evaluation.json"
 
 
-def write(folder: Path, found: Mapping[str, Any]) -> str:
+def write(folder: Path, evaluation: Mapping[str, Any]) -> str:
     """Write evaluation.md, and return what the console says."""
-    warnings = warning_lines(found)
-    lines = [*warnings, *([""] if warnings else []), comparison_table(found), ""]
-    lines += [*difference_lines(found), *slice_lines(found), *limit_lines(found)]
+    warnings = warning_lines(evaluation)
+    lines = [*warnings, *([""] if warnings else []), comparison_table(evaluation), ""]
+    lines += [*difference_lines(evaluation), *slice_lines(evaluation), *limit_lines(evaluation)]
     (folder / "evaluation.md").write_text(inert("\n".join(lines) + "\n"), encoding="utf-8")
-    more = [*give_away_lines(found["give_aways"]), *calibration_lines(found["calibration"])]
-    return "\n".join(["", *lines, "", *more, *screening_lines(found["screening"]), f"all in {folder}"])
+    more = [*shortcut_lines(evaluation["shortcuts"]), *calibration_lines(evaluation["calibration"])]
+    return "\n".join(["", *lines, "", *more, *screening_lines(evaluation["screening"]), f"all in {folder}"])
 
 
-def comparison_table(found: Mapping[str, Any]) -> str:
+def comparison_table(evaluation: Mapping[str, Any]) -> str:
     """Figures on images from elsewhere beside those on the run's own test images, of the same classes."""
-    sides = [found["internal"]] if found["internal"] else []
-    elsewhere = {**found, "calibration": found["calibration"].get("after", found["calibration"]["before"])}
-    elsewhere["screening"] = found["screening"] and found["screening"]["test"]
+    sides = [evaluation["internal"]] if evaluation["internal"] else []
+    elsewhere = {
+        **evaluation,
+        "calibration": evaluation["calibration"].get("after", evaluation["calibration"]["before"]),
+    }
+    elsewhere["screening"] = evaluation["screening"] and evaluation["screening"]["test"]
     sides.append(elsewhere)
     names = ["internal", "external"][-len(sides) :]
     rows = [
         ["macro F1", *(with_interval(side["test"], "f1_macro") for side in sides)],
         ["accuracy", *(with_interval(side["test"], "accuracy") for side in sides)],
     ]
-    if found["test"]["auroc_macro"] is not None:
+    if evaluation["test"]["auroc_macro"] is not None:
         rows.append(["macro AUROC", *(with_interval(side["test"], "auroc_macro") for side in sides)])
-    for name, own in found["test"]["per_class"].items():
-        if own["support"]:
+    for name, scores_here in evaluation["test"]["per_class"].items():
+        if scores_here["support"]:
             recalls = []
             for side in sides:
                 scores = {**side["test"]["per_class"][name], "ci95": side["test"]["ci95"]["per_class"][name]}
@@ -44,40 +47,43 @@ def comparison_table(found: Mapping[str, Any]) -> str:
             rows.append([f"recall of {name}", *recalls])
     rows.append(["expected calibration error", *(with_interval(side["calibration"], "ece") for side in sides)])
     for key in ("sensitivity", "specificity"):
-        if found["screening"] and found["screening"]["test"][key] is not None:
+        if evaluation["screening"] and evaluation["screening"]["test"][key] is not None:
             shown = (with_interval(side["screening"], key) for side in sides)
-            rows.append([f"{key} for {found['screening']['class']}", *shown])
+            rows.append([f"{key} for {evaluation['screening']['class']}", *shown])
     header = ["", *(f"{name}, n = {side['n_test']:,}" for name, side in zip(names, sides, strict=True))]
     return markdown_table(header, rows)
 
 
-def difference_lines(found: Mapping[str, Any]) -> list[str]:
+def difference_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """How much worse the network is elsewhere."""
-    if not found["internal"]:
+    if not evaluation["internal"]:
         return []
     shown = []
     for key, name in FIGURES.items():
-        away = found["difference"][key]
+        away = evaluation["difference"][key]
         low, high = away["ci95"]
         shown.append(f"{away['difference']:+.3f} [{low:+.3f}, {high:+.3f}] {name}".replace("-", "−"))
-    return [f"External less internal: {'; '.join(shown)}. [low, high]: 95 % intervals, had other patients come.", ""]
+    return [
+        f"External minus internal: {'; '.join(shown)}. [low, high]: 95 % intervals, if other patients had been tested.",
+        "",
+    ]
 
 
-def slice_lines(found: Mapping[str, Any]) -> list[str]:
+def slice_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """Accuracy on what each further column of the table or manifest tells apart."""
     lines = []
-    for column, values in found["slices"].items():
+    for column, values in evaluation["slices"].items():
         shown = [f"{value} {with_interval(s, 'accuracy')}, n = {s['images']:,}" for value, s in values.items()]
         lines.append(f"Accuracy by {column}: {'; '.join(shown)}.")
     return lines
 
 
-def warning_lines(found: Mapping[str, Any]) -> list[str]:
+def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """What makes these figures less than they look; it stands above them."""
-    known, lines = found["known"], []
+    known, lines = evaluation["known"], []
     if known is None:
         lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: images of its training may be among these.")
-    elif known["trained"] and found["on_leak"] == "keep":
+    elif known["trained"] and evaluation["on_leak"] == "keep":
         lines.append(
             f"WARNING: copies of training images that are scored (data.on_leak=keep): {len(known['trained']):,}."
         )
@@ -91,7 +97,7 @@ def warning_lines(found: Mapping[str, Any]) -> list[str]:
             f"Images with the name or number of a training image's patient: {len(known['patients']):,}. If these are "
             "the same people, take the images out; evaluation.json names them."
         )
-    if not found["internal"]:
+    if not evaluation["internal"]:
         lines.append(
             "The checkpoint does not lie in its run folder: without metrics.json, predictions.csv and split.csv there "
             "are no internal figures and no screening threshold."
@@ -99,16 +105,18 @@ def warning_lines(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def limit_lines(found: Mapping[str, Any]) -> list[str]:
+def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """What was left out, and what these figures do not say."""
     lines = []
-    if found["known"] and found["on_leak"] == "drop":
-        lines.append(f"Left out as copies of training images: {len(found['known']['trained']):,}.")
-    for name, of in found["unknown_classes"].items():
-        said = ", ".join(f"{other} {images:,}" for other, images in of["said"].items() if images)
-        lines.append(f"{name}: a class that the network does not know; its images are not scored (said: {said}).")
-    if lacking := found["classes_without_images"]:
-        both = ", on both sides" if found["internal"] else ""
+    if evaluation["known"] and evaluation["on_leak"] == "drop":
+        lines.append(f"Left out as copies of training images: {len(evaluation['known']['trained']):,}.")
+    for name, of in evaluation["unknown_classes"].items():
+        counts = ", ".join(f"{other} {images:,}" for other, images in of["said"].items() if images)
+        lines.append(
+            f"{name}: a class that the network does not know; its images are not scored (predicted: {counts})."
+        )
+    if lacking := evaluation["classes_without_images"]:
+        both = ", on both sides" if evaluation["internal"] else ""
         lines.append(f"No images of {', '.join(lacking)}: macro figures are means over the other classes{both}.")
-    lines.append(f"Not scored in all: {found['left_out']:,}, each with its reason in rejected.csv.")
-    return [*lines, *([found["note"]] if found["note"] else [])]
+    lines.append(f"Not scored in all: {evaluation['left_out']:,}, each with its reason in rejected.csv.")
+    return [*lines, *([evaluation["note"]] if evaluation["note"] else [])]

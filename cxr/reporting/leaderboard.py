@@ -149,7 +149,7 @@ def finished(sweep: Path) -> dict[str, dict[str, Any]]:
     """metrics.json of every run that is done, by its name; of earlier versions' runs, those that have give-aways."""
     rows = [row for row in opened(sweep, collect(sweep)) if row["status"] == "done"]
     found = {row["run"]: read_json(sweep / row["run"] / METRICS) for row in rows}
-    return {name: metrics for name, metrics in found.items() if "give_aways" in metrics}
+    return {name: metrics for name, metrics in found.items() if "shortcuts" in metrics}
 
 
 def grid_rows(rows: Sequence[Row]) -> list[list[str]]:
@@ -162,8 +162,8 @@ def grid_rows(rows: Sequence[Row]) -> list[list[str]]:
     augs = list(dict.fromkeys(row.get("aug", "") for row in rows))
     table = []
     for line in lines:
-        own = [row for row in rows if line_of(row) == line]
-        table.append([line, *(cell([row for row in own if row.get("aug", "") == aug]) for aug in augs)])
+        line_rows = [row for row in rows if line_of(row) == line]
+        table.append([line, *(cell([row for row in line_rows if row.get("aug", "") == aug]) for aug in augs)])
     return [["macro F1", *(f"aug={aug}" for aug in augs)], *table]
 
 

@@ -10,8 +10,8 @@ from cxr.reporting import leaderboard
 from cxr.reporting.console import (
     beaten_lines,
     calibration_lines,
-    give_away_lines,
     screening_lines,
+    shortcut_lines,
     shown_interval,
     with_interval,
 )
@@ -33,7 +33,7 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
     ]
     headlines = [[w[key], with_interval(test, key)] for key in ("f1_macro", "accuracy")]
     headlines.append(["macro AUROC", with_interval(test, "auroc_macro")])
-    told = {
+    values = {
         "name": folder.name,
         "note": metrics["note"],
         "network": f"{network_name(config)}, {config['data']['image_size']} px, {cost(metrics['network'], w)}",
@@ -58,14 +58,14 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
         else "",
         "images": [f"{name} {number:,}" for name, number in audit["classes"].items()],
         "split": config["data"]["split"],
-        "give_aways": [line.strip() for line in give_away_lines(metrics["give_aways"])[1:]],
+        "shortcuts": [line.strip() for line in shortcut_lines(metrics["shortcuts"])[1:]],
         "calibration": [line.strip() for line in calibration_lines(metrics["calibration"])],
         "screening": [line.strip() for line in screening_lines(metrics["screening"])],
         "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")],
         "versions": metrics["versions"],
         "data_hash": audit["sha256"],
     }
-    (folder / CARD).write_text(leaderboard.inert(render(CARD, config["report"]["lang"], told)), encoding="utf-8")
+    (folder / CARD).write_text(leaderboard.inert(render(CARD, config["report"]["lang"], values)), encoding="utf-8")
 
 
 def network_name(config: Mapping[str, Any]) -> str:

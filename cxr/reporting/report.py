@@ -21,7 +21,7 @@ from cxr.reporting.console import beaten_lines, reliability_names, with_interval
 from cxr.reporting.words import render, words
 
 REPORT = "report.html"
-NEEDED = {"calibration", "screening", "give_aways"}  # runs of earlier versions lack them
+NEEDED = {"calibration", "screening", "shortcuts"}  # runs of earlier versions lack them
 PICTURED = 8  # cells whose matrix and reliability are shown
 
 
@@ -61,7 +61,7 @@ def contents(
 ) -> dict[str, Any]:
     """What the report's template is filled with; every number stands in a metrics file."""
     first = runs[0].metrics
-    found = read_json(folder / SEARCH)
+    search_record = read_json(folder / SEARCH)
     audit = read_json(runs[0].folder / AUDIT)
     prevalences = [
         f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
@@ -70,7 +70,7 @@ def contents(
         for p in run.metrics["screening"]["prevalences"]
         for key in ("ppv", "npv")
     ]
-    rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["give_aways"]))
+    rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["shortcuts"]))
     seeds = {run.row.get("seed") for run in runs}
     return {
         "name": folder.name,
@@ -78,12 +78,12 @@ def contents(
         "versions": first["versions"],
         "device": first["train"]["device"],
         "note": first["note"],
-        "searched": bool(found),
-        "search_pictures": search_pictures(found),
-        "grid": leaderboard.trial_rows(rows)[: leaderboard.SHOWN + 1] if found else leaderboard.grid_rows(rows),
+        "searched": bool(search_record),
+        "search_pictures": search_pictures(search_record),
+        "grid": leaderboard.trial_rows(rows)[: leaderboard.SHOWN + 1] if search_record else leaderboard.grid_rows(rows),
         "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}),
         "single": (folder / STATUS).exists(),
-        "sentence": (leaderboard.trial_sentence if found else leaderboard.sentence)(rows).replace("**", ""),
+        "sentence": (leaderboard.trial_sentence if search_record else leaderboard.sentence)(rows).replace("**", ""),
         "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}),
         "audit": [[what, number or w["none"], such] for what, number, such in summary_of(audit)],
         "pictures": pictures(runs),
@@ -92,9 +92,9 @@ def contents(
             for run in runs
         ],
         "costs": [[run.row["run"], *costs_of(run)] for run in runs if run.row["flops"] != ""],
-        "give_aways": [
+        "shortcuts": [
             [w[rule] for rule in rules],
-            *([run.row["run"], *give_away_row(run.metrics["give_aways"], rules)] for run in runs),
+            *([run.row["run"], *shortcut_row(run.metrics["shortcuts"], rules)] for run in runs),
         ],
         "calibration": [[run.row["run"], *calibration_row(run.metrics["calibration"])] for run in runs],
         "screened": (first["screening"] or {}).get("class", ""),
@@ -122,29 +122,29 @@ def summary_of(audit: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     return summary(audit) if audit else []
 
 
-def give_away_row(found: Mapping[str, Any], rules: Sequence[str]) -> list[str]:
+def shortcut_row(shortcuts: Mapping[str, Any], rules: Sequence[str]) -> list[str]:
     """Macro F1 by each rule; sets without NORMAL and PNEUMONIA have none of these two."""
-    return [with_interval(found[rule], "f1_macro") if rule in found else "–" for rule in rules]
+    return [with_interval(shortcuts[rule], "f1_macro") if rule in shortcuts else "–" for rule in rules]
 
 
-def calibration_row(found: Mapping[str, Any]) -> list[str]:
+def calibration_row(calibration: Mapping[str, Any]) -> list[str]:
     """Temperature, then each figure before and after."""
-    after = found.get("after")
-    cells = [f"{found['temperature']:.2f}" if after else "–"]
+    after = calibration.get("after")
+    columns = [f"{calibration['temperature']:.2f}" if after else "–"]
     for key in ("ece", "brier", "nll"):
-        cells += [with_interval(found["before"], key), with_interval(after, key) if after else "–"]
-    return cells
+        columns += [with_interval(calibration["before"], key), with_interval(after, key) if after else "–"]
+    return columns
 
 
-def screening_row(found: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
+def screening_row(screening: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
     """Threshold, sensitivity, specificity, verdict and predictive values."""
-    test = found["test"]
+    test = screening["test"]
     shares = [with_interval(test, key) if test[key] is not None else "–" for key in ("sensitivity", "specificity")]
-    verdict = f"{w[found['who']['verdict']]} (n={test['positive_images']})"
+    verdict = f"{w[screening['who']['verdict']]} (n={test['positive_images']})"
     values = [
-        with_interval(p, key) if p[key] is not None else "–" for p in found["prevalences"] for key in ("ppv", "npv")
+        with_interval(p, key) if p[key] is not None else "–" for p in screening["prevalences"] for key in ("ppv", "npv")
     ]
-    return [f"{found['threshold']:.3g}", *shares, verdict, *values]
+    return [f"{screening['threshold']:.3g}", *shares, verdict, *values]
 
 
 def pictures(runs: Sequence[Run]) -> dict[str, Any]:
@@ -187,13 +187,13 @@ def cost_picture(cells: Mapping[str, Sequence[Run]]) -> str:
     return png(accuracy_against_cost(found)) if len(networks) > 1 else ""
 
 
-def search_pictures(found: Mapping[str, Any]) -> dict[str, str]:
+def search_pictures(search_record: Mapping[str, Any]) -> dict[str, str]:
     """Those of a search, from search.json."""
-    if not found:
+    if not search_record:
         return {}
-    shares = found["importances"]
+    shares = search_record["importances"]
     return {
-        "history": png(search.history(found["trials"])),
+        "history": png(search.history(search_record["trials"])),
         "importances": png(search.importances(shares)) if shares else "",
     }
 

@@ -14,11 +14,11 @@ LANGUAGES = ("en", "ko")
 def words(lang: str) -> dict[str, str]:
     """Everything that templates say besides figures, in one language."""
     table = OmegaConf.load(TEMPLATES / "words.yaml")
-    return {key: said[LANGUAGES.index(lang)] for key, said in table.items()}
+    return {key: texts[LANGUAGES.index(lang)] for key, texts in table.items()}
 
 
-def render(template: str, lang: str, told: Mapping[str, Any]) -> str:
+def render(template: str, lang: str, values: Mapping[str, Any]) -> str:
     """A template filled in; what is told is escaped in HTML."""
     engine = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=template.endswith(".html"), trim_blocks=True)
     engine.undefined = StrictUndefined
-    return engine.get_template(template).render(lang=lang, w=words(lang), **told)
+    return engine.get_template(template).render(lang=lang, w=words(lang), **values)

@@ -88,8 +88,8 @@ class EpochTimer(Callback):
 
 
 class EpochLine(Callback):
-    """Logs one line per epoch, in place of the progress bar, where the console is a file or a pipe or several runs share
-    it.
+    """Logs one line per epoch in place of the progress bar, where the console is a file or a pipe, or is shared by
+    several runs.
 
     Args:
         prefix: the beginning of each line.

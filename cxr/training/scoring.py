@@ -111,7 +111,7 @@ def slices(data: CXRDataModule, predicted: Predicted) -> dict[str, dict[str, dic
     return found
 
 
-def give_aways(
+def shortcuts(
     model: Classifier,
     data: CXRDataModule,
     options: Mapping[str, Any],

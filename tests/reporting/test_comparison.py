@@ -49,7 +49,7 @@ def test_cells_that_differ_in_one_choice(add, tmp_path):
     said = comparison.sentences(found)
     assert any(line.startswith("aug=on against off (net): +0.1") for line in said)
     assert any("no difference in macro F1 shown" in line for line in said)
-    assert "corrected for 8 comparisons" in said[-1] and "One seed a cell" in said[-1]
+    assert "corrected for 8 comparisons" in said[-1] and "one seed per recipe" in said[-1]
 
 
 def test_seeds_are_paired_and_other_test_images_are_not_compared(add, tmp_path):

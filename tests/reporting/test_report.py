@@ -69,7 +69,7 @@ def test_every_word_is_there_in_every_language():
 def test_the_model_card_says_what_the_metrics_say(folder):
     card = (folder / "MODEL_CARD.md").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert f"parameters {in_short(metrics['network']['parameters'])}, FLOPs an image" in card
+    assert f"parameters {in_short(metrics['network']['parameters'])}, FLOPs per image" in card
     assert f"n = {metrics['n_test']}" in card and metrics["note"] in card and "Not a medical device" in card
     for scores in metrics["test"]["per_class"].values():
         assert f"{scores['recall']:.3f} [" in card
@@ -78,13 +78,13 @@ def test_the_model_card_says_what_the_metrics_say(folder):
 def test_networks_that_are_no_better_than_thumbnails_are_named():
     def run(f1, thumbnails):
         rules = {"majority_class": {"f1_macro": 0.2}, "nearest_neighbour": {"f1_macro": thumbnails}}
-        return {"test": {"f1_macro": f1}, "give_aways": rules}
+        return {"test": {"f1_macro": f1}, "shortcuts": rules}
 
     assert beaten_lines({"a": run(0.5, 0.4)}) == []
     lines = beaten_lines({"a": run(0.2, 0.4), "b": run(0.5, 0.4), "c": run(0.4, 0.4), "d": run(0.1, 0.1)})
     assert lines == [
         "No better than nearest neighbour on thumbnails (macro F1 0.400): a, c.",
-        "No better than always the majority class (macro F1 0.200): d.",
+        "No better than always predict the most frequent class (macro F1 0.200): d.",
     ]
 
 

@@ -10,9 +10,9 @@ from cxr.files.writing import read_table
 from cxr.models.classifier import load_classifier
 
 
-def test_give_aways_follow_from_the_images_and_the_predictions(folder):
+def test_shortcuts_follow_from_the_images_and_the_predictions(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
-    found = metrics["give_aways"]
+    found = metrics["shortcuts"]
     rules = ("majority_class", "file_facts", "nearest_neighbour", "lungs_black", "only_lungs", "normal_or_pneumonia")
     assert tuple(found) == rules
     rows = read_table(folder / "predictions.csv")
