@@ -33,7 +33,7 @@ from cxr.options.composing import (
 )
 from cxr.options.grammar import expand, parse, quote, quote_path
 from cxr.options.ranks import meeting_point, node
-from cxr.options.search_space import Search, asked_for, checked
+from cxr.options.search_space import SWEEPER, Search, asked_for, checked
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
     check_images([cell for cell in cells if cell.data.source in LOCAL])
     if wanted:
         wanted = checked(wanted, cells[0])
-    elif cells[0].hydra.sweeper._target_.endswith(".OptunaSweeper"):  # chosen by a YAML file
+    elif cells[0].hydra.sweeper._target_.endswith(SWEEPER):  # chosen by a YAML file
         raise UserError("hparams: a search trains many cells, and needs -m: python -m cxr.train -m …")
     if args.info or args.cfg:
         return CommandLine(words, args.multirun, None)
@@ -151,7 +151,7 @@ def read_search(config_name: str, overrides: Sequence[Override], groups: Groups)
     ]
     try:
         config = compose(config_name, [o.input_line for o in chosen], return_hydra_config=True)
-        return asked_for(config.hydra, overrides)
+        return asked_for(config, overrides)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from error
 

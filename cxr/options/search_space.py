@@ -14,6 +14,7 @@ from cxr.errors import UserError
 from cxr.options.grammar import parse
 from cxr.options.rules import check_values
 
+SWEEPER = ".SearchSweeper"
 DATABASES = ("sqlite", "postgresql", "mysql")  # Optuna reads pickles from Redis, and a pickle is a program
 
 
@@ -26,6 +27,8 @@ class Search:
     n_trials: int = 0
     storage: str | None = None
     study: str | None = None
+    sampler: str = "tpe"
+    seed: int = 0
 
     @property
     def options(self) -> list[str]:
@@ -61,7 +64,7 @@ class Search:
 
 def is_search(config: DictConfig) -> bool:
     """Whether Hydra's options, `hydra` of a config, are those of a search."""
-    return config.hydra.mode == RunMode.MULTIRUN and not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+    return config.hydra.mode == RunMode.MULTIRUN and config.hydra.sweeper._target_.endswith(SWEEPER)
 
 
 def value_of(word: str) -> Any:
@@ -70,27 +73,32 @@ def value_of(word: str) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def asked_for(hydra: DictConfig, overrides: Sequence[Override]) -> Search | None:
+def asked_for(config: DictConfig, overrides: Sequence[Override]) -> Search | None:
     """The search that a sweep's options ask for, None where they ask for the plain sweep.
 
     Args:
-        hydra: Hydra's own options.
-        overrides: what stands on the command line.
+        config: options, Hydra's included.
+        overrides: the words of the command line.
 
     Raises:
         UserError: a range without a search, or a search that cannot be one.
     """
-    sweeper = hydra.sweeper
-    if sweeper._target_.endswith(".BasicSweeper"):
+    sweeper = config.hydra.sweeper._target_
+    if sweeper.endswith(".BasicSweeper"):
         if ranges := [o.input_line for o in overrides if o.is_interval_sweep()]:
             raise UserError(f"{ranges[0]}: a range is for a search: add hparams=optuna")
         return None
-    if hydra.runtime.choices.hparams == "none":
-        raise UserError("hydra/sweeper=optuna: write hparams=optuna")
-    own = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
-    typed = {o.key_or_group for o in own}
-    ranges = [parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()]
-    every = [o for o in ranges if o.key_or_group not in typed] + own
+    if not sweeper.endswith(SWEEPER) or config.hydra.runtime.choices.hparams == "none":
+        raise UserError("hydra.sweeper: only the sweepers of cxr are used; for a search, write hparams=optuna")
+    typed = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
+    names = {o.key_or_group for o in typed}
+    if "trial" in names:
+        raise UserError("trial: a search numbers its trials itself; leave this option out")
+    for key in config.ranges:
+        if key.lstrip("+~").startswith("hydra") or "_target_" in key:  # the values of a range are not all checked
+            raise UserError(f"ranges: {key} is not varied from a file; write it out as an option")
+    ranges = [parse(f"{key}={value}") for key, value in config.ranges.items()]
+    every = [o for o in ranges if o.key_or_group not in names] + typed
     space = {o.get_key_element(): o.input_line.partition("=")[2] for o in every if o.is_sweep_override()}
     if not space:
         raise UserError("hparams=optuna: every option is fixed; give one a range, such as data.batch_size=16,32")
@@ -102,14 +110,19 @@ def asked_for(hydra: DictConfig, overrides: Sequence[Override]) -> Search | None
     return Search(space, list(dict.fromkeys(fixed)))
 
 
+def with_settings(search: Search, config: DictConfig) -> Search:
+    """A search with the settings of hparams=optuna."""
+    names = ("n_trials", "storage", "study", "sampler", "seed")
+    return replace(search, **{name: config[name] for name in names})
+
+
 def checked(search: Search, cell: DictConfig) -> Search:
-    """A search with what one of its cells says of it.
+    """A search with its settings, which one of its runs has.
 
     Raises:
-        UserError: it could not choose, or could not keep what it found.
+        UserError: the search has no validation images, or its folder or database cannot be used.
     """
-    sweeper = cell.hydra.sweeper
-    search = replace(search, n_trials=sweeper.n_trials, storage=sweeper.storage, study=sweeper.study_name)
+    search = with_settings(search, cell)
     if cell.data.val_fraction == 0:
         raise UserError("data.val_fraction=0: a search chooses by validation images, and there would be none")
     name = cell.hydra.sweep.subdir
