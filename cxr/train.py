@@ -31,7 +31,9 @@ from cxr.options.composing import CONF
 from cxr.options.ranks import node, ranks
 from cxr.options.search_space import is_search
 from cxr.reporting import leaderboard
-from cxr.search.study import Study, trial_of
+from cxr.search.recipe import write_recipe
+from cxr.search.study import Study
+from cxr.search.trial import trial_of
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -187,7 +189,7 @@ def sweep(command: CommandLine) -> None:
     )
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
-    again = Study(command.search, command.folder).write_best(compose_trial) if command.search else ""
+    again = write_recipe(Study(command.search, command.folder), compose_trial) if command.search else ""
     print(f"\n{leaderboard.head(command.folder, rows)}\n")
     for line in comparison.write(command.folder):
         print(f"- {line}")

@@ -69,7 +69,7 @@ class Cell(NamedTuple):
 
 
 class Trial(Protocol):
-    """The trial of a search, see cxr.search.study.TrialRun."""
+    """The trial of a search, see cxr.search.trial.TrialRun."""
 
     def callbacks(self) -> list[Any]:
         """What reports to the search; has `pruned`, whether it ended training."""

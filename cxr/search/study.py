@@ -2,73 +2,21 @@
 imported where it is needed, for it is an extra."""
 
 import secrets
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig
-
 from cxr.errors import UserError
 from cxr.files.run_folder import SEARCH
-from cxr.files.writing import read_json, write_json, write_text
+from cxr.files.writing import read_json, write_json
 from cxr.options.search_space import Search, value_of
 from cxr.reporting import leaderboard
+from cxr.search.trial import storage_url
 
-BEST = Path("experiment", "best.yaml")
 # Attributes of trials (the folder that runs it, by its token; one too many) and, the last, of a study.
 BY, SURPLUS, SPACE = "cxr:by", "cxr:surplus", "cxr:space"
 FEW = 8  # of fewer trials, importances are noise
-FEW_EPOCHS = 4  # with fewer, pruning saves nothing
-# Options of how a command runs, which are no part of a recipe.
-NOT_IN_RECIPE = ("name", "resume", "cache_dir", "isolate", "n", "slurm", "report")
-NOT_IN_RECIPE += ("n_trials", "storage", "study", "sampler", "pruner", "trial", "ranges")
-
-
-@dataclass(frozen=True)
-class TrialRun:
-    """What the run of a trial knows of its search; it travels to the process that trains."""
-
-    url: str
-    study: str
-    number: int
-    pruner: str
-    max_epochs: int
-
-    def callbacks(self) -> list[Any]:
-        """For Lightning's Trainer."""
-        from cxr.search.pruning import ReportTrial, make_pruner
-
-        return [ReportTrial(self.url, self.study, self.number, make_pruner(self.pruner, self.max_epochs))]
-
-
-def trial_of(config: DictConfig, folder: Path) -> TrialRun | None:
-    """The trial that a run's options name, None for a run that is none.
-
-    Args:
-        folder: of the sweep.
-    """
-    number = config.get("trial")
-    if number is None:
-        return None
-    pruner = "none" if why_no_pruning(config) else config.pruner
-    url, study = storage_url(config.storage, folder), config.study or folder.name
-    return TrialRun(url, study, number, pruner, config.trainer.max_epochs)
-
-
-def why_no_pruning(config: DictConfig) -> str:
-    """One line where a pruner is chosen that would be of no use, else ""."""
-    epochs = config.trainer.max_epochs
-    if config.pruner == "none" or epochs >= FEW_EPOCHS:
-        return ""
-    return f"no trial is pruned: trainer.max_epochs={epochs}, and pruner={config.pruner} needs {FEW_EPOCHS} or more"
-
-
-def storage_url(storage: str | None, folder: Path) -> str:
-    return storage or f"sqlite:///{(folder / 'search.db').resolve()}"
 
 
 def one_line(error: Exception) -> str:
@@ -237,36 +185,6 @@ class Study:
         if len(values) < FEW or len(set(values)) == 1:
             return {}
         return dict(get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=0)))
-
-    def write_best(self, compose_run: Callable[[Sequence[str]], tuple[dict[str, Any], dict[str, Any]]]) -> str:
-        """Write search.json and best.yaml, and return the command that trains the best options again.
-
-        Args:
-            compose_run: from words to the choices and the options of the run that they ask for.
-
-        Raises:
-            UserError: no trial was completed.
-        """
-        trials, best = self.write_record(), self.best()
-        if not best:
-            raise UserError(f"{self.folder}: every trial failed or diverged, so there is no best one")
-        run = next(trial["run"] for trial in trials if trial["number"] == best.number)
-        choices, options = compose_run([*self.search.fixed, *self.params(best)])
-        recipe = {key: value for key, value in options.items() if key not in NOT_IN_RECIPE}
-        groups = [key for key in choices if "/" not in key and key not in ("experiment", "hparams", "launcher")]
-        defaults = [{f"override /{group}": choices[group]} for group in sorted(groups)]
-        again = shlex.join(["python", "-m", "cxr.train", "--config-dir", str(self.folder), "experiment=best"])
-        header = (
-            "# @package _global_\n"
-            f"# Trial {best.number}, the best of {len(trials)} of the search {self.name}:\n"
-            f"# macro F1 {best.value:.4f} on validation images. Nothing was chosen on test images.\n"
-            f"# Its run: {run or 'on another machine'}\n"
-            f"# To train it again: {again}\n"
-        )
-        (self.folder / BEST).parent.mkdir(exist_ok=True)
-        text = yaml.safe_dump({"defaults": defaults, **recipe}, sort_keys=False, allow_unicode=True)
-        write_text(self.folder / BEST, header + text)
-        return again
 
 
 def plain_params(trial: Any) -> dict[str, Any]:

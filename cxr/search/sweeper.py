@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 
 from cxr.errors import UserError
 from cxr.options.search_space import asked_for, with_settings
-from cxr.search.study import Study, why_no_pruning
+from cxr.search.study import Study
+from cxr.search.trial import why_no_pruning
 
 
 class SearchSweeper(Sweeper):
