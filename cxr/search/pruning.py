@@ -9,7 +9,6 @@ from pytorch_lightning.callbacks import Callback
 
 log = logging.getLogger(__name__)
 
-PRUNED = "cxr:pruned"  # attribute of a trial whose training was ended early
 SCORE = "val/f1_macro"
 
 
@@ -38,6 +37,14 @@ class ReportTrial(Callback):
         self.url, self.study_name, self.number, self.pruner = url, study, number, pruner
         self.pruned = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """A run that is killed after it was pruned is pruned when it continues. (Without that the state is empty, or
+        Lightning would warn when the best run is tested, where nothing reports.)"""
+        return {"pruned": True} if self.pruned else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.pruned = state["pruned"]
+
     def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.is_global_zero:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -46,31 +53,20 @@ class ReportTrial(Callback):
             study_id = self.storage.get_study_id_from_name(self.study_name)
             self.trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, self.number)
 
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """A run that was killed after it was pruned trains no further."""
-        known = trainer.is_global_zero and PRUNED in self.storage.get_trial(self.trial_id).user_attrs
-        self.stop(trainer, known)
-
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if not trainer.sanity_checking and not self.pruned and SCORE in trainer.callback_metrics:
-            self.stop(trainer, trainer.is_global_zero and self.report_epoch(trainer))
+            self.pruned = trainer.strategy.broadcast(trainer.is_global_zero and self.report_epoch(trainer))
+            if self.pruned:
+                log.info("trial %d is pruned after epoch %d", self.number, trainer.current_epoch + 1)
+                trainer.should_stop = True
 
     def report_epoch(self, trainer: pl.Trainer) -> bool:
         """Report the score of this epoch, and return whether the pruner wants no further one."""
         try:
             score = trainer.callback_metrics[SCORE].item()
             self.storage.set_trial_intermediate_value(self.trial_id, trainer.current_epoch, score)
-            prune = self.pruner.prune(self.study, self.storage.get_trial(self.trial_id))
-            if prune:
-                self.storage.set_trial_user_attr(self.trial_id, PRUNED, True)
-            return prune
+            # A bool of Python's: one of NumPy's in a checkpoint could not be loaded as plain data.
+            return bool(self.pruner.prune(self.study, self.storage.get_trial(self.trial_id)))
         except optuna.exceptions.StorageInternalError as error:
             log.warning("epoch %d was not reported to the search: %s", trainer.current_epoch + 1, error)
             return False
-
-    def stop(self, trainer: pl.Trainer, pruned: bool) -> None:
-        """End training on all ranks where the first one says so."""
-        self.pruned = trainer.strategy.broadcast(pruned)
-        if self.pruned:
-            log.info("trial %d is pruned after epoch %d", self.number, trainer.current_epoch + 1)
-            trainer.should_stop = True

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 
+import numpy as np
 import pytest
 import yaml
 from hydra import initialize_config_dir
@@ -17,6 +18,7 @@ from hydra import initialize_config_dir
 from cxr.errors import Diverged, UserError
 from cxr.files.writing import read_json, read_table
 from cxr.jobs import run as cell_module
+from cxr.jobs import signals as stopping
 from cxr.models.classifier import Classifier
 from cxr.options.command_line import prepare
 from cxr.options.composing import CONF
@@ -89,6 +91,13 @@ def test_a_killed_search_goes_on_to_its_total(run, killed, searched):
     assert first.startswith(f"| {max(values.values()):.4f}"), "best first"
     out = run(main, *words)[1]
     assert "split pooled" not in out and len(trials_of(folder)) == 8, "the total is reached"
+
+
+def test_a_killed_search_is_as_one_that_never_was(run, searched, tmp_path):
+    folder, words, _ = searched
+    assert run(main, *words, f"hydra.sweep.dir={tmp_path}/s")[0] == 0
+    killed, whole = ([(t.params, t.value) for t in trials_of(place)] for place in (folder, tmp_path / "s"))
+    assert killed == whole
 
 
 def test_the_best_options_train_again_to_the_same_score(run, searched, cache):
@@ -213,6 +222,28 @@ def test_a_bad_trial_is_pruned(run, tmp_path, monkeypatch, words, pruner):
     assert rows[0]["f1_macro"] and not rows[1]["f1_macro"], "a pruned one is not tested"
     assert read_json(tmp_path / "s" / "search.json")["trials"][1]["state"] == "pruned"
     assert run(main, *words)[0] == 0 and len(asked) == 6, "given again, it trains nothing"
+
+
+def test_a_pruned_trial_that_is_killed_before_its_end_trains_no_further(run, tmp_path, monkeypatch, words):
+    words = (*words, "trainer.max_epochs=4", "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
+
+    def stop(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        stopping.stop_if_asked()
+
+    def decide(self, study, trial):
+        return np.float64(trial.last_step) == 1  # a bool of NumPy's, as Optuna returns
+
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", decide)
+    with monkeypatch.context() as patch:
+        patch.setattr(cell_module, "validate_trial", stop)
+        assert run(main, *words)[0] == 143
+    assert [t.state.name for t in trials_of(tmp_path / "s")] == ["RUNNING"]
+    code, out, err = run(main, *words)
+    assert code == 1 and "so there is no best one" in err, out
+    assert [t.state.name for t in trials_of(tmp_path / "s")] == ["PRUNED"]
+    (row,) = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert (row["status"], row["epochs"]) == ("pruned", "2")
 
 
 def test_the_median_ends_a_trial_below_it_after_five_and_after_a_quarter_of_the_epochs():
