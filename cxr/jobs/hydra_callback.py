@@ -27,7 +27,7 @@ from cxr.jobs import signals as stopping
 from cxr.jobs import slurm
 from cxr.options.grammar import PATHS
 from cxr.options.ranks import node
-from cxr.options.search_space import asked_for
+from cxr.options.search_space import search_from
 from cxr.reporting import leaderboard
 
 
@@ -95,7 +95,7 @@ class KeepLeaderboard(Callback):
         self.launched_by = os.getpid()
         self.command = command(config, "-m")
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        search = asked_for(config, overrides)
+        search = search_from(config, overrides)
         self.swept = search.options if search else swept(overrides)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:

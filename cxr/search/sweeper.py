@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from cxr.errors import UserError
-from cxr.options.search_space import asked_for, with_settings
+from cxr.options.search_space import search_from, with_settings
 from cxr.search.study import Study
 from cxr.search.trial import why_no_pruning
 
@@ -41,7 +41,7 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Raises UserError where the storage cannot be used or the final test failed, and any error of the launcher."""
-        search = with_settings(asked_for(self.config, self.parser.parse_overrides(arguments)), self.config)
+        search = with_settings(search_from(self.config, self.parser.parse_overrides(arguments)), self.config)
         if reason := why_no_pruning(self.config):
             print(reason, flush=True)
         study = Study(search, Path(self.config.hydra.sweep.dir))

@@ -385,6 +385,7 @@ def test_ranges_of_a_file_vary_no_code_and_nothing_of_hydra(run, tmp_path, monke
         ("-m hparams=optuna +hydra.sweeper.sampler._target_=os.system", "sampler"),
         ("-m hparams=optuna hydra.sweeper._target_=os.system", "only the sweepers of cxr"),
         ("-m hparams=optuna trial=3", "a search numbers its trials itself"),
+        ("-m hparams=optuna ranges.optim.lr=1,2", "give the option itself a range"),
         ("-m hparams=optuna sampler=grid", "sampler=grid: must be tpe or random"),
         ("-m hparams=optuna pruner=best", "pruner=best: must be none, median or hyperband"),
         ("n_trials=3", "n_trials=3: only with hparams=optuna"),
