@@ -31,15 +31,17 @@ from cxr.options.composing import CONF
 from cxr.options.ranks import node, ranks
 from cxr.options.search_space import is_search
 from cxr.reporting import leaderboard
+from cxr.search.recipe import write_recipe
 from cxr.search.study import Study
+from cxr.search.trial import trial_of
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def cell(config: DictConfig) -> float | None:
+def cell(config: DictConfig) -> dict[str, Any] | None:
     """One cell: its options go to the run folder, then torch is imported and training begins.
 
     Returns:
-        Macro F1 on the validation images, for sweepers that search for the best options; None where there are none.
+        Of a trial of a search, its value (macro F1 on validation images) and whether it was pruned; else None.
     """
     hydra_config = HydraConfig.instance().cfg
     if is_stopped(hydra_config):
@@ -51,10 +53,11 @@ def cell(config: DictConfig) -> float | None:
         raise UserError(f"{folder / STATUS}: could not be written; {MEND}")
     choices = read_json(folder / STATUS)["choices"]
     options = OmegaConf.to_container(config, resolve=True)
-    if not (follower or is_done(folder)):
+    trial = trial_of(config, Path(hydra_config.hydra.sweep.dir)) if is_search(hydra_config) else None
+    if not (follower or is_done(folder, config.get("trial"))):
         with explained(folder):
             write_text(folder / CONFIG, OmegaConf.to_yaml({"choices": choices, **options}))
-    arguments = options, choices, folder, hydra_config.hydra.runtime.choices.launcher != "basic"
+    arguments = options, choices, folder, hydra_config.hydra.runtime.choices.launcher != "basic", trial
     try:
         # Two trials of a search that are told the same share a folder, one after the other.
         with FileLock(folder / LOCK) if is_search(hydra_config) else nullcontext():
@@ -63,8 +66,10 @@ def cell(config: DictConfig) -> float | None:
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         stopping.stop_if_asked()
         raise
-    val = read_json(folder / METRICS).get("val")
-    return val and val["f1_macro"]
+    if not trial:
+        return None
+    metrics = read_json(folder / METRICS)
+    return {"value": metrics["val"]["f1_macro"], "pruned": metrics["train"].get("pruned", False)}
 
 
 def train_here_or_isolated(isolated: bool, hydra_config: DictConfig, *arguments: Any) -> None:
@@ -165,14 +170,13 @@ def end(command: CommandLine | None) -> NoReturn:
 def sweep(command: CommandLine) -> None:
     """All cells, then the table that they were trained for, whatever happened on the way."""
     refused = False
-    study = Study(command.search, command.folder) if command.search else None
     try:
-        study.run(cell) if study else cell()
+        cell()
     except Exception as error:
         refused = isinstance(error, UserError)
         states = {row["status"] for row in leaderboard.collect(command.folder)}
         # Not a cell's error, which its log and the leaderboard hold; a search gets none of its cells' errors.
-        if not (states & {"lost"} if study else refused or states & {"failed", "lost"}):
+        if not (states & {"lost"} if command.search else refused or states & {"failed", "lost"}):
             raise
         if "lost" in states:  # of these nobody else tells why
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
@@ -185,13 +189,13 @@ def sweep(command: CommandLine) -> None:
     )
 
     rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
-    again = study.finish(compose_trial) if study else ""
+    again = write_recipe(Study(command.search, command.folder), compose_trial) if command.search else ""
     print(f"\n{leaderboard.head(command.folder, rows)}\n")
     for line in comparison.write(command.folder):
         print(f"- {line}")
     told = report.write(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {told}" if told else ""))
-    if study:  # which trials that failed do not spoil
+    if command.search:  # which trials that failed do not spoil
         print(f"best options: {again}")
         return
     if refused or any(row["status"] in ("failed", "lost") for row in rows):

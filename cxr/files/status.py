@@ -11,7 +11,7 @@ from typing import Any
 
 from cxr.errors import UserError
 from cxr.files import slurm_queue
-from cxr.files.run_folder import STATUS
+from cxr.files.run_folder import METRICS, STATUS
 from cxr.files.writing import read_json, write_json
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -44,9 +44,12 @@ def read_status(folder: Path) -> dict[str, Any]:
     return record
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a run folder holds a finished run."""
-    return read_json(folder / STATUS).get("status") == "done"
+def is_done(folder: Path, trial: int | None = None) -> bool:
+    """Whether a run folder holds a finished run. A trial of a search, which is named by its number, needs no test."""
+    if read_json(folder / STATUS).get("status") not in ("done", "pruned"):
+        return False
+    metrics = read_json(folder / METRICS)
+    return trial is not None or "val" not in metrics or "test" in metrics
 
 
 def alive(pid: int) -> bool:

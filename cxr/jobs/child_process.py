@@ -32,7 +32,12 @@ class Worker(NamedTuple):
 
 
 def train_isolated(
-    job_logging: Mapping[str, Any], config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared: bool
+    job_logging: Mapping[str, Any],
+    config: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    folder: Path,
+    shared: bool,
+    trial: Any = None,
 ) -> None:
     """train_cell() with the same arguments in a process of its own, or one a device, which are asked to stop whenever
     this one is.
@@ -54,7 +59,7 @@ def train_isolated(
         for environment in environments(config["trainer"]) if ranks(config["trainer"]) > 1 else [{}]:
             ours, theirs = context.Pipe(duplex=False)
             child = context.Process(
-                target=_child, args=(theirs, environment, job_logging, config, choices, folder, shared)
+                target=_child, args=(theirs, environment, job_logging, config, choices, folder, shared, trial)
             )
             child.start()
             theirs.close()
@@ -123,6 +128,7 @@ def _child(
     choices: Mapping[str, Any],
     folder: Path,
     shared: bool,
+    trial: Any,
 ) -> None:
     """Train, as one of several ranks where the environment says so, and send what that raised, or None. status.json
     gets this process's number, train.log its last words."""
@@ -135,14 +141,14 @@ def _child(
     with (folder / "train.log").open("a") as log:
         faulthandler.enable(log)
         try:
-            if environment.get("RANK", "0") == "0" and not is_done(folder):
+            if environment.get("RANK", "0") == "0" and not is_done(folder, config.get("trial")):
                 write_status(folder, "running")
             from cxr.jobs.run import train_cell
             from cxr.training import distributed
 
             if environment:
                 distributed.join(config["trainer"])
-            train_cell(config, choices, folder, shared)
+            train_cell(config, choices, folder, shared, trial)
             error = None
         except (Exception, KeyboardInterrupt, SystemExit) as raised:
             error = as_sent(stopping.stopped() if stopping.asked() else raised, raised)

@@ -27,7 +27,7 @@ from cxr.jobs import signals as stopping
 from cxr.jobs import slurm
 from cxr.options.grammar import PATHS
 from cxr.options.ranks import node
-from cxr.options.search_space import asked_for, is_search
+from cxr.options.search_space import search_from
 from cxr.reporting import leaderboard
 
 
@@ -51,13 +51,6 @@ OmegaConf.register_new_resolver("gpus_wanted", gpus_wanted, replace=True)
 def swept(overrides: Sequence[Override]) -> list[str]:
     """The options that a sweep varies, in the order of the command line."""
     return [o.key_or_group for o in overrides if o.is_sweep_override()]
-
-
-class Unfinished:
-    """What a search gets of a trial that was stopped. Of any number, and of none, it would make an ended trial."""
-
-    def __float__(self) -> float:
-        raise KeyboardInterrupt
 
 
 def cell_folder(options: Sequence[str], groups: Sequence[str]) -> str:
@@ -102,7 +95,7 @@ class KeepLeaderboard(Callback):
         self.launched_by = os.getpid()
         self.command = command(config, "-m")
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        search = asked_for(config.hydra, overrides)
+        search = search_from(config, overrides)
         self.swept = search.options if search else swept(overrides)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -114,7 +107,7 @@ class KeepLeaderboard(Callback):
         elif self.launched_by not in (0, os.getpid()):
             stopping.listen()
             stopping.end_with_parent(self.launched_by)
-        if is_done(folder) or is_stopped(config) or node(config.trainer):
+        if is_done(folder, config.get("trial")) or is_stopped(config) or node(config.trainer):
             return
         choices = {"model": runtime.choices.model, "aug": runtime.choices.aug, "seed": config.seed}
         for option in self.swept:
@@ -144,18 +137,19 @@ class KeepLeaderboard(Callback):
             if self.written:
                 spent = read_json(folder / STATUS).get("seconds", 0) + time.time() - self.started
                 told = {"seconds": round(spent, 2), "diverged": isinstance(error, Diverged)}
-                write_status(folder, "failed" if error else "done", line if error else "", **told)
+                pruned = not error and (job_return.return_value or {}).get("pruned")
+                ended = "failed" if error else "pruned" if pruned else "done"
+                write_status(folder, ended, line if error else "", **told)
             if error and not isinstance(error, stopping.Stopped):
                 keep_traceback(log, error)
             self.rewrite(config)
-        searches = is_search(config)
         if isinstance(error, stopping.Stopped):  # no failure, of which Hydra would say its own words
-            job_return.status, job_return.return_value = JobStatus.COMPLETED, Unfinished() if searches else None
-        elif error and searches:
-            # A sweeper that searches gets the worst score that there is of a recipe that diverged, and none of a trial
-            # that failed: an error would be shown with Hydra's own words.
-            diverged = isinstance(error, Diverged)
-            job_return.status, job_return.return_value = JobStatus.COMPLETED, 0.0 if diverged else None
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+        elif error and config.get("trial") is not None:
+            # A search gets the worst score for a recipe that diverged, and none for a trial that failed. Of an error,
+            # Hydra would print lines of its own.
+            value = 0.0 if isinstance(error, Diverged) else None
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, {"value": value, "pruned": False}
         if error is None or isinstance(error, stopping.Stopped):
             return
         if config.hydra.mode == RunMode.MULTIRUN:

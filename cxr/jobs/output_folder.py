@@ -19,7 +19,7 @@ from cxr.options.rules import flatten
 PATIENCE = 5  # seconds until a process that was killed has taken its children along
 # What changes nothing in a run's figures.
 FREE = ("name", "resume", "cache_dir", "n", "isolate", "report.lang", "data.num_workers", "data.resident")
-FREE += ("n_trials", "storage", "study")  # of a search
+FREE += ("n_trials", "storage", "study", "sampler", "pruner", "trial")  # of a search
 
 # Options that runs of earlier versions know nothing of, and the values that do what these did.
 LATER = {"data.copies": "auto", "data.sampler": "uniform", "loss.weights": "none"}
@@ -87,7 +87,7 @@ def check_options(folder: Path, cells: Mapping[str, Options], swept: Sequence[st
             for key in sorted({*before, *options})
             if key not in FREE
             and not key.startswith("slurm.")
-            and not key.startswith("choices.")
+            and not key.startswith(("choices.", "ranges."))
             and before.get(key) != options.get(key)
             and (name in now or not (key in varied or any(key == s or key.startswith(f"{s}.") for s in swept)))
         ]

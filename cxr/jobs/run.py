@@ -5,16 +5,16 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
 import torchmetrics
 import torchvision
-from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
 import cxr
 from cxr.data.datamodule import CXRDataModule
@@ -68,7 +68,20 @@ class Cell(NamedTuple):
     has_val: bool
 
 
-def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared_console: bool) -> None:
+class Trial(Protocol):
+    """The trial of a search, see cxr.search.trial.TrialRun."""
+
+    def callbacks(self) -> list[Any]:
+        """What reports to the search; has `pruned`, whether it ended training."""
+
+
+def train_cell(
+    config: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    folder: Path,
+    shared_console: bool,
+    trial: Trial | None = None,
+) -> None:
     """Do what one cell of the grid asks for, or what is left of it: a run that was stopped goes on from its last
     checkpoint, to the same bits; of a run that is done it is only seen to that its images are the same.
 
@@ -77,6 +90,7 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         choices: what tells this run from its neighbours: model, aug, seed, every other swept option.
         folder: the run folder, which gets all that the README lists.
         shared_console: other cells write to the console at the same time.
+        trial: the trial of a search that this run is, if any. Its test images stay unopened.
 
     Raises:
         UserError: the images, the weights or the hardware are not what the options say, or not what they were when the
@@ -84,19 +98,22 @@ def train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Pa
         Stopped: the process was asked to stop.
     """
     with explained(folder), enough_memory(config["data"]["batch_size"]):
-        _train_cell(config, choices, folder, shared_console)
+        _train_cell(config, choices, folder, shared_console, trial)
 
 
-def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared_console: bool) -> None:
+def _train_cell(
+    config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared_console: bool, trial: Trial | None
+) -> None:
     checkpoints = folder / CHECKPOINTS
     data = build_data(config)
     if (checkpoints / SIDE_FILE).exists():
         check_unchanged(data, folder)
-    if is_done(folder):
+    if is_done(folder, config.get("trial")):
         log.info("%s is done already", folder)
         return
     model = build_model(config, data)
-    cell = build_cell(config, folder, data, model, shared_console)
+    reporters = trial.callbacks() if trial else []
+    cell = build_cell(config, folder, data, model, shared_console, reporters)
     # Of several ranks, one looks what is there and writes.
     start = distributed.agree(prepare(cell, config, folder) if distributed.rank() == 0 else None)
     with stopping.patient():
@@ -111,7 +128,11 @@ def _train_cell(config: Mapping[str, Any], choices: Mapping[str, Any], folder: P
         if not chosen.exists():
             raise UserError("trainer.*: with these options no epoch was validated, so there is no best one to test")
         step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        test_cell(cell, load_classifier(chosen), step, config, choices, folder)
+        best = load_classifier(chosen)
+        if trial:
+            validate_trial(cell, best, config, folder, pruned=any(reporter.pruned for reporter in reporters))
+        else:
+            test_cell(cell, best, step, config, choices, folder)
     (checkpoints / BEFORE).unlink(missing_ok=True)  # nobody goes on from it any more
 
 
@@ -144,6 +165,32 @@ def fit(cell: Cell, start: Path | None, config: Mapping[str, Any]) -> None:
         if config["data"]["batch_size"] == 1 and "Expected more than 1 value per channel" in str(error):
             raise UserError("data.batch_size=1: batch normalisation needs two images or larger ones") from error
         raise
+
+
+def validate_trial(cell: Cell, best: Classifier, config: Mapping[str, Any], folder: Path, pruned: bool) -> None:
+    """Write metrics.json of a trial of a search, without test images: its network on the validation images.
+
+    Args:
+        pruned: training ended early, because others were better by then.
+    """
+    data, options = cell.data, {**config["trainer"], "precision": cell.trainer.precision}
+    classes, val = data.images.classes, predict(best, data, "val", options, cell.timer)
+    metrics = {
+        "classes": list(classes),
+        "network": cost(best.net, config["data"]["image_size"]),
+        "note": data.note,
+        "val": score(val.labels, val.probabilities(best.temperature.item()), data.group[val.index], classes),
+        "train": training_metrics(cell) | ({"pruned": True} if pruned else {}),
+        "versions": versions(),
+    }
+    write_json(folder / METRICS, metrics)
+    cell.trainer.logger.finalize("success")
+
+
+def training_metrics(cell: Cell) -> dict[str, Any]:
+    """The part "train" of metrics.json."""
+    hardware = {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)}
+    return cell.timer.report() | {"history": cell.trainer.logger.history(CURVES)} | hardware
 
 
 def test_cell(
@@ -191,9 +238,7 @@ def test_cell(
         "slices": slices(data, test),
         "leaks": data.leaks(),
         "shortcuts": without_lungs,
-        "train": timer.report()
-        | {"history": logger.history(CURVES)}
-        | {"device": device_name(cell.trainer), "precision": str(cell.trainer.precision)},
+        "train": training_metrics(cell),
         "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
@@ -228,8 +273,12 @@ def build_cell(
     data: CXRDataModule,
     model: Classifier,
     shared_console: bool = False,
+    reporters: Sequence[Callback] = (),
 ) -> Cell:
-    """The Trainer of a cell around its images and its network. Raises UserError as train_cell does."""
+    """The Trainer of a cell around its images and its network, with callbacks that report to a search.
+
+    Raises UserError as train_cell does.
+    """
     board = Board(folder)
     has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
@@ -247,7 +296,7 @@ def build_cell(
     graphs = ReplayGraphs(
         config["cuda_graphs"], config["data"]["batch_size"], config["data"]["image_size"], config["compile"]
     )
-    callbacks += [graphs, checkpoints, console]
+    callbacks += [*reporters, graphs, checkpoints, console]
     return Cell(data, model, build_trainer(options, folder, board, callbacks), timer, has_val)
 
 

@@ -33,7 +33,7 @@ from cxr.options.composing import (
 )
 from cxr.options.grammar import expand, parse, quote, quote_path
 from cxr.options.ranks import meeting_point, node
-from cxr.options.search_space import Search, asked_for, checked
+from cxr.options.search_space import SWEEPER, Search, checked_search, search_from
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
         cells = [checked_cell(name, cell + fixed, groups) for cell in texts]
     check_images([cell for cell in cells if cell.data.source in LOCAL])
     if wanted:
-        wanted = checked(wanted, cells[0])
-    elif cells[0].hydra.sweeper._target_.endswith(".OptunaSweeper"):  # chosen by a YAML file
+        wanted = checked_search(wanted, cells[0])
+    elif cells[0].hydra.sweeper._target_.endswith(SWEEPER):  # chosen by a YAML file
         raise UserError("hparams: a search trains many cells, and needs -m: python -m cxr.train -m …")
     if args.info or args.cfg:
         return CommandLine(words, args.multirun, None)
@@ -145,13 +145,13 @@ def run_single(work: Callable[[dict[str, Any], Path], None], usage: str, config_
 
 
 def read_search(config_name: str, overrides: Sequence[Override], groups: Groups) -> Search | None:
-    """The search that a sweep asks for, None where it asks for none. Raises UserError as asked_for() does."""
+    """The search that a sweep asks for, None where it asks for none. Raises UserError as search_from() does."""
     chosen = [
         o for o in overrides if not o.is_sweep_override() and (o.key_or_group in groups or "hydra" in o.key_or_group)
     ]
     try:
         config = compose(config_name, [o.input_line for o in chosen], return_hydra_config=True)
-        return asked_for(config.hydra, overrides)
+        return search_from(config, overrides)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from error
 

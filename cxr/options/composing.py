@@ -1,6 +1,7 @@
 """The options of cells, composed from conf and checked, each by itself and all together. No torch here."""
 
 import importlib.util
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,13 +26,11 @@ from cxr.options.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[2] / "conf"
 
-# What a package does not work with, though it does not say so.
-ALONG = {"hydra-optuna-sweeper": " 'sqlalchemy<2' 'alembic<1.14'"}
-# Choices that are packages for Hydra, which the extras of the same name install.
+# Choices that need a package, which the extras of the same name install, and the module of each.
 PLUGINS = {
-    "launcher=parallel": "hydra-joblib-launcher",
-    "launcher=slurm": "hydra-submitit-launcher",
-    "hparams": "hydra-optuna-sweeper",  # whatever a user's own search is called
+    "launcher=parallel": ("hydra-joblib-launcher", "hydra_plugins.hydra_joblib_launcher"),
+    "launcher=slurm": ("hydra-submitit-launcher", "hydra_plugins.hydra_submitit_launcher"),
+    "hparams": ("optuna>=5", "optuna"),  # whatever a user's own search is called
 }
 
 LOCAL = ("folder", "table")  # sources that can be read before anything starts
@@ -64,18 +63,18 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     typed = override.input_line.partition("=")[2]
     package = PLUGINS.get(key if key == "hparams" and typed != "none" else f"{key}={typed}")
     if package:
-        check_plugin(f"{key}={typed}", package, multirun)
+        check_plugin(f"{key}={typed}", *package, multirun)
     for value in override.sweep_string_iterator() if override.is_discrete_sweep() else [typed]:
         if value not in groups[key] and (key, typed) != ("experiment", "null"):
             raise UserError(f"{key}={value}: unknown; choose {' or '.join(groups[key])}")
 
 
-def check_plugin(choice: str, package: str, multirun: bool) -> None:
+def check_plugin(choice: str, package: str, module: str, multirun: bool) -> None:
     """Raise UserError where a choice is made without -m, or its package is not there."""
     if not multirun:
         raise UserError(f"{choice}: trains several cells, and needs -m: python -m cxr.train -m {choice} …")
-    if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
-        raise UserError(f"{choice} needs {package}: pip install {package}" + ALONG.get(package, ""))
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"{choice} needs {package}: pip install {shlex.quote(package)}")
     if choice == "launcher=slurm" and not shutil.which("sbatch"):
         raise UserError("launcher=slurm: there is no sbatch here; give the command on a machine of the cluster")
 

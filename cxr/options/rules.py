@@ -67,6 +67,8 @@ RULES = {
     "n_trials": whole(1),
     "storage": Rule("null or the address of a database", lambda v: v is None or "://" in str(v)),
     "study": Rule("null or the name of a search", lambda v: v is None or (isinstance(v, str) and v != "")),
+    "sampler": one_of("tpe", "random"),
+    "pruner": one_of("none", "median", "hyperband"),
     "slurm.partition": Rule("null or the name of a partition", lambda v: v is None or (isinstance(v, str) and v != "")),
     "slurm.time": whole(1),
     "slurm.requeues": whole(0),

@@ -1,4 +1,4 @@
-"""A search for the best options (hparams=optuna), as a command line asks for it. No torch here, and no Optuna."""
+"""What a command line with hparams=optuna searches. No torch here, and no Optuna."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +14,21 @@ from cxr.errors import UserError
 from cxr.options.grammar import parse
 from cxr.options.rules import check_values
 
+SWEEPER = ".SearchSweeper"
 DATABASES = ("sqlite", "postgresql", "mysql")  # Optuna reads pickles from Redis, and a pickle is a program
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search that a command line asks for."""
+    """The ranges and settings of a search."""
 
-    space: Mapping[str, str]  # option -> its range as it is typed: interval(0.1,1.0), or 16,32
+    space: Mapping[str, str]  # option -> its range as typed: interval(0.1,1.0), or 16,32
     fixed: Sequence[str]  # the words of all other options
     n_trials: int = 0
     storage: str | None = None
     study: str | None = None
+    sampler: str = "tpe"
+    seed: int = 0
 
     @property
     def options(self) -> list[str]:
@@ -33,8 +36,8 @@ class Search:
         return [key.lstrip("+") for key in self.space]
 
     def samples(self, groups: Iterable[str]) -> list[list[str]]:
-        """The words of some trials that stand for all: the first value of every range; then, for every searched choice
-        of a group, its other values.
+        """The words of a few trials, by whose options all are checked: the first value of every range; then, for every
+        searched choice of a group, its other values.
 
         Raises:
             UserError: a value at the ends of a range, or in a list, is not allowed.
@@ -60,64 +63,76 @@ class Search:
 
 
 def is_search(config: DictConfig) -> bool:
-    """Whether Hydra's options, `hydra` of a config, are those of a search."""
-    return config.hydra.mode == RunMode.MULTIRUN and not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+    """Whether options, Hydra's included, are those of a search."""
+    return config.hydra.mode == RunMode.MULTIRUN and config.hydra.sweeper._target_.endswith(SWEEPER)
 
 
 def value_of(word: str) -> Any:
-    """The value in optim.lr=0.1, say."""
+    """The value of an override, such as 0.1 in optim.lr=0.1."""
     value = OverridesParser.create().parse_overrides([word])[0].value()
     return value.text if isinstance(value, QuotedString) else value
 
 
-def asked_for(hydra: DictConfig, overrides: Sequence[Override]) -> Search | None:
-    """The search that a sweep's options ask for, None where they ask for the plain sweep.
+def search_from(config: DictConfig, overrides: Sequence[Override]) -> Search | None:
+    """The search of a command line, None for a plain sweep.
 
     Args:
-        hydra: Hydra's own options.
-        overrides: what stands on the command line.
+        config: options, Hydra's included.
+        overrides: the words of the command line.
 
     Raises:
-        UserError: a range without a search, or a search that cannot be one.
+        UserError: a range without a search, or a search without ranges, or a range that is not allowed.
     """
-    sweeper = hydra.sweeper
-    if sweeper._target_.endswith(".BasicSweeper"):
+    sweeper = config.hydra.sweeper._target_
+    if sweeper.endswith(".BasicSweeper"):
         if ranges := [o.input_line for o in overrides if o.is_interval_sweep()]:
             raise UserError(f"{ranges[0]}: a range is for a search: add hparams=optuna")
         return None
-    if hydra.runtime.choices.hparams == "none":
-        raise UserError("hydra/sweeper=optuna: write hparams=optuna")
-    own = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
-    typed = {o.key_or_group for o in own}
-    ranges = [parse(f"{key}={value}") for key, value in (sweeper.params or {}).items()]
-    every = [o for o in ranges if o.key_or_group not in typed] + own
+    if not sweeper.endswith(SWEEPER) or config.hydra.runtime.choices.hparams == "none":
+        raise UserError("hydra.sweeper: only the sweepers of cxr are used; for a search, write hparams=optuna")
+    typed = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
+    names = {o.key_or_group for o in typed}
+    if "trial" in names:
+        raise UserError("trial: a search numbers its trials itself; leave this option out")
+    if ranges := [name for name in names if name.partition(".")[0] == "ranges"]:
+        raise UserError(f"{ranges[0]}: give the option itself a range, such as optim.lr=interval(0.0001,0.01)")
+    for key in config.ranges:
+        if key.lstrip("+~").startswith("hydra") or "_target_" in key:  # the values of a range are not all checked
+            raise UserError(f"ranges: {key} is not varied from a file; write it out as an option")
+    ranges = [parse(f"{key}={value}") for key, value in config.ranges.items()]
+    every = [o for o in ranges if o.key_or_group not in names] + typed
     space = {o.get_key_element(): o.input_line.partition("=")[2] for o in every if o.is_sweep_override()}
     if not space:
         raise UserError("hparams=optuna: every option is fixed; give one a range, such as data.batch_size=16,32")
-    if "model" in space and (own_options := [key for key in space if key.startswith("model.")]):
-        raise UserError(f"model={space['model']}: not all have {own_options[0]}; search each network by itself")
+    if "model" in space and (of_model := [key for key in space if key.startswith("model.")]):
+        raise UserError(f"model={space['model']}: not all have {of_model[0]}; search each network by itself")
     if "seed" in space:
         raise UserError(f"seed={space['seed']}: a search has one seed; the best of several would be luck")
     fixed = [o.input_line for o in [*every, *overrides] if not o.is_sweep_override()]
     return Search(space, list(dict.fromkeys(fixed)))
 
 
-def checked(search: Search, cell: DictConfig) -> Search:
-    """A search with what one of its cells says of it.
+def with_settings(search: Search, config: DictConfig) -> Search:
+    """A search with the settings of hparams=optuna."""
+    names = ("n_trials", "storage", "study", "sampler", "seed")
+    return replace(search, **{name: config[name] for name in names})
+
+
+def checked_search(search: Search, run: DictConfig) -> Search:
+    """A search with its settings, which any of its runs has.
 
     Raises:
-        UserError: it could not choose, or could not keep what it found.
+        UserError: the search has no validation images, or its folder or database cannot be used.
     """
-    sweeper = cell.hydra.sweeper
-    search = replace(search, n_trials=sweeper.n_trials, storage=sweeper.storage, study=sweeper.study_name)
-    if cell.data.val_fraction == 0:
+    search = with_settings(search, run)
+    if run.data.val_fraction == 0:
         raise UserError("data.val_fraction=0: a search chooses by validation images, and there would be none")
-    name = cell.hydra.sweep.subdir
+    name = run.hydra.sweep.subdir
     if len(name.encode()) > 200:  # other values may be longer; a file system takes 255
-        raise UserError(f"so many searched options make too long a name of a folder ({name}): fix some of them")
+        raise UserError(f"the run folder's name has too many searched options ({name}): fix some of them")
     database = str(search.storage or "sqlite://").partition(":")[0].partition("+")[0]
     if database not in DATABASES:
         raise UserError(f"storage={search.storage}: must be null or the address of a database: {', '.join(DATABASES)}")
-    if not search.storage and set("?{}%") & set(str(Path(cell.hydra.sweep.dir).resolve())):
-        raise UserError(f"{cell.hydra.sweep.dir}: a database's address has no ?, %, {{ or }}; choose another folder")
+    if not search.storage and set("?{}%") & set(str(Path(run.hydra.sweep.dir).resolve())):
+        raise UserError(f"{run.hydra.sweep.dir}: a database's address takes no ?, %, {{ or }}; choose another folder")
     return search

@@ -20,8 +20,6 @@ NETWORKS = ("cxr.models", "torch.nn", "torch.optim", "torchvision.models", "torc
 # Functions of these may be called too, not only classes: of torch.nn's some set hooks for the whole process.
 MAKERS = ("cxr.models", "torchvision.models")
 HYDRA = ("cxr.jobs.hydra_callback", "hydra._internal.core_plugins", "hydra.experimental", "hydra_plugins")
-# What looks where a search goes on; the options that follow are numbers.
-SAMPLERS = {"hydra.sweeper.sampler._target_": "cxr.search.sampler.SeededTPE"}
 # What a log may be made of: logging calls any name that it is given, with any arguments.
 LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
 SHELL = ("setup", "additional_parameters")
@@ -64,8 +62,6 @@ def check_hydra(hydra: Mapping[str, Any]) -> None:
     """
     for key, name in entries(hydra, "hydra"):
         if key.rsplit(".", 1)[-1] == "_target_":
-            if name == SAMPLERS.get(key):
-                continue
             check_names({"_target_": name}, key.removesuffix("._target_"), HYDRA)
             found, home = locate(key, name)
             is_part = inspect.isclass(found) and issubclass(found, Callback | Launcher | Sweeper)
@@ -94,8 +90,6 @@ def check_hydra(hydra: Mapping[str, Any]) -> None:
             raise UserError(f"hydra.launcher.{name}: is given to a shell, and not taken from a file; type it yourself")
     if job["env_set"]:
         raise UserError("hydra.job.env_set: options set no environment variables; set them in your shell")
-    if hydra["sweeper"].get("custom_search_space"):  # any name that it is given would be called
-        raise UserError("hydra.sweeper.custom_search_space: is code, and options are data; give ranges")
     for key in hydra["sweeper"].get("params") or {}:
         if key.lstrip("+~").startswith("hydra") or "_target_" in key:  # Hydra adds them after all checks
             raise UserError(f"hydra.sweeper.params: {shown(key)} is not varied from a file; write it out as an option")

@@ -24,7 +24,7 @@ SIDE_BY_SIDE = 1.035  # recipes of one network stand this factor apart, so that 
 
 
 class Point(NamedTuple):
-    """A recipe: its line in the leaderboard, its augmentation, its network's FLOPs per image, and for each seed macro F1
+    """A recipe: its line in the leaderboard, its augmentation, its network's FLOPs per image; for each seed, macro F1
     and the ends of its interval."""
 
     name: str

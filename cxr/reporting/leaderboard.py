@@ -125,6 +125,8 @@ def trial_sentence(rows: Sequence[Row]) -> str:
         parts.append(f"The {SHOWN} best of {len(rows)} runs.")
     if diverged := sum("training diverged" in row["error"] for row in rows):
         parts.append(f"{diverged} diverged, which counts as 0.")
+    if pruned := sum(row["status"] == "pruned" for row in rows):
+        parts.append(f"{pruned} pruned: stopped early, since others were better by then.")
     if failed := sum(row["status"] in ("failed", "lost") and "training diverged" not in row["error"] for row in rows):
         parts.append(f"{failed} failed.")
     return " ".join([*parts, *notes(rows)])

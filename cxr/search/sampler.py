@@ -1,73 +1,74 @@
-"""Where Optuna looks next: values that depend on the seed and the number of the trial alone, in few digits.
-
-Also the one place that Optuna's sweeper passes through between trials, so here trials are claimed, counted and told of.
-Needs the extra `optuna`.
-"""
+"""Which values a trial gets: they depend on the seed, the trial's number and the trials that ended before it."""
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, DiscreteUniformDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from hydra.core.override_parser.types import RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from cxr.search.study import BY, SURPLUS, Full, Here, counted
+from cxr.options.grammar import parse
 
 DIGITS = 3
+SAMPLERS = {"tpe": TPESampler, "random": RandomSampler}
 
 
-class SeededTPE(BaseSampler):
-    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), drawn anew for every value: a search that was
-    stopped goes on as if it never was, and machines that share a search do not draw the same values twice.
+class SeededSampler(BaseSampler):
+    """One of Optuna's samplers, seeded anew for every value: a search that was stopped continues as if it never was,
+    and machines that share a search draw different values.
 
     Args:
-        seed: of all draws.
-        options: those of optuna.samplers.TPESampler.
+        name: tpe (tree-structured Parzen estimator, Bergstra et al. 2011) or random.
     """
 
-    def __init__(self, seed: int, **options: Any) -> None:
-        self.seed, self.options = seed, options
+    def __init__(self, name: str, seed: int) -> None:
+        self.name, self.seed = name, seed
 
-    def tpe(self, trial: FrozenTrial, name: str = "") -> TPESampler:
-        return TPESampler(seed=zlib.crc32(f"{self.seed} {trial.number} {name}".encode()), **self.options)
+    def seeded(self, trial: FrozenTrial, option: str = "") -> BaseSampler:
+        return SAMPLERS[self.name](seed=zlib.crc32(f"{self.seed} {trial.number} {option}".encode()))
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Called once when a trial begins. Raises Full where the search has all its trials."""
-        storage = study._storage  # as in Optuna's own samplers
-        earlier = [t for t in counted(study.get_trials(deepcopy=False)) if t.number < trial.number]
-        if len(earlier) >= Here.n_trials:
-            storage.set_trial_user_attr(trial._trial_id, SURPLUS, True)
-            storage.set_trial_state(trial._trial_id, TrialState.FAIL)
-            raise Full
-        storage.set_trial_user_attr(trial._trial_id, BY, Here.token)
-        return self.tpe(trial).infer_relative_search_space(study, trial)
+        return self.seeded(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        found = self.tpe(trial).sample_relative(study, trial, search_space)
-        return {name: rounded(value, search_space[name]) for name, value in found.items()}
+        values = self.seeded(trial).sample_relative(study, trial, search_space)
+        return {option: rounded(value, search_space[option]) for option, value in values.items()}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        found = self.tpe(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
-        return rounded(found, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: list[float] | None) -> None:
-        """Say how a trial ended and which one is the best so far."""
-        values_now = [(t.value, t.number) for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-        if values:
-            values_now.append((values[0], trial.number))
-        best = max(values_now, key=lambda pair: (pair[0], -pair[1]), default=None)
-        said = f"macro F1 {values[0]:.4f} on validation images" if values else "failed"
-        print(f"trial {trial.number}: {said}" + (f"; best: {best[0]:.4f}, trial {best[1]}" if best else ""), flush=True)
+        value = self.seeded(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+        return rounded(value, param_distribution)
 
 
 def rounded(value: Any, distribution: BaseDistribution) -> Any:
-    """A float in few digits, as it stands in a folder's name, within its range; anything else as it is."""
+    """A float in few digits, within its range, since folders are named by it; any other value unchanged."""
     if not isinstance(value, float) or isinstance(distribution, CategoricalDistribution):
         return value
-    digits = 12 if isinstance(distribution, DiscreteUniformDistribution) else DIGITS  # 0.30000000000000004 is 0.3
+    digits = 12 if distribution.step else DIGITS  # 0.30000000000000004 is 0.3
     return min(max(float(f"{value:.{digits}g}"), distribution.low), distribution.high)
+
+
+def distributions(space: Mapping[str, str]) -> dict[str, BaseDistribution]:
+    """Optuna's form of the ranges in `Search.space`. The values of a list stay as they were typed."""
+    return {option: distribution(option, text) for option, text in space.items()}
+
+
+def distribution(option: str, text: str) -> BaseDistribution:
+    override = parse(f"{option}={text}")
+    sweep = override.value()
+    if override.is_interval_sweep():
+        low, high, step, log = sweep.start, sweep.end, None, "log" in sweep.tags
+    elif isinstance(sweep, RangeSweep) and not sweep.shuffle:
+        values = sorted(sweep.range())
+        low, high, step, log = values[0], values[-1], abs(sweep.step), False
+    else:
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    if all(isinstance(number, int) for number in (low, high, step or 1)):
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(low, high, log=log, step=step)

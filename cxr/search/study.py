@@ -1,51 +1,27 @@
-"""A search at work: its trials in Optuna's storage, how it goes on, and what it leaves. No torch here; Optuna is
+"""The trials of a search in Optuna's storage, and the search's files in the sweep's folder. No torch here; Optuna is
 imported where it is needed, for it is an extra."""
 
-import logging
 import secrets
-import shlex
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
-
-import yaml
+from typing import Any
 
 from cxr.errors import UserError
 from cxr.files.run_folder import SEARCH
-from cxr.files.writing import read_json, write_json, write_text
-from cxr.jobs import signals as stopping
-from cxr.options.grammar import quote
+from cxr.files.writing import read_json, write_json
 from cxr.options.search_space import Search, value_of
 from cxr.reporting import leaderboard
+from cxr.search.trial import storage_url
 
-BEST = Path("experiment", "best.yaml")
-BY, SURPLUS, SPACE = "cxr:by", "cxr:surplus", "cxr:space"  # attributes of trials and, the last, of a study
+# Attributes of trials (the folder that runs it, by its token; one too many) and, the last, of a study.
+BY, SURPLUS, SPACE = "cxr:by", "cxr:surplus", "cxr:space"
 FEW = 8  # of fewer trials, importances are noise
-# Options of how a command runs, which are no part of a recipe.
-OWN = ("name", "resume", "cache_dir", "isolate", "n", "slurm", "n_trials", "storage", "study", "report")
 
 
-class Full(Exception):
-    """The search has all its trials."""
-
-
-class Here:
-    """What this process searches; Hydra makes the sampler, and hands it nothing of this."""
-
-    token: ClassVar[str] = ""
-    n_trials: ClassVar[int] = 0
-
-
-def shown(error: Exception) -> str:
-    """What a database's driver says, in one short line."""
+def one_line(error: Exception) -> str:
+    """The message of a database's driver, shortened."""
     return " ".join(f"{type(error).__name__}: {error}".split("\n")[0].split())[:160]
-
-
-def counted(trials: Iterable[Any]) -> list[Any]:
-    """The trials of a study without those that were one too many."""
-    return [trial for trial in trials if not trial.user_attrs.get(SURPLUS)]
 
 
 class Study:
@@ -58,138 +34,170 @@ class Study:
     def __init__(self, search: Search, folder: Path) -> None:
         import optuna
 
+        from cxr.search.sampler import SeededSampler
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # It lists every option of every trial, and a storage's address with its password.
-        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.search, self.folder = search, folder
-        self.url = search.storage or f"sqlite:///{(folder / 'search.db').resolve()}"
-        self.where = f"storage={search.storage}" if search.storage else folder / "search.db"
+        self.place = f"storage={search.storage}" if search.storage else folder / "search.db"
         self.name = search.study or folder.name
-        Here.n_trials, Here.token = search.n_trials, read_json(folder / SEARCH).get("token") or secrets.token_hex(8)
+        self.token = read_json(folder / SEARCH).get("token") or secrets.token_hex(8)
         try:
-            self.storage = optuna.storages.get_storage(self.url)
+            self.storage = optuna.storages.get_storage(storage_url(search.storage, folder))
             self.study = optuna.create_study(
-                storage=self.storage, study_name=self.name, direction="maximize", load_if_exists=True
+                storage=self.storage,
+                study_name=self.name,
+                sampler=SeededSampler(search.sampler, search.seed),
+                direction="maximize",
+                load_if_exists=True,
             )
-            began = self.study.user_attrs.get(SPACE)
-            if began is None:
+            first_space = self.study.user_attrs.get(SPACE)
+            if first_space is None:
                 self.study.set_user_attr(SPACE, dict(search.space))
-        except Exception as error:  # the drivers' own kinds
-            raise UserError(f"{self.where}: this database cannot be used ({shown(error)})") from error
-        if began not in (None, dict(search.space)):
-            key = next(k for k in {**began, **search.space} if began.get(k) != search.space.get(k))
-            raise UserError(
-                f"{key}: this search began with {began.get(key, 'no range')}, now "
-                f"{search.space.get(key, 'no range')}; give the same ranges to go on, or another name=NAME"
-            )
-        self.write()
+        except Exception as error:  # each driver has its own
+            raise UserError(f"{self.place}: this database cannot be used ({one_line(error)})") from error
+        if first_space is not None:
+            check_same_space(first_space, search.space)
+        self.write_record()
 
-    def trials(self) -> list[Any]:
-        return counted(self.study.get_trials(deepcopy=False))
-
-    def left(self) -> int:
-        """How many trials are left to begin here, those that this folder's last process left unfinished included: they
-        wait again, with the same values, and their run folders go on."""
-        from optuna.trial import TrialState
-
-        others = 0
-        for trial in self.trials():
-            # A storage of our own has none of others, whose trials bear no name for a moment when they begin.
-            by = trial.user_attrs.get(BY, "" if self.search.storage else Here.token)
-            if trial.state == TrialState.RUNNING and by == Here.token:
-                self.storage.set_trial_state(trial._trial_id, TrialState.WAITING)
-            else:
-                others += trial.state != TrialState.WAITING
-        return self.search.n_trials - others
-
-    def run(self, sweep: Callable[[], Any]) -> None:
-        """Call a Hydra command, which takes its words from sys.argv, until the search has all its trials."""
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """A block that works in the storage. Raises UserError where the storage fails."""
         from optuna.exceptions import StorageInternalError
 
-        words = list(sys.argv)
-        while (left := self.left()) > 0:
-            sys.argv = [*words, f"hydra.sweeper.n_trials={left}", f"hydra.sweeper.study_name={quote(self.name)}"]
-            sys.argv.append(f"hydra.sweeper.storage={quote(self.url)}")
-            try:
-                sweep()
-            except Full:  # other machines were faster
+        try:
+            yield
+        except StorageInternalError as error:
+            raise UserError(
+                f"{self.place}: this database cannot be used any more ({one_line(error)}); repair it, then give the "
+                "same command again to continue"
+            ) from error
+
+    def trials(self) -> list[Any]:
+        """Without those that were one too many."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if not trial.user_attrs.get(SURPLUS)]
+
+    def take_up_again(self) -> None:
+        """Let the trials wait that this folder's last process left unfinished: ask() returns them with the same values,
+        and their run folders are resumed."""
+        from optuna.trial import TrialState
+
+        # Only in a storage of our own is a trial without a token ours: its process was killed as the trial began.
+        default = "" if self.search.storage else self.token
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(BY, default) == self.token:
+                trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
+                self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    @property
+    def study_id(self) -> int:
+        return self.storage.get_study_id_from_name(self.name)
+
+    def ask(self, count: int) -> list[Any]:
+        """Up to `count` trials to run now; none once the search has all its trials, here and on other machines."""
+        from optuna.trial import TrialState
+
+        from cxr.search.sampler import distributions
+
+        space = distributions(self.search.space)
+        trials: list[Any] = []
+        while len(trials) < count:
+            begun = [trial for trial in self.trials() if trial.state != TrialState.WAITING]
+            if len(begun) >= self.search.n_trials:
+                break
+            trial = self.study.ask(space)
+            if sum(other.number < trial.number for other in self.trials()) >= self.search.n_trials:
+                trial.set_user_attr(SURPLUS, True)  # another machine was faster
+                self.study.tell(trial, state=TrialState.FAIL)
                 continue
-            except StorageInternalError as error:
-                raise UserError(
-                    f"{self.where}: this database cannot be used any more ({shown(error)}); mend it, then give the "
-                    "same command again: it goes on from there"
-                ) from error
-            except KeyboardInterrupt:  # of a trial that was stopped, see cxr.jobs.hydra_callback.Unfinished
-                if stopping.asked():
-                    raise
-            except ValueError:  # the sweeper looks for the best one, and there may be none
-                if self.best() or self.left() > 0:
-                    raise
+            trial.set_user_attr(BY, self.token)
+            trials.append(trial)
+        return trials
+
+    def overrides(self, number: int, test: bool = False) -> list[str]:
+        """The words for Hydra of a trial's run, or of the test of it."""
+        params = self.params(self.study.get_trials(deepcopy=False)[number])
+        return [*self.search.fixed, *params, f"trial={'null' if test else number}"]
+
+    def params(self, trial: Any) -> list[str]:
+        return [f"{option}={trial.params[option]}" for option in self.search.space]
+
+    def tell(self, trial: Any, value: float | None, pruned: bool) -> None:
+        """Record how a trial ended (value None: it failed), and print that with the best trial so far."""
+        from optuna.trial import TrialState
+
+        ended = TrialState.FAIL if value is None else TrialState.PRUNED if pruned else TrialState.COMPLETE
+        self.study.tell(trial, value if ended == TrialState.COMPLETE else None, state=ended)
+        score = "failed" if value is None else f"macro F1 {value:.4f} on validation images"
+        best = self.best()
+        print(
+            f"trial {trial.number}: {score}{', pruned' if pruned else ''}"
+            + (f"; best: {best.value:.4f}, trial {best.number}" if best else ""),
+            flush=True,
+        )
 
     def best(self) -> Any:
-        """The trial with the highest value, the first of equals; None where none was completed, or all diverged."""
-        values = [trial for trial in self.trials() if trial.values and trial.value > 0]
-        return max(values, key=lambda trial: (trial.value, -trial.number), default=None)
+        """The complete trial with the highest value, the first of equals; None where there is none, or all diverged."""
+        from optuna.trial import TrialState
 
-    def write(self) -> dict[str, Any]:
-        """Write search.json, and return what it says."""
+        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE and trial.value > 0]
+        return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+    def untested_best(self) -> int | None:
+        """The number of the best trial, where it is to be tested now and here."""
+        from optuna.trial import TrialState
+
+        best = self.best()
+        if best is None:
+            return None
+        again = "give the same command again"
+        if elsewhere := [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]:
+            print(f"not tested yet: trial {elsewhere[0]} still runs on another machine; {again} when it has ended")
+        elif best.user_attrs.get(BY) != self.token:
+            print(f"not tested yet: trial {best.number}, the best one, ran on another machine; {again} there")
+        elif (row := self.row_of(best, leaderboard.collect(self.folder))) and row["f1_macro"] == "":
+            return best.number
+        return None
+
+    def row_of(self, trial: Any, rows: Sequence[leaderboard.Row]) -> leaderboard.Row | None:
+        """The leaderboard's row of a trial; None for one that ran on another machine."""
+        params = plain_params(trial)
+        return next((row for row in rows if params and all(row.get(k, k) == v for k, v in params.items())), None)
+
+    def write_record(self) -> list[dict[str, Any]]:
+        """Write search.json, and return its trials."""
         rows = leaderboard.collect(self.folder)
-        trials = [
-            {
-                "number": trial.number,
-                "state": trial.state.name.lower(),
-                "value": trial.value,
-                "params": {key.lstrip("+"): value_of(f"{key}={value}") for key, value in trial.params.items()},
-            }
-            for trial in self.trials()
-        ]
-        for trial in trials:
-            # Of trials on other machines there is none.
-            own = [row["run"] for row in rows if all(row.get(k, k) == v for k, v in trial["params"].items())]
-            trial["run"] = own[0] if own and trial["params"] else None
-        told = {"study": self.name, "token": Here.token, "n_trials": self.search.n_trials, "trials": trials}
-        told["importances"] = self.importances()
-        write_json(self.folder / SEARCH, told)
-        return told
+        trials = []
+        for trial in self.trials():
+            state, row = trial.state.name.lower(), self.row_of(trial, rows)
+            record = {"number": trial.number, "state": state, "value": trial.value, "params": plain_params(trial)}
+            trials.append(record | {"run": row["run"] if row else None})
+        record = {"study": self.name, "token": self.token, "n_trials": self.search.n_trials, "trials": trials}
+        write_json(self.folder / SEARCH, record | {"importances": self.importances()})
+        return trials
 
     def importances(self) -> dict[str, float]:
-        """The share of each option in what a random forest explains of the values (mean decrease in impurity; Optuna's
-        functional ANOVA of this version fails with today's NumPy); {} where trials are too few or all alike."""
-        from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
+        """The share of each option in the variance of the values (functional ANOVA, Hutter et al. 2014); the shares sum
+        to 1. {} where trials are too few or all alike."""
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+        from optuna.trial import TrialState
 
-        values = [trial.value for trial in self.trials() if trial.values]
+        values = [trial.value for trial in self.trials() if trial.state == TrialState.COMPLETE]
         if len(values) < FEW or len(set(values)) == 1:
             return {}
-        return dict(get_param_importances(self.study, evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0)))
+        return dict(get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=0)))
 
-    def finish(self, compose_cell: Callable[[Sequence[str]], tuple[dict[str, Any], dict[str, Any]]]) -> str:
-        """Write search.json and best.yaml, and return the command that trains the best options again.
 
-        Args:
-            compose_cell: from words to the choices and the options of the cell that they ask for.
+def plain_params(trial: Any) -> dict[str, Any]:
+    """The values of a trial as options have them, without + before those that are new to conf."""
+    return {option.lstrip("+"): value_of(f"{option}={value}") for option, value in trial.params.items()}
 
-        Raises:
-            UserError: no trial was completed.
-        """
-        found, best = self.write(), self.best()
-        if not best:
-            raise UserError(f"{self.folder}: every trial failed or diverged, so there is no best one")
-        words = [f"{key}={value}" for key, value in best.params.items()]
-        run = next(trial["run"] for trial in found["trials"] if trial["number"] == best.number)
-        choices, options = compose_cell([*self.search.fixed, *words])
-        own = {key: value for key, value in options.items() if key not in OWN}
-        groups = [key for key in choices if "/" not in key and key not in ("experiment", "hparams", "launcher")]
-        defaults = [{f"override /{group}": choices[group]} for group in sorted(groups)]
-        again = shlex.join(["python", "-m", "cxr.train", "--config-dir", str(self.folder), "experiment=best"])
-        said = (
-            "# @package _global_\n"
-            f"# Trial {best.number}, the best of {len(found['trials'])} of the search {self.name}:\n"
-            f"# macro F1 {best.value:.4f} on validation images. Nothing was chosen on test images.\n"
-            f"# Its run: {run or 'on another machine'}\n"
-            f"# To train it again: {again}\n"
-        )
-        (self.folder / BEST).parent.mkdir(exist_ok=True)
-        text = yaml.safe_dump({"defaults": defaults, **own}, sort_keys=False, allow_unicode=True)
-        write_text(self.folder / BEST, said + text)
-        return again
+
+def check_same_space(first: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise UserError where a search continues with other ranges than it began with."""
+    if first == now:
+        return
+    option = next(key for key in {**first, **now} if first.get(key) != now.get(key))
+    raise UserError(
+        f"{option}: this search began with {first.get(option, 'no range')}, now {now.get(option, 'no range')}; give "
+        "the same ranges to continue, or another name=NAME"
+    )

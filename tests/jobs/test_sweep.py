@@ -32,10 +32,10 @@ def test_leaderboard_and_grid(sweep):
 
 
 def test_a_failed_cell_is_a_row_and_the_others_run_on(run, tmp_path, monkeypatch, small):
-    def break_one(config, choices, folder, shared_console, train=cell_module.train_cell):
+    def break_one(config, choices, *more, train=cell_module.train_cell):
         if choices["aug"] == "on":
             raise ZeroDivisionError("a bug of ours")
-        train(config, choices, folder, shared_console)
+        train(config, choices, *more)
 
     monkeypatch.setattr(cell_module, "train_cell", break_one)
     words = ("-m", "aug=on,off", "trainer.max_epochs=1", *small)
