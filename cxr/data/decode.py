@@ -1,5 +1,6 @@
 """From an image's file to a square of gray bytes, whatever kind of file it is."""
 
+import errno
 import hashlib
 import os
 import struct
@@ -152,6 +153,12 @@ def why_unreadable(error: Exception) -> str:
         return "not there any more" if isinstance(error, FileNotFoundError) else error.strerror.lower()
     said = " ".join(str(error).split()) or type(error).__name__
     return f"{'truncated' if 'truncated' in said.lower() else 'damaged'}: {said}"
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether an error of decode() is the system's (EIO, ESTALE, ENOMEM, EACCES …) and may be gone the next time.
+    Pillow's own errors have no number; EINVAL comes from damaged files that make it seek before their start."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 # Whatever Pillow raises for a bad file: ten thousands of files of which some bytes were changed made it raise the first

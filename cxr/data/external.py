@@ -46,7 +46,7 @@ def remember_images(data: CXRDataModule, folder: Path) -> None:
     told["sha256"] = data.compared.facts["sha256"][rows]
 
     def write(folder: Path) -> None:
-        known = replace(data.compared, slot=data.compared.slot[rows])
+        known = replace(data.compared, place=data.compared.place[rows])
         np.savez(folder / SIDE_FILE, **told, images=small_images(known).shards[0])
 
     key = fingerprint(SIDE, *(column.tolist() for column in told.values()))

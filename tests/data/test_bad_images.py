@@ -273,12 +273,12 @@ def test_a_killed_process_is_one_line(drawn, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*/.building-*"))
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "another shape", "index cut"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "another shape", "list cut", "an image short"])
 def test_a_damaged_store_is_built_anew(good, tmp_path, damage):
     before, images = open_store(read_folder(good), 16, tmp_path / "cache")
     pixels = before[:].copy()
     (shard,) = (tmp_path / "cache").glob("*/*/images-00000.npy")
-    index = shard.with_name("index.csv")
+    records = shard.with_suffix(".json")
     match damage:
         case "gone":
             shard.unlink()
@@ -286,8 +286,10 @@ def test_a_damaged_store_is_built_anew(good, tmp_path, damage):
             shard.write_bytes(b"")
         case "another shape":
             np.save(shard, np.zeros((2, 8, 8), dtype=np.uint8))
-        case "index cut":
-            index.write_text("".join(index.read_text().splitlines(keepends=True)[:-1]))
+        case "list cut":
+            records.write_text(records.read_text()[:-9])
+        case "an image short":
+            records.write_text(json.dumps(json.loads(records.read_text())[:-1]))
     store, again = open_store(read_folder(good), 16, tmp_path / "cache")
     assert np.array_equal(store[:], pixels) and again.file.tolist() == images.file.tolist()
 
