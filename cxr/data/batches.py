@@ -12,8 +12,8 @@ from cxr.data.store import Store
 
 
 class Batch(NamedTuple):
-    """What a step gets: images (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of
-    the table of images (B,), both int64; `of`: images of this batch on all devices together."""
+    """Images (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of the table of
+    images (B,), both int64; `of`: number of images of this batch on all devices together."""
 
     images: Tensor
     labels: Tensor
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The part of a batch that a process gets, positions (B,) in a set of images; and `of` how many images it is."""
+    """The part of a batch that one process gets: positions (B,) in a set of images; `of`: images of the whole batch."""
 
     positions: np.ndarray
     of: int
@@ -56,10 +56,10 @@ class SeededOrder(Sampler[int]):
     """A shuffle that is a function of (seed, epoch) alone; Lightning calls set_epoch before each epoch.
 
     Args:
-        length: how many images there are.
+        length: number of images.
         seed: of the shuffle.
         epoch: the first one.
-        labels: int64 (length,), for an order in which all classes stand equally often; None: every image once.
+        labels: int64 (length,), for an order in which all classes are equally frequent; None: every image once.
     """
 
     def __init__(self, length: int, seed: int, epoch: int = 0, labels: np.ndarray | None = None) -> None:
@@ -77,33 +77,33 @@ class SeededOrder(Sampler[int]):
 
 
 def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An epoch in which classes stand equally often: int64 (N,), positions in `labels` (N,).
+    """An epoch in which all classes are equally frequent: int64 (N,), positions in `labels` (N,).
 
-    Of a class with more images than its share, a new choice in each epoch; of one with fewer, every image once before one
-    comes again.
+    A class with more images than its share gets a new choice in each epoch; one with fewer repeats images, each only
+    after all others.
     """
     classes = np.unique(labels)
     shares = np.full(len(classes), len(labels) // len(classes))
     shares[rng.permutation(len(classes))[: len(labels) % len(classes)]] += 1
     drawn = []
     for label, share in zip(classes, shares, strict=True):
-        own = np.flatnonzero(labels == label)
-        drawn.append(np.concatenate([rng.permutation(own) for _ in range(-(-share // len(own)))])[:share])
+        members = np.flatnonzero(labels == label)
+        drawn.append(np.concatenate([rng.permutation(members) for _ in range(-(-share // len(members)))])[:share])
     return rng.permutation(np.concatenate(drawn))
 
 
 class Batches(Sampler[Drawn]):
     """Cuts an order of images into batches, and each batch into as many parts as there are ranks.
 
-    A batch is that of all ranks together: however many train, an epoch has the same steps, on the same images.
+    The batch size counts all ranks together: an epoch has the same steps, on the same images, for any number of ranks.
 
     Args:
-        order: of positions in a set of images. Lightning tells what has the name `sampler` the epoch.
+        order: positions in a set of images. Lightning sets the epoch of the attribute named `sampler`.
         size: images a batch.
-        training: batch normalisation cannot train on one image, so a batch that would leave a rank fewer than two shares
-            the images of the one before; of one rank, a last batch of one image is left out.
-        rank, ranks: of which process these are the parts, and how many there are.
-        position: where a run goes on that was stopped: an epoch, and batches of it that it has had.
+        training: batch normalisation cannot train on one image. A batch that would leave a rank fewer than two shares
+            images with the batch before it; with one rank, a last batch of one image is dropped.
+        rank, ranks: number of this process, and number of processes.
+        position: where a stopped run continues: an epoch, and batches of it that are done already.
     """
 
     def __init__(
@@ -125,15 +125,15 @@ class Batches(Sampler[Drawn]):
     def __iter__(self) -> Iterator[Drawn]:
         order = np.fromiter(self.sampler, dtype=np.int64, count=len(self.sampler))
         epoch, done = self.position
-        begun = done if getattr(self.sampler, "epoch", None) == epoch else 0
-        for start, end in zip([0, *self.ends][begun:], self.ends[begun:], strict=False):
+        first = done if getattr(self.sampler, "epoch", None) == epoch else 0
+        for start, end in zip([0, *self.ends][first:], self.ends[first:], strict=False):
             part = order[start:end][self.rank :: self.ranks]
-            if len(part):  # a last batch may have fewer images than there are ranks, where no rank waits for another
+            if len(part):  # a last batch may have fewer images than there are ranks, and then no rank waits for another
                 yield Drawn(part, end - start)
 
 
 def batch_ends(images: int, size: int, training_ranks: int) -> list[int]:
-    """Where the batches of an epoch end, see Batches; training_ranks is 0 where nothing is trained."""
+    """Where the batches of an epoch end, see Batches; training_ranks is 0 outside of training."""
     ends = [*range(size, images, size), images]
     if not training_ranks or len(ends) == 1:
         return ends if images else []

@@ -12,8 +12,8 @@ import numpy as np
 
 from cxr.data.building import Source, fill_store, is_readable_again
 from cxr.data.cache import built, fingerprint
+from cxr.data.image_table import ImageTable
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
-from cxr.data.sources import ImageTable
 from cxr.errors import UserError, printable
 
 log = logging.getLogger(__name__)

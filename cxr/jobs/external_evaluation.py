@@ -81,7 +81,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     named = [files[row] for row in scored.index]
     write_predictions(folder / PREDICTIONS, named, classes, labels.tolist(), probabilities.tolist())
     write_table(folder / "rejected.csv", ("file", "reason"), left_out)
-    write_json(folder / AUDIT, data.audited())
+    write_json(folder / AUDIT, data.load_audit())
     logger = TensorBoardLogger(folder, name="", version="")
     dashboard.show_evaluation(logger, data, "external", test, (scored.index, labels, probabilities), classes, 0)
     dashboard.show_calibration(logger, data, "external", found["calibration"], 0)

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score
 
 from cxr.data.masking import hide
-from cxr.data.shortcuts import file_facts, say_without_lungs
+from cxr.data.shortcuts import file_facts, shortcut_predictions
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 
@@ -21,7 +21,7 @@ def say(image, tmp_path):
         images = read_folder(tmp_path / "in")
         store, images = open_store(images, 48, tmp_path / "cache")
         order = np.random.default_rng(0).permutation(200)
-        said = say_without_lungs(store, images.label, order[60:], order[:60])
+        said = shortcut_predictions(store, images.label, order[60:], order[:60])
         return {name: accuracy_score(images.label[order[:60]], values) for name, values in said.items()}
 
     return score
@@ -45,7 +45,7 @@ def test_the_nearest_neighbour_knows_a_image_again(image, tmp_path):
     store, images = open_store(images, 48, tmp_path / "cache")
     second = np.char.find(images.file, "-b") >= 0
     train, test = np.flatnonzero(~second), np.flatnonzero(second)
-    said = say_without_lungs(store, images.label, train, test)
+    said = shortcut_predictions(store, images.label, train, test)
     assert accuracy_score(images.label[test], said["nearest_neighbour"]) > 0.95
     assert (said["majority_class"] == said["majority_class"][0]).all()
 

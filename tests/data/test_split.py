@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cxr.data.sources import ImageTable, read_folder
+from cxr.data.image_table import ImageTable
+from cxr.data.sources import read_folder
 from cxr.data.split import group_images, split_images
 from cxr.errors import UserError
 

@@ -83,7 +83,7 @@ def test_two_tables_of_one_folder_have_a_store_each(rows, drawn, tmp_path):
     for _ in range(2):
         stores = [open_store(read(table, drawn), 16, tmp_path / "cache")[0] for table in tables]
     assert [len(store) for store in stores] == [40, 56]
-    assert len(list(tmp_path.glob("cache/store-*/*/index.csv"))) == 2
+    assert len(list(tmp_path.glob("cache/store-*/*/images-00000.json"))) == 2
 
 
 def test_rows_that_cannot_be_used_are_named(image, tmp_path):
