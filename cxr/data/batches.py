@@ -13,19 +13,19 @@ from cxr.data.store import Store
 
 class Batch(NamedTuple):
     """Images (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of the table of
-    images (B,), both int64; `of`: number of images of this batch on all devices together."""
+    images (B,), both int64; `total`: number of images of this batch on all devices together."""
 
     images: Tensor
     labels: Tensor
     index: Tensor
-    of: int
+    total: int
 
 
 class Drawn(NamedTuple):
-    """The part of a batch that one process gets: positions (B,) in a set of images; `of`: images of the whole batch."""
+    """The part of a batch that one process gets: positions (B,) in a set of images; `total`: images of the whole batch."""
 
     positions: np.ndarray
-    of: int
+    total: int
 
 
 class StoredImages(Dataset):
@@ -44,12 +44,12 @@ class StoredImages(Dataset):
         return len(self.rows)
 
     def __getitems__(self, drawn: Drawn) -> Batch:
-        positions, of = drawn
+        positions, total = drawn
         rows = self.rows[positions]
         # Not blocking: else the host would wait for the device to finish all earlier steps.
         index = torch.from_numpy(rows).to(self.labels.device, non_blocking=True)
         images = torch.from_numpy(self.images[rows])[:, None] if isinstance(self.images, Store) else self.images[index]
-        return Batch(images, self.labels[index], index, of)
+        return Batch(images, self.labels[index], index, total)
 
 
 class SeededOrder(Sampler[int]):

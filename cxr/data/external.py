@@ -19,7 +19,7 @@ from cxr.errors import UserError, printable
 log = logging.getLogger(__name__)
 
 
-def find_known(images: ImageTable, compared: Store, fingerprints: Path, copies: str) -> dict[str, dict[int, str]]:
+def match_run(images: ImageTable, compared: Store, fingerprints: Path, copies: str) -> dict[str, dict[int, str]]:
     """Find the images that a run has used.
 
     Args:
@@ -72,13 +72,13 @@ class ExternalImages(CXRDataModule):
         cache: folder for decoded images.
 
     After setup(), beside what CXRDataModule has:
-        known: the result of find_known(), or None if the file does not exist.
+        matches: the result of match_run(), or None if the file does not exist.
     """
 
     def __init__(self, data: Mapping[str, Any], classes: tuple[str, ...], fingerprints: Path, cache: Path) -> None:
         super().__init__(data, {"flip": 0, "degrees": 0, "crop": 0}, 0, cache)
         self.classes, self.fingerprints = classes, fingerprints
-        self.known: dict[str, dict[int, str]] | None = None
+        self.matches: dict[str, dict[int, str]] | None = None
 
     def assign_split(self) -> np.ndarray:
         """Test for all images; "unused" for those that the network was trained on if `data.on_leak` is drop.
@@ -105,13 +105,13 @@ class ExternalImages(CXRDataModule):
         return split
 
     def find_trained(self) -> dict[int, str]:
-        """Set `known`, and return the rows that the network was trained on. Raises UserError as assign_split() does."""
+        """Set `matches`, and return the rows that the network was trained on. Raises UserError as assign_split() does."""
         images, on_leak = self.images, self.data["on_leak"]
         if self.fingerprints.exists():
-            self.known = find_known(images, self.compared, self.fingerprints, self.data["copies"])
+            self.matches = match_run(images, self.compared, self.fingerprints, self.data["copies"])
         elif on_leak == "fail":
             raise UserError(f"data.on_leak=fail: {self.fingerprints}, which lists the training images, does not exist")
-        trained = self.known["trained"] if self.known else {}
+        trained = self.matches["trained"] if self.matches else {}
         if trained and on_leak == "fail":
             row, file = next(iter(trained.items()))
             raise UserError(
@@ -125,10 +125,10 @@ class ExternalImages(CXRDataModule):
 
     def left_out(self) -> list[tuple[str, str]]:
         """(file, reason) of everything in the set that is not scored."""
-        files, names, known = self.images.file.tolist(), self.images.classes, self.known or {"trained": {}}
+        files, names, matches = self.images.file.tolist(), self.images.classes, self.matches or {"trained": {}}
         reasons = list(self.images.rejected)
         for row in self.rows("unused").tolist():
-            reasons.append((files[row], f"a copy of the training image {known['trained'][row]}"))
+            reasons.append((files[row], f"a copy of the training image {matches['trained'][row]}"))
         for row in np.flatnonzero((self.images.label >= len(self.classes)) & (self.split == "test")).tolist():
             reasons.append((files[row], f"class {names[self.images.label[row]]}, which the network does not know"))
         return reasons

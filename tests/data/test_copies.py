@@ -144,7 +144,7 @@ def test_what_is_not_looked_for_in_many_images_is_said(four, tmp_path, monkeypat
     }
     caplog.clear()
     load_copies(four, tmp_path / "cache", "exact")
-    assert not caplog.text, "who asks for less need not be told"
+    assert not caplog.text, "no warning for data.copies=exact"
 
 
 def test_however_many_images_memory_holds_a_few_at_a_time(image, tmp_path, monkeypatch):

@@ -145,7 +145,9 @@ def test_what_is_hidden_is_hidden_from_the_network_alone(build, drawn):
 def test_rules_are_worked_out_once_a_split(build, drawn, monkeypatch):
     module = build(drawn)
     first = module.shortcut_predictions(module.rows("test"))
-    monkeypatch.setattr("cxr.data.shortcuts.shortcut_predictions", lambda *told: dict.fromkeys(first, told[3] * 0))
+    monkeypatch.setattr(
+        "cxr.data.shortcuts.shortcut_predictions", lambda *arguments: dict.fromkeys(first, arguments[3] * 0)
+    )
     again = build(drawn).shortcut_predictions(module.rows("test"))
     assert first.keys() == again.keys() and all(np.array_equal(first[name], again[name]) for name in first)
     other = build(drawn, split_seed=1)
