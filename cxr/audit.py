@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.data.audit import audit, known_copies, summary
+from cxr.data.audit import audit, load_copies, summarise_audit
 from cxr.data.decode import decode
 from cxr.data.sources import read_images
 from cxr.errors import printable
@@ -29,12 +29,15 @@ def look(options: dict[str, Any], folder: Path) -> None:
     """Audit the images that the options name; write and print what was found."""
     cache = Path(options["cache_dir"]).expanduser()
     images = read_images(options["data"], cache)
-    store, images, copies = known_copies(images, cache, options["data"]["copies"])
+    store, images, copies = load_copies(images, cache, options["data"]["copies"])
     found = audit(images, store, copies, options["data"]["copies"])
     write_json(folder / AUDIT, found)
     for number, copy in enumerate(found["copies"][:PICTURES], start=1):
         picture_pair(images.root, copy, folder / "copies" / f"{number:03}.png")
-    rows = [[what, f"{number:,}" if number else "none", printable(example)] for what, number, example in summary(found)]
+    rows = [
+        [what, f"{number:,}" if number else "none", printable(example)]
+        for what, number, example in summarise_audit(found)
+    ]
     counts = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
     print(f"\n{found['images']:,} images in {printable(found['root'])}: {counts}\n")
     print(markdown_table(["", "found", "such as"], rows))

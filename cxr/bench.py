@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr.benchmarks import processes
-from cxr.data.sources import ImageTable, read_images
+from cxr.data.image_table import ImageTable
+from cxr.data.sources import read_images
 from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.files.run_folder import STATUS

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cxr.data.decode import UNREADABLE, decode
-from cxr.data.sources import ImageTable
+from cxr.data.image_table import ImageTable
 from cxr.data.store import open_store
 
 

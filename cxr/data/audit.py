@@ -1,4 +1,4 @@
-"""What is wrong with a set of images before anybody trains on it: bad files, copies, contradictions, leaks."""
+"""Audit a set of images before training: bad files, copies, contradictions, leaks."""
 
 import hashlib
 import logging
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from cxr.data.cache import built, fingerprint
-from cxr.data.sources import ImageTable, patient_of
-from cxr.data.split import group_images
+from cxr.data.image_table import ImageTable, patient_of
+from cxr.data.split import find_leaks, group_images
 from cxr.data.store import Store, open_store
 from cxr.files.writing import read_table, write_table
 
 log = logging.getLogger(__name__)
 
 SIZE = 128  # pixels at which images are compared: always the same, so that no split depends on data.image_size
-VERSION = 2  # of find_copies and of what audit() says: raise when they find something else
-# Up to so many images, all pairs are compared unless data.copies says otherwise; and what an image and a pair take, in
-# seconds on two cores that do nothing else (an image's eleven thumbnails are the work of one).
+VERSION = 2  # of find_copies() and audit(): raise it when their results change
+# data.copies=auto compares all pairs of at most so many images. Seconds for an image and for a pair on two idle cores
+# (one core makes an image's eleven thumbnails).
 NEAR, IMAGE_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
 TINY = 100  # pixels of the shorter side: ribs are hardly seen
 BLANK = 5  # standard deviation in gray levels of 255
@@ -28,33 +28,33 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 Copies = Sequence[tuple[int, int, float]]  # rows of the table, and how alike they are
 
 
-def is_near(how: str, pairs: int) -> bool:
-    """Whether `data.copies` asks for all pairs of images to be compared, and not the bytes of their files alone."""
-    return how == "near" or (how == "auto" and pairs <= NEAR**2)
+def compares_pairs(copies: str, pairs: int) -> bool:
+    """Whether the option `data.copies` compares all pairs of images, and not only the bytes of their files."""
+    return copies == "near" or (copies == "auto" and pairs <= NEAR**2)
 
 
-def say_exact(how: str, images: int, others: int) -> None:
-    """Say what is not looked for where nobody asked for less, of images that would be compared with others."""
-    if how == "auto":
+def warn_exact_only(copies: str, images: int, others: int) -> None:
+    """Warn that near copies are skipped because these images, and others to compare them with, are many."""
+    if copies == "auto":
         log.warning(
-            "%d images: only files with the same bytes are found as copies, not re-encoded, resized or cropped ones; "
-            "data.copies=near looks for these too, once, in about %.0f minutes on two cores",
+            "%d images are many: only copies of the same bytes are looked for, not re-encoded, resized or cropped "
+            "ones; data.copies=near looks for these too, once, in about %.0f minutes on two cores",
             images,
             (images * IMAGE_SECONDS + images * others * PAIR_SECONDS) / 60,
         )
 
 
-def known_copies(images: ImageTable, cache: Path, how: str) -> tuple[Store, ImageTable, Copies]:
-    """Compare a set of images with itself, once for each set, whatever their names and labels are.
+def load_copies(images: ImageTable, cache: Path, copies: str) -> tuple[Store, ImageTable, Copies]:
+    """Find the images that are copies of each other, or load what an earlier run found.
 
     Returns:
-        The images at the size at which they are compared; the table of the readable ones; the pairs of its rows that
-        are copies of each other: all copies, or only files with the same bytes, see is_near().
+        The store of SIZE pixels, the table of readable images, and the pairs of its rows that are copies. They depend
+        on the files alone, not on names or labels.
     """
     store, readable = open_store(images, SIZE, cache)
     sha256 = store.facts["sha256"].tolist()
-    if not is_near(how, len(store) ** 2):
-        say_exact(how, len(store), len(store))
+    if not compares_pairs(copies, len(store) ** 2):
+        warn_exact_only(copies, len(store), len(store))
         return store, readable, same_bytes(sha256)
 
     def compare(folder: Path) -> None:
@@ -64,24 +64,24 @@ def known_copies(images: ImageTable, cache: Path, how: str) -> tuple[Store, Imag
         write_table(folder / "copies.csv", ("first", "second", "likeness"), find_copies(store))
 
     with built(cache / f"copies-{fingerprint(VERSION, SIZE, sha256)}", compare) as folder:
-        found = read_table(folder / "copies.csv")
-    return store, readable, [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in found]
+        rows = read_table(folder / "copies.csv")
+    return store, readable, [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in rows]
 
 
 def same_bytes(sha256: Sequence[str]) -> Copies:
-    """Each image whose file has the bytes of an earlier row's, with the first such row."""
+    """Pair each image with the first row whose file has the same bytes."""
     first: dict[str, int] = {}
     return [(first[digest], row, 1.0) for row, digest in enumerate(sha256) if first.setdefault(digest, row) != row]
 
 
 def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[str, Any]:
-    """All findings, as they stand in audit.json.
+    """All findings, in the form of audit.json.
 
     Args:
         images: the table of readable images, with those that were rejected.
         store: their pixels and facts, SIZE pixels wide.
-        copies: what known_copies() found.
-        how: `data.copies`.
+        copies: the pairs of load_copies().
+        how: the option `data.copies`.
     """
     facts, file = store.facts, images.file
     small = np.minimum(facts["width"], facts["height"]) < TINY
@@ -109,14 +109,14 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
         ],
         "blank": file[spread < BLANK].tolist(),
         "coloured": file[facts["coloured"] > 0].tolist(),
-        "copies_looked_for": "near" if is_near(how, len(store) ** 2) else "exact",
-        "copies": [describe(images, store, *pair) for pair in copies],
-        "leaks": leaks(images, copies),
+        "copies_looked_for": "near" if compares_pairs(how, len(store) ** 2) else "exact",
+        "copies": [describe_pair(images, store, *pair) for pair in copies],
+        "leaks": describe_leaks(images, copies),
     }
 
 
-def describe(images: ImageTable, store: Store, first: int, second: int, likeness: float) -> dict[str, Any]:
-    """A pair of copies: what they share, and what contradicts."""
+def describe_pair(images: ImageTable, store: Store, first: int, second: int, likeness: float) -> dict[str, Any]:
+    """A pair of copies for audit.json: what they share, and what contradicts."""
     sha256 = store.facts["sha256"]
     if sha256[first] == sha256[second]:
         kind = "same bytes"
@@ -138,43 +138,42 @@ def describe(images: ImageTable, store: Store, first: int, second: int, likeness
 
 
 def is_across(splits: Sequence[str]) -> bool:
-    """Whether images of these given splits stand in test and elsewhere."""
+    """Whether these splits of the set are test and another one."""
     return "test" in splits and set(splits) != {"test"}
 
 
-def leaks(images: ImageTable, copies: Copies) -> dict[str, Any]:
-    """Images that stand beside test in the given split though they belong with an image of it.
+def describe_leaks(images: ImageTable, copies: Copies) -> dict[str, Any]:
+    """Patients and copies that the given split separates from each other.
 
-    A patient whose images are named by a number (person1004_virus_1686) is a possible leak: a source may have used a
-    number twice. One that a manifest names otherwise is a sure one.
+    A patient known only by a number in file names (person1004_virus_1686) is a possible leak: a source may have used a
+    number twice. A patient that a manifest names is a sure one.
 
     Returns:
         "patients": {"sure": …, "possible": …}, each {patient: {"test": images, "elsewhere": images}}; "copies": files
-        outside of test that are copies of an image in it; "images": how many images either rule takes out of training.
+        outside of test that are copies of a test image; "images": number of leaks, see find_leaks().
     """
     test = images.split == "test"
-    found: dict[str, dict[str, Any]] = {"sure": {}, "possible": {}}
+    patients: dict[str, dict[str, Any]] = {"sure": {}, "possible": {}}
     shared = (set(images.patient[test].tolist()) & set(images.patient[~test].tolist())) - {""}
     rows_of: dict[str, list[int]] = {patient: [] for patient in sorted(shared)}
     for row, patient in enumerate(images.patient.tolist()):
         if patient in rows_of:
             rows_of[patient].append(row)
     for patient, rows in rows_of.items():
-        own = np.array(rows)
-        numbered = all(patient_of(file) for file in images.file[own].tolist())
-        counts = {"test": int(test[own].sum()), "elsewhere": int((~test[own]).sum())}
-        found["possible" if numbered else "sure"][patient] = counts
+        numbered = all(patient_of(file) for file in images.file[rows].tolist())
+        counts = {"test": int(test[rows].sum()), "elsewhere": int((~test[rows]).sum())}
+        patients["possible" if numbered else "sure"][patient] = counts
     crossing = {
         row for first, second, _ in copies for row in (first, second) if test[first] != test[second] and not test[row]
     }
     group = group_images(images.patient, [(first, second) for first, second, _ in copies])
-    gone = np.isin(group, group[test]) & ~test
-    return {"patients": found, "copies": images.file[sorted(crossing)].tolist(), "images": int(gone.sum())}
+    leaks = int(find_leaks(images.split, group).sum())
+    return {"patients": patients, "copies": images.file[sorted(crossing)].tolist(), "images": leaks}
 
 
-def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """What audit() found, a line a question: what, how many, and an example or what it means."""
-    copies, patients = found["copies"], found["leaks"]["patients"]
+def summarise_audit(findings: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """The findings of audit() in lines: what, how many, and an example or an explanation."""
+    copies, patients = findings["copies"], findings["leaks"]["patients"]
     kinds = {kind: [c for c in copies if c["kind"] == kind] for kind in ("same bytes", "same pixels", "near")}
 
     def first(items: Sequence[Any]) -> str:
@@ -186,21 +185,21 @@ def summary(found: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     def images_of(kind: str) -> str:
         return f"{sum(p['elsewhere'] for p in patients[kind].values())} images beside test" if patients[kind] else ""
 
-    lines = [("cannot be used", len(found["rejected"]), first(found["rejected"]))]
+    lines = [("cannot be used", len(findings["rejected"]), first(findings["rejected"]))]
     lines += [
-        ("another type than its name says", len(found["wrong_type"]), first(found["wrong_type"])),
-        (f"smaller than {TINY} pixels", len(found["tiny"]), first(found["tiny"])),
-        ("blank", len(found["blank"]), first(found["blank"])),
-        ("coloured", len(found["coloured"]), first(found["coloured"])),
+        ("another type than its name says", len(findings["wrong_type"]), first(findings["wrong_type"])),
+        (f"smaller than {TINY} pixels", len(findings["tiny"]), first(findings["tiny"])),
+        ("blank", len(findings["blank"]), first(findings["blank"])),
+        ("coloured", len(findings["coloured"]), first(findings["coloured"])),
         ("pairs of the same bytes", len(kinds["same bytes"]), pair(kinds["same bytes"])),
         ("pairs of the same pixels", len(kinds["same pixels"]), pair(kinds["same pixels"])),
         ("pairs that show the same image", len(kinds["near"]), pair(kinds["near"])),
     ]
-    if found["copies_looked_for"] == "exact":
+    if findings["copies_looked_for"] == "exact":
         lines[-2:] = [(what, number, "not looked for: data.copies=near does") for what, number, _ in lines[-2:]]
     two, across = ([c for c in copies if c[key]] for key in ("two_labels", "across"))
     lines.append(("pairs under two labels", len(two), pair(two)))
-    if found["splits"].get("test"):
+    if findings["splits"].get("test"):
         lines += [
             ("pairs across the given split", len(across), pair(across)),
             ("patients across the given split", len(patients["sure"]), images_of("sure")),

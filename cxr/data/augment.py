@@ -12,8 +12,8 @@ DRAWS = 4  # flip, angle, shift along x, shift along y
 class Augment:
     """Random horizontal flip, then rotation, then crop, each drawn per image.
 
-    The crop is torchvision's RandomCrop(size, padding): the image is padded on every side, then cropped at random to
-    its old size. It keeps its scale, as images without augmentation do in validation and test.
+    The crop is torchvision's RandomCrop(size, padding): the image is padded on every side, then cropped back to its
+    size at random, so that its scale stays that of validation and test images, which are not augmented.
 
     Args:
         flip: probability of a horizontal flip.
@@ -25,15 +25,15 @@ class Augment:
         self.flip, self.degrees, self.crop = flip, degrees, crop
 
     def __bool__(self) -> bool:
-        """Whether anything is done to an image at all."""
+        """Whether images are changed at all."""
         return bool(self.flip or self.degrees or self.crop)
 
     def draw(self, index: Tensor, size: int, seed: int, epoch: int) -> Tensor:
-        """Draw what happens to each image of an epoch.
+        """Draw the augmentation of each image in an epoch.
 
         Args:
-            index: int64 tensor of shape (N,), each image's row in the table: with seed and epoch it is all that the
-                draws depend on, so neither worker count, batch order nor a restart changes them.
+            index: int64 tensor of shape (N,), each image's row in the table. The draws depend on it, seed and epoch
+                alone, so neither worker count, batch order nor a restart changes them.
             size: side of the images in pixels.
 
         Returns:
@@ -61,10 +61,10 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
         matrices: what Augment.draw() returned for them, shape (B, 2, 3).
 
     Returns:
-        float tensor of shape (B, C, S, S), bilinear; what comes from outside of an image is black.
+        float tensor of shape (B, C, S, S), bilinear; what lies outside of an image is black.
     """
     # The same grid as torch's affine_grid with align_corners=False, which on a CPU takes longer than the sampling: of
-    # x and y each only the own column of the matrix matters, so two small products are added up for all pixels at once.
+    # x and y each only its own column of the matrix matters, so two small products are added up for all pixels at once.
     size = images.shape[-1]
     centres = torch.linspace(1 / size - 1, 1 - 1 / size, size, device=images.device)
     along_x = centres[:, None] * matrices[:, None, :, 0] + matrices[:, None, :, 2]

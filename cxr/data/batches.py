@@ -12,20 +12,20 @@ from cxr.data.store import Store
 
 
 class Batch(NamedTuple):
-    """What a step gets: images (B, 1, S, S), uint8 on the host and float from 0 to 1 on the device; labels (B,) and
-    rows of the table of images (B,), both int64; `of`: the size of this batch on all devices together."""
+    """Images (B, 1, S, S), bytes until the device and float from 0 to 1 there; labels (B,) and rows of the table of
+    images (B,), both int64; `total`: number of images of this batch on all devices together."""
 
     images: Tensor
     labels: Tensor
     index: Tensor
-    of: int
+    total: int
 
 
 class Drawn(NamedTuple):
-    """The part of a batch that a process gets, positions (B,) in a set of images; and `of` how many images it is."""
+    """One process's part of a batch: positions (B,) in a set of images; `total`: number of images of the whole batch."""
 
     positions: np.ndarray
-    of: int
+    total: int
 
 
 class StoredImages(Dataset):
@@ -44,22 +44,22 @@ class StoredImages(Dataset):
         return len(self.rows)
 
     def __getitems__(self, drawn: Drawn) -> Batch:
-        positions, of = drawn
+        positions, total = drawn
         rows = self.rows[positions]
         # Not blocking: else the host would wait for the device to finish all earlier steps.
         index = torch.from_numpy(rows).to(self.labels.device, non_blocking=True)
         images = torch.from_numpy(self.images[rows])[:, None] if isinstance(self.images, Store) else self.images[index]
-        return Batch(images, self.labels[index], index, of)
+        return Batch(images, self.labels[index], index, total)
 
 
 class SeededOrder(Sampler[int]):
     """A shuffle that is a function of (seed, epoch) alone; Lightning calls set_epoch before each epoch.
 
     Args:
-        length: how many images there are.
+        length: number of images.
         seed: of the shuffle.
         epoch: the first one.
-        labels: int64 (length,), for an order in which all classes stand equally often; None: every image once.
+        labels: int64 (length,), for an order in which all classes are equally frequent; None: every image once.
     """
 
     def __init__(self, length: int, seed: int, epoch: int = 0, labels: np.ndarray | None = None) -> None:
@@ -77,33 +77,33 @@ class SeededOrder(Sampler[int]):
 
 
 def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An epoch in which classes stand equally often: int64 (N,), positions in `labels` (N,).
+    """An epoch in which all classes are equally frequent: int64 (N,), positions in `labels` (N,).
 
-    A class with more images than its share gets a new choice in each epoch. In a class with fewer, no image comes again
-    before all have come.
+    A class with more images than its share gets a new choice in each epoch; one with fewer repeats images, each only
+    after all others.
     """
     classes = np.unique(labels)
     shares = np.full(len(classes), len(labels) // len(classes))
     shares[rng.permutation(len(classes))[: len(labels) % len(classes)]] += 1
     drawn = []
     for label, share in zip(classes, shares, strict=True):
-        own = np.flatnonzero(labels == label)
-        drawn.append(np.concatenate([rng.permutation(own) for _ in range(-(-share // len(own)))])[:share])
+        members = np.flatnonzero(labels == label)
+        drawn.append(np.concatenate([rng.permutation(members) for _ in range(-(-share // len(members)))])[:share])
     return rng.permutation(np.concatenate(drawn))
 
 
 class Batches(Sampler[Drawn]):
     """Cuts an order of images into batches, and each batch into as many parts as there are ranks.
 
-    A batch is that of all ranks together: however many train, an epoch has the same steps, on the same images.
+    The batch size counts all ranks together: an epoch has the same steps, on the same images, for any number of ranks.
 
     Args:
-        order: positions in a set of images. Lightning tells the attribute `sampler` the epoch.
-        size: images per batch.
+        order: positions in a set of images. Lightning sets the epoch of the attribute named `sampler`.
+        size: images a batch.
         training: batch normalisation cannot train on one image. A batch that would leave a rank fewer than two shares
-            the images of the batch before it; with one rank, a last batch of one image is left out.
-        rank, ranks: the number of this process, and how many there are.
-        position: where a resumed run continues: an epoch, and how many of its batches are done.
+            images with the batch before it; with one rank, a last batch of one image is dropped.
+        rank, ranks: number of this process, and number of processes.
+        position: where a stopped run continues: an epoch, and batches of it that are done already.
     """
 
     def __init__(
@@ -125,15 +125,15 @@ class Batches(Sampler[Drawn]):
     def __iter__(self) -> Iterator[Drawn]:
         order = np.fromiter(self.sampler, dtype=np.int64, count=len(self.sampler))
         epoch, done = self.position
-        begun = done if getattr(self.sampler, "epoch", None) == epoch else 0
-        for start, end in zip([0, *self.ends][begun:], self.ends[begun:], strict=False):
+        first = done if getattr(self.sampler, "epoch", None) == epoch else 0
+        for start, end in zip([0, *self.ends][first:], self.ends[first:], strict=False):
             part = order[start:end][self.rank :: self.ranks]
-            if len(part):  # a last batch may have fewer images than there are ranks, where no rank waits for another
+            if len(part):  # a last batch may have fewer images than there are ranks, and then no rank waits for another
                 yield Drawn(part, end - start)
 
 
 def batch_ends(images: int, size: int, training_ranks: int) -> list[int]:
-    """Where the batches of an epoch end, see Batches; training_ranks is 0 where nothing is trained."""
+    """Where the batches of an epoch end, see Batches; training_ranks is 0 outside of training."""
     ends = [*range(size, images, size), images]
     if not training_ranks or len(ends) == 1:
         return ends if images else []

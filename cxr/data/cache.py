@@ -1,4 +1,4 @@
-"""The folder of what was made once and is used by every run: built whole or not at all, by one process at a time."""
+"""The cache: folders that are made once and used by every run, built whole or not at all, by one process at a time."""
 
 import contextlib
 import hashlib
@@ -30,31 +30,32 @@ def fingerprint(*parts: object) -> str:
 
 @contextmanager
 def built(
-    target: Path, build: Callable[[Path], None], intact: Callable[[Path], bool] = Path.exists, journal: str = ""
+    target: Path, build: Callable[[Path], None], intact: Callable[[Path], bool] = Path.exists, keep: str = ""
 ) -> Iterator[Path]:
-    """Give `target`, a folder in the cache; where it does not exist or is not `intact`, `build` fills it, whole or not
-    at all.
+    """Give `target`, a folder in the cache. Unless it exists and is `intact`, `build` fills it, whole or not at all.
 
-    Its parent folder stays locked meanwhile: a second process waits, then finds what the first one built. Where `build`
-    keeps a `journal`, a file of this name in the folder that it fills, the next build gets the folder that one left
-    which was killed or failed, whatever the target; there is one at most. Without, each build begins with an empty one.
+    Its parent folder stays locked meanwhile: a second process waits, then finds what the first one built.
+
+    Args:
+        build: is called with the folder to fill.
+        keep: a pattern of files that a later build can use. Folders that have some, of a build that was killed or
+            failed or a target that is damaged, stay beside the new one, see is_unfinished(), for the caller to remove.
+
+    Raises:
+        UserError: the cache cannot be written.
     """
     try:
         with locked(target.parent):
             if not intact(target):
-                # Whoever holds the lock is the only one who builds: what others left here, they were killed at.
-                work = target.parent / f"{BUILDING}{uuid.uuid4().hex}"
-                if journal and (noted := next(target.parent.glob(f"{BUILDING}*/{journal}"), None)):
-                    os.rename(noted.parent, work)  # a killed build's workers, which end a moment later, do not follow
-                for left in {target, *target.parent.glob(f"{BUILDING}*")} - {work}:
-                    shutil.rmtree(left, ignore_errors=True)
+                remove_unfinished(target, keep)
+                work = unfinished_folder(target.parent)
                 # Unlike mkdtemp's folders, others may read it as far as our umask lets them.
-                work.mkdir(exist_ok=True)
+                work.mkdir()
                 try:
                     build(work)
                     os.rename(work, target)
                 finally:
-                    if not (journal and (work / journal).exists()):
+                    if not (keep and any(work.glob(keep))):
                         shutil.rmtree(work, ignore_errors=True)
             yield target
     except OSError as error:
@@ -63,8 +64,29 @@ def built(
         ) from error
 
 
+def remove_unfinished(target: Path, keep: str) -> None:
+    """Remove what killed builds left, and a damaged target, unless a later build can use some of it. Only the process
+    that holds the lock builds, so no other one is at work there."""
+    for folder in (target, *target.parent.glob(f"{BUILDING}*")):
+        if not (keep and any(folder.glob(keep))):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder == target:
+            os.rename(target, unfinished_folder(target.parent))
+
+
+def unfinished_folder(parent: Path) -> Path:
+    """A new name for a folder that is not whole."""
+    return parent / f"{BUILDING}{uuid.uuid4().hex}"
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder of the cache was left by a build that was killed or failed, or was damaged."""
+    return folder.name.startswith(BUILDING)
+
+
 def locked(folder: Path) -> AbstractContextManager:
-    """The one process that may change what lies in `folder`; whoever cannot write there needs no lock to read."""
+    """Lock `folder` against other processes that would change it. A process that cannot write there only reads, and
+    needs no lock."""
     if folder.is_dir() and not os.access(folder, os.W_OK):
         return contextlib.nullcontext()
     folder.mkdir(parents=True, exist_ok=True)

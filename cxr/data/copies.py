@@ -25,7 +25,7 @@ COLUMNS = 8192  # thumbnails that are compared at a time
 
 
 class Copy(NamedTuple):
-    """Two rows of the table of images, first < second, that show the same image, and how alike they are (to 1)."""
+    """Two rows of the table of images, first < second, that show the same image, and their likeness (at most 1)."""
 
     first: int
     second: int
@@ -42,16 +42,16 @@ def find_copies(store: Store) -> list[Copy]:
 
 
 def find_common(ours: Store, theirs: Store) -> list[tuple[int, int, float]]:
-    """Images of one set that are copies of an image of another: rows of both and their correlation, highest first. The
-    images of both stores have one size."""
+    """All pairs of an image of one store and an image of another, of one size, that are copies: rows of both and their
+    likeness, the most alike first."""
     alike = set(alike_pairs(ours, whole_thumbnails(theirs)))
     alike |= {(row, other) for other, row in alike_pairs(theirs, whole_thumbnails(ours))}
     return confirmed(ours, theirs, alike)
 
 
 def alike_pairs(store: Store, whole: Tensor) -> Iterator[tuple[int, int]]:
-    """Rows of a store and of whole thumbnails (n, 1024) where the image, whole or cropped, is so alike that the two are
-    looked at again. (The crops of one image are held against the whole of another, so both orders of a pair count.)"""
+    """Candidate pairs: a row of a store whose image, whole or cropped, resembles a row of `whole` (n, 1024), thumbnails
+    of whole images. (The crops of one image are compared with the whole of the other, so both orders count.)"""
     start = 0
     for part in store.parts():
         windows = thumbnails(part)
@@ -60,29 +60,29 @@ def alike_pairs(store: Store, whole: Tensor) -> Iterator[tuple[int, int]]:
             best = windows[0] @ others.T
             for window in windows[1:]:
                 torch.maximum(best, window @ others.T, out=best)
-            found = torch.nonzero(best > ALIKE) + torch.tensor([start, column])
-            yield from map(tuple, found.tolist())
+            pairs = torch.nonzero(best > ALIKE) + torch.tensor([start, column])
+            yield from map(tuple, pairs.tolist())
         start += len(part)
 
 
 def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[tuple[int, int, float]]:
-    """Of some pairs of rows, those that show the same image, and how alike they are, the most alike first."""
+    """The candidate pairs that show the same image, with their likeness, the most alike first."""
     pairs = np.array(sorted(alike), dtype=np.int64).reshape(-1, 2)
-    found = []
+    copies = []
     for part in np.split(pairs, range(64, len(pairs), 64)) if len(pairs) else ():
         values = likeness(ours[part[:, 0]], theirs[part[:, 1]])
-        found += [(*pair, value) for pair, value in zip(part.tolist(), values.tolist(), strict=True) if value > SAME]
-    return sorted(found, key=lambda pair: -pair[2])
+        copies += [(*pair, value) for pair, value in zip(part.tolist(), values.tolist(), strict=True) if value > SAME]
+    return sorted(copies, key=lambda pair: -pair[2])
 
 
 def whole_thumbnails(store: Store) -> Tensor:
     """The first of thumbnails() of all images: (n, 1024)."""
-    found = torch.empty(len(store), THUMBNAIL**2)
+    whole = torch.empty(len(store), THUMBNAIL**2)
     start = 0
     for part in store.parts():
-        found[start : start + len(part)] = thumbnail(shrink(torch.from_numpy(part), min(store.size, 4 * THUMBNAIL)))
+        whole[start : start + len(part)] = thumbnail(shrink(torch.from_numpy(part), min(store.size, 4 * THUMBNAIL)))
         start += len(part)
-    return found
+    return whole
 
 
 def thumbnails(images: np.ndarray) -> list[Tensor]:
@@ -136,9 +136,9 @@ def patches(images: Tensor, side: int) -> Tensor:
 
 
 def align(maps: Tensor, moving: Tensor, fixed: Tensor, steps: int) -> Tensor:
-    """Improve affine maps (n, 2, 3), in grid_sample's units, that lay images `moving` (n, S, S) over `fixed`.
+    """Improve affine maps (n, 2, 3), in grid_sample's units, that map images `moving` (n, S, S) onto `fixed`.
 
-    Gauss-Newton on the squared difference (Lucas & Kanade 1981), of which a gain and an offset are taken out.
+    Gauss-Newton on the squared difference (Lucas & Kanade 1981), after removing a gain and an offset.
     """
     size = fixed.shape[-1]
     slopes = torch.gradient(moving, dim=(2, 1))
@@ -150,11 +150,11 @@ def align(maps: Tensor, moving: Tensor, fixed: Tensor, steps: int) -> Tensor:
         seen, across, down = warp(images, maps).flatten(2).unbind(1)
         weight = (warp(inside, maps).flatten(1) > 0.99).float()
         count = weight.sum(1, keepdim=True).clamp_min(1)
-        seen, wanted = ((v - (v * weight).sum(1, keepdim=True) / count) * weight for v in (seen, fixed.flatten(1)))
-        gain = (seen * wanted).sum(1, keepdim=True) / (seen * seen).sum(1, keepdim=True).clamp_min(1e-6)
+        seen, target = ((v - (v * weight).sum(1, keepdim=True) / count) * weight for v in (seen, fixed.flatten(1)))
+        gain = (seen * target).sum(1, keepdim=True) / (seen * seen).sum(1, keepdim=True).clamp_min(1e-6)
         jacobian = torch.cat([(gain * slope * weight)[:, None] * place for slope in (across, down)], 1)
         normal = jacobian @ jacobian.mT
         normal = normal + 1e-3 * torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-6 * torch.eye(6)
-        step = torch.linalg.solve(normal, jacobian @ (wanted - gain * seen)[:, :, None])
+        step = torch.linalg.solve(normal, jacobian @ (target - gain * seen)[:, :, None])
         maps = maps + step.reshape(-1, 2, 3).clamp(-0.1, 0.1)
     return maps

@@ -1,4 +1,4 @@
-"""From the options `data.*` and `aug.*` to batches: the only thing of this folder that training sees."""
+"""From the options `data.*` and `aug.*` to batches: the face of this room to training."""
 
 import logging
 import os
@@ -13,22 +13,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cxr.data.audit import VERSION as AUDIT_VERSION
-from cxr.data.audit import audit, known_copies
+from cxr.data.audit import audit, load_copies
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
 from cxr.data.cache import built, fingerprint
+from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
-from cxr.data.sources import ImageTable, read_images
-from cxr.data.split import group_images, split_images
+from cxr.data.sources import read_images
+from cxr.data.split import find_leaks, group_images, split_images
 from cxr.data.store import Store, open_store
 from cxr.errors import UserError, printable
 from cxr.files.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS
 from cxr.files.writing import as_text, read_json, write_json, write_table
-from cxr.training.distributed import rank, ranks
 
 log = logging.getLogger(__name__)
 
-# Images may take this share of a GPU's free memory; the rest is for the network, and for the cells beside this one.
+# Images may take this share of a GPU's free memory; the rest is for the network, and for the runs beside this one.
 RESIDENT_SHARE = 0.25
 
 
@@ -42,8 +42,11 @@ class CXRDataModule(pl.LightningDataModule):
         cache: folder for decoded images and drawings.
 
     After setup():
-        images: the table of the images that can be used; beside it `split`, a string array, and `group`, an int array,
-        equal for images of one patient and copies. note: see ImageTable.
+        images: the table of the N usable images.
+        split: string array of length N: train, val, test or unused.
+        group: int array of length N, equal for images of one patient and for copies.
+        store: their pixels. compared: the same at the size at which copies are found.
+        note: see ImageTable.
     """
 
     def __init__(self, data: Mapping[str, Any], aug: Mapping[str, float], seed: int, cache: Path) -> None:
@@ -51,47 +54,47 @@ class CXRDataModule(pl.LightningDataModule):
         self.data, self.seed, self.cache = data, seed, cache
         self.augment = Augment(**aug)
         self.images: ImageTable | None = None
-        self.resident: Tensor | None = None  # all images on a GPU, where they fit
-        self.hidden = ""  # what is blacked out: "lungs", "rest" or nothing, see cxr.data.masking
-        self.drawn: tuple[int, torch.device, Tensor] | None = None  # what augmentation does in an epoch
-        self.position = 0, 0  # where training begins: an epoch, and batches of it that were done before
+        self.resident: Tensor | None = None  # all images on a GPU, if they fit
+        self.hidden = ""  # what to black out: "lungs", "rest" or nothing; see cxr.data.masking
+        self.drawn: tuple[int, torch.device, Tensor] | None = None  # epoch, device and result of draws()
+        self.position = 0, 0  # where training begins: an epoch, and batches of it that are done already
 
     def setup(self, stage: str | None = None) -> None:
         """Read, decode and split the images.
 
         Raises:
-            UserError: they cannot be used or split, or some cannot be used and `data.on_bad` is fail.
+            UserError: they cannot be used or split; or some cannot be used and `data.on_bad` is fail.
         """
         if self.images is not None:  # Lightning asks again before the test
             return
-        found = read_images(self.data, self.cache)
-        self.store, images = open_store(found, self.data["image_size"], self.cache)
+        table = read_images(self.data, self.cache)
+        self.store, images = open_store(table, self.data["image_size"], self.cache)
         if images.rejected and self.data["on_bad"] == "fail":
-            file, why = images.rejected[0]
+            file, reason = images.rejected[0]
             raise UserError(
                 f"data.on_bad=fail: {len(images.rejected)} files in {images.root} cannot be used, the first one is "
-                f"{printable(file)} ({why}); python -m cxr.audit lists them; mend them, take them away, or use skip"
+                f"{printable(file)} ({reason}); python -m cxr.audit lists them; mend them, take them away, or use skip"
             )
-        self.compared, self.readable, self.copies = known_copies(found, self.cache, self.data["copies"])
+        self.compared, self.readable, self.copies = load_copies(table, self.cache, self.data["copies"])
+        check_same_images(images, self.readable)
         self.group = group_images(images.patient, [(first, second) for first, second, _ in self.copies])
         self.images, self.note = images, images.note
-        self.split = self.deal()
-        self.report()
-        self.report_split()
+        self.split = self.assign_split()
+        self.log_images()
+        self.log_split()
 
-    def deal(self) -> np.ndarray:
-        """Which image stands where: string array of length N, see split_images()."""
+    def assign_split(self) -> np.ndarray:
+        """The split of each image: string array of length N, see split_images()."""
         d = self.data
         fractions = d["test_fraction"], d["val_fraction"]
         return split_images(self.images, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"])
 
-    def report(self) -> None:
-        """Say what was found and rejected."""
+    def log_images(self) -> None:
         images = self.images
         counts = ", ".join(f"{name} {number}" for name, number in images.counts().items())
         log.info("%d images in %s: %s", len(images), printable(str(images.root)), counts)
-        for file, why in images.rejected[:10]:
-            log.warning("not used: %s (%s)", printable(file), why)
+        for file, reason in images.rejected[:10]:
+            log.warning("not used: %s (%s)", printable(file), reason)
         if len(images.rejected) > 10:
             log.warning("not used: %d more files, all in rejected.csv", len(images.rejected) - 10)
         if self.copies:
@@ -104,21 +107,18 @@ class CXRDataModule(pl.LightningDataModule):
                 printable(images.file[second]),
             )
 
-    def report_split(self) -> None:
-        """Say what was dealt out."""
-        if (leaks := self.leaks()) and leaks["images"]:
+    def log_split(self) -> None:
+        if (leaks := self.leak_counts()) and leaks["images"]:
             done = "kept in training" if leaks["on_leak"] == "keep" else "unused"
             log.info("%s: %d images of patients of the test folder, or copies of its images", done, leaks["images"])
         log.info("split %s: %s", self.data["split"], ", ".join(f"{s} {n}" for s, n in self.split_sizes().items()))
 
-    def leaks(self) -> dict[str, Any] | None:
-        """Of metrics.json: with the set's own test folder, how many "images" beside it are of its patients or copies of
-        its images, and what became of them ("on_leak": drop or keep)."""
+    def leak_counts(self) -> dict[str, Any] | None:
+        """For metrics.json: with the set's own test folder, the number of leaks ("images"), see find_leaks(), and what
+        became of them ("on_leak": drop or keep)."""
         if self.data["split"] != "given":
             return None
-        test = self.split == "test"
-        leaks = np.isin(self.group, self.group[test]) & ~test
-        return {"on_leak": self.data["on_leak"], "images": int(leaks.sum())}
+        return {"on_leak": self.data["on_leak"], "images": int(find_leaks(self.split, self.group).sum())}
 
     def split_sizes(self) -> dict[str, int]:
         """Images per split, in the order of use."""
@@ -126,20 +126,20 @@ class CXRDataModule(pl.LightningDataModule):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per split and class."""
-        of = self.images.label
+        label = self.images.label
         return {
-            s: {c: int(((self.split == s) & (of == i)).sum()) for i, c in enumerate(self.images.classes)}
+            s: {c: int(((self.split == s) & (label == i)).sum()) for i, c in enumerate(self.images.classes)}
             for s in self.split_sizes()
         }
 
     def class_weights(self) -> list[float]:
-        """How much an image of each class counts so that all classes count the same, and a training image 1 on average:
-        n / (C n_c), as scikit-learn's "balanced" (King & Zeng 2001)."""
+        """Weights n / (C n_c) that give all classes equal weight in the loss, and training images 1 on average
+        (scikit-learn's "balanced"; King & Zeng 2001)."""
         images = np.bincount(self.images.label[self.rows("train")], minlength=len(self.images.classes))
         return (images.sum() / (len(images) * images)).tolist()
 
     def rows(self, split: str) -> np.ndarray:
-        """The rows of the table that stand in a split."""
+        """The rows of the table that belong to a split."""
         return np.flatnonzero(self.split == split)
 
     def loader(self, split: str) -> DataLoader:
@@ -147,17 +147,18 @@ class CXRDataModule(pl.LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         images = self.place_images(device)
         labels = torch.from_numpy(self.images.label)
-        # A mapped store is faster than any worker, unless its images have to travel: then workers fetch them ahead.
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        # A mapped store is faster than any worker, unless its images go to a GPU: then workers fetch them ahead.
         travel = isinstance(images, Store) and device.type != "cpu"
         workers = self.data["num_workers"]
         if workers == "auto":
             workers = min(4, os.cpu_count() or 1) if travel else 0
         training = split == "train"
-        of_classes = self.images.label[rows] if self.data.get("sampler") == "balanced" else None
-        order = SeededOrder(len(rows), self.seed, self.position[0], of_classes) if training else range(len(rows))
+        labels_to_balance = self.images.label[rows] if self.data.get("sampler") == "balanced" else None
+        order = SeededOrder(len(rows), self.seed, self.position[0], labels_to_balance) if training else range(len(rows))
         return DataLoader(
             StoredImages(images, labels if isinstance(images, Store) else labels.to(images.device), rows),
-            batch_sampler=Batches(order, self.data["batch_size"], training, rank(), ranks(), self.position),
+            batch_sampler=Batches(order, self.data["batch_size"], training, rank, ranks, self.position),
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=as_it_is,
@@ -165,25 +166,25 @@ class CXRDataModule(pl.LightningDataModule):
         )
 
     def place_images(self, device: torch.device) -> Store | Tensor:
-        """Where batches are cut from: all images on the GPU where they fit, or as `data.resident` says; else the store.
+        """All images on the GPU, uint8 (N, 1, S, S), if `data.resident` is true, or auto and they fit; else the store.
 
         Raises:
-            UserError: `data.resident` is true without a GPU, or with workers, which cannot reach into its memory.
+            UserError: `data.resident` is true without a GPU, or with workers, which cannot read its memory.
         """
-        wanted, workers = self.data["resident"], self.data["num_workers"]
-        if wanted == "auto":
-            wanted = (
+        resident, workers = self.data["resident"], self.data["num_workers"]
+        if resident == "auto":
+            resident = (
                 device.type == "cuda"
                 and workers in ("auto", 0)
                 and self.store.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
             )
-        elif wanted and device.type == "cpu":
+        elif resident and device.type == "cpu":
             raise UserError("data.resident=true: there is no GPU here to keep the images on; use auto")
-        elif wanted and workers not in ("auto", 0):
+        elif resident and workers not in ("auto", 0):
             raise UserError(
                 f"data.resident=true: workers cannot read from a GPU; use data.num_workers=0, not {workers}"
             )
-        if not wanted:
+        if not resident:
             return self.store
         if self.resident is None or self.resident.device != device:
             self.resident = copy_images(self.store, device)
@@ -207,10 +208,10 @@ class CXRDataModule(pl.LightningDataModule):
         return batch._replace(images=images)
 
     def draws(self, epoch: int, device: torch.device) -> Tensor:
-        """What augmentation does to every image of the table in an epoch, float32 (N, 2, 3).
+        """The augmentation of every image of the table in an epoch, float32 (N, 2, 3); see Augment.draw().
 
-        Drawn once an epoch, because drawing takes as long for a batch as for all images; and on the CPU, because the
-        sine and cosine of a GPU differ in the last bit."""
+        Drawn once an epoch: its many small steps take as long for a batch as for all images. On the CPU: a GPU's sine
+        and cosine differ in the last bit."""
         if self.drawn is None or self.drawn[:2] != (epoch, device):
             drawn = self.augment.draw(torch.arange(len(self.images)), self.store.size, self.seed, epoch)
             self.drawn = epoch, device, drawn.to(device)
@@ -229,43 +230,51 @@ class CXRDataModule(pl.LightningDataModule):
         after = warp(before, self.draws(0, before.device)[rows])
         return before[:, 0].numpy(), after[:, 0].numpy(), rows
 
-    def say_without_lungs(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """What simple rules without the lungs predict for test images (rows of the table), see cxr.data.shortcuts.
+    def shortcut_predictions(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Predictions for test images (rows of the table) by rules that do not look at lungs; see cxr.data.shortcuts.
         Computed once for each split."""
-        from cxr.data.shortcuts import VERSION, say_without_lungs  # scikit-learn takes a second
+        from cxr.data.shortcuts import VERSION, shortcut_predictions  # scikit-learn takes a second
 
         train, labels = self.rows("train"), self.images.label
-        known = self.compared.facts["sha256"].tolist(), labels.tolist(), train.tolist(), rows.tolist()
+        inputs = self.compared.facts["sha256"].tolist(), labels.tolist(), train.tolist(), rows.tolist()
 
-        def work_out(folder: Path) -> None:
-            np.savez(folder / "said.npz", **say_without_lungs(self.compared, labels, train, rows))
+        def build(folder: Path) -> None:
+            np.savez(folder / "predictions.npz", **shortcut_predictions(self.compared, labels, train, rows))
 
-        with built(self.cache / f"giveaways-{fingerprint(VERSION, *known)}", work_out) as folder:
-            return dict(np.load(folder / "said.npz"))
+        with built(self.cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
+            return dict(np.load(folder / "predictions.npz"))
 
-    def audited(self) -> dict[str, Any]:
-        """What audit() finds in the images; looked for once for each state of them."""
-        images, how = self.readable, self.data["copies"]
-        known = [how, images.root, images.rejected, images.note, images.classes, self.copies, images.label.tolist()]
-        known += [
-            array.tolist() for array in (images.file, images.patient, images.split, self.compared.facts["sha256"])
-        ]
+    def load_audit(self) -> dict[str, Any]:
+        """The findings of audit() on these images; made once for each state of them."""
+        images, copies = self.readable, self.data["copies"]
+        inputs = [copies, images.root, images.rejected, images.note, images.classes, self.copies]
+        columns = images.label, images.file, images.patient, images.split, self.compared.facts["sha256"]
+        inputs += [column.tolist() for column in columns]
 
-        def look(folder: Path) -> None:
-            write_json(folder / AUDIT, audit(images, self.compared, self.copies, how))
+        def build(folder: Path) -> None:
+            write_json(folder / AUDIT, audit(images, self.compared, self.copies, copies))
 
-        with built(self.cache / f"audit-{fingerprint(AUDIT_VERSION, *known)}", look) as folder:
+        with built(self.cache / f"audit-{fingerprint(AUDIT_VERSION, *inputs)}", build) as folder:
             return read_json(folder / AUDIT)
 
     def write_tables(self, folder: Path) -> None:
-        """Write audit.json, split.csv, every image of the set in the table's order, and rejected.csv."""
-        write_json(folder / AUDIT, self.audited())
-        write_table(folder / SPLIT, SPLIT_COLUMNS, self.dealt())
+        """Write audit.json, split.csv and rejected.csv."""
+        write_json(folder / AUDIT, self.load_audit())
+        write_table(folder / SPLIT, SPLIT_COLUMNS, self.split_rows())
         write_table(folder / "rejected.csv", ("file", "reason"), self.images.rejected)
 
-    def dealt(self) -> Iterator[tuple[str, ...]]:
-        """The rows of split.csv, as they read back from it."""
+    def split_rows(self) -> Iterator[tuple[str, ...]]:
+        """The rows of split.csv, in the table's order, as they read back from it."""
         images = self.images
         labels = [images.classes[i] for i in images.label]
         columns = images.file, labels, images.patient, self.split, self.group
         return (tuple(as_text(value) for value in row) for row in zip(*columns, strict=True))
+
+
+def check_same_images(images: ImageTable, compared: ImageTable) -> None:
+    """Raise UserError if the stores of two sizes rejected different files: their rows would not match."""
+    if differ := {*images.file.tolist()} ^ {*compared.file.tolist()}:
+        raise UserError(
+            f"{images.root}: {printable(min(differ))} could be read once, but not twice; check the disk or the network "
+            "share, and start again"
+        )

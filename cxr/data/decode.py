@@ -1,5 +1,6 @@
-"""From an image's file to a square of gray bytes, whatever kind of file it is."""
+"""Decode an image file of any kind into a square of gray bytes."""
 
+import errno
 import hashlib
 import os
 import struct
@@ -19,19 +20,19 @@ from cxr.errors import UserError, printable
 MAX_PIXELS = 36_000_000
 MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RGBA, not compressed, are 144 MB
 MIN_SIDE = 16
-BAND = 2**20  # pixels that are looked at at a time
+BAND = 2**20  # pixels that are converted at a time
 
-# Pillow's warnings name no file, and nobody could act on them; of an image that is too large, we say it.
+# Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
 warnings.filterwarnings("ignore", module="PIL")
 
 
 class BadImage(ValueError):
-    """A file that is no image; the message is the reason that a person reads."""
+    """A file that is not an image; the message is the reason that users read."""
 
 
 class Decoded(NamedTuple):
-    """An image as it goes into a store: uint8 pixels (S, S), and of the original: width, height, JPEG or PNG, whether a
-    hundredth of it or more has a colour (0 or 1), SHA-256 of the file."""
+    """An image for a store: uint8 pixels (S, S); and the original's width, height, format (JPEG or PNG), 1 if at least
+    a hundredth of its pixels has a colour, else 0, and the SHA-256 of the file."""
 
     pixels: np.ndarray
     width: int
@@ -60,13 +61,13 @@ def decode(path: Path, size: int) -> Decoded:
         raise UserError(
             f"{path}: memory ran out (500 MB a core are enough); end other programs, start again"
         ) from error
-    except Exception as error:  # a bug of ours, or a new one of Pillow's: nobody could tell from which of the images
+    except Exception as error:  # a bug of ours or of Pillow's: it must name its image
         error.add_note(f"while decoding {printable(str(path))}")
         raise
 
 
 def read(path: Path, size: int) -> Decoded:
-    """What decode() says, but for errors that are not the image's."""
+    """Decode as decode() does; errors that are not the image's are raised as they are."""
     with path.open("rb") as file:
         if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise BadImage(f"{length:,} bytes, far more than any image has (at most {MAX_BYTES:,})")
@@ -103,7 +104,7 @@ def open_image(file: BinaryIO) -> Image.Image:
     """A JPEG or PNG whose header has been read, and no pixel yet."""
     try:
         return Image.open(file, formats=("JPEG", "PNG"))
-    except Image.DecompressionBombError as error:  # before anybody can ask for its size
+    except Image.DecompressionBombError as error:  # Pillow raises it before its size can be read
         pixels = f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
         raise BadImage(f"{pixels}, far more than any image has (at most {MAX_PIXELS:,})") from error
     except Image.UnidentifiedImageError as error:  # no_image() knows it to begin like one
@@ -150,8 +151,14 @@ def why_unreadable(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:  # the system's; Pillow's own have none
         return "not there any more" if isinstance(error, FileNotFoundError) else error.strerror.lower()
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"{'truncated' if 'truncated' in said.lower() else 'damaged'}: {said}"
+    message = " ".join(str(error).split()) or type(error).__name__
+    return f"{'truncated' if 'truncated' in message.lower() else 'damaged'}: {message}"
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether an error of decode() is the system's (EIO, ESTALE, ENOMEM, EACCES …) and may be gone the next time.
+    Pillow's own errors have no number; EINVAL comes from damaged files that make it seek before their start."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 # Whatever Pillow raises for a bad file: ten thousands of files of which some bytes were changed made it raise the first

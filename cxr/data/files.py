@@ -1,4 +1,4 @@
-"""What lies in a folder of images, as far as the system lets us see. Nothing here opens a file."""
+"""List the content of a folder of images, as far as permissions allow. Nothing here opens a file."""
 
 import errno
 import os
@@ -10,16 +10,16 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 def list_files(folder: Path) -> list[Path]:
     """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._image.jpg, .ipynb_checkpoints)
-    are the system's, not images. A link to a folder is a file here: it is not followed. So is a folder that cannot be
-    read, since nobody knows what lies in it: not_an_image() says why."""
-    found: list[Path] = []
+    are the system's, not images. Links to folders are not followed but listed, like folders that cannot be read:
+    not_an_image() gives the reason."""
+    files_and_links: list[Path] = []
     closed: list[OSError] = []
     # Unlike rglob, os.walk asks the file system once a folder; it would pass over those that are closed.
     for where, folders, files in os.walk(folder, onerror=closed.append):
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        found += [Path(where, name) for name in (*files, *links) if not name.startswith(".")]
+        files_and_links += [Path(where, name) for name in (*files, *links) if not name.startswith(".")]
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return sorted(found + [Path(error.filename) for error in closed])
+    return sorted(files_and_links + [Path(error.filename) for error in closed])
 
 
 def not_an_image(path: Path) -> str:
@@ -36,7 +36,7 @@ def not_an_image(path: Path) -> str:
 
 
 def why_closed(error: OSError, link: bool = False) -> str:
-    """What the system has against a path, in words."""
+    """The reason for an error of the system, in words."""
     if isinstance(error, FileNotFoundError):
         return "a link to nothing" if link else "not there any more"
     return "a link that leads to itself" if error.errno == errno.ELOOP else (error.strerror or str(error)).lower()
@@ -52,18 +52,18 @@ def why_not_listed(folder: Path) -> str:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, hidden ones left out; none in one that cannot be read."""
+    """The folders directly in a folder, without hidden ones; none if it cannot be read."""
     return [Path(entry) for entry in entries(folder) if is_folder(entry)]
 
 
 def loose_images(folder: Path) -> list[Path]:
-    """The images directly in a folder; none in one that cannot be read."""
+    """The images directly in a folder; none if it cannot be read."""
     return [path for entry in entries(folder) if (path := Path(entry)).suffix.lower() in SUFFIXES]
 
 
 def gaps(folder: Path) -> list[tuple[Path, str]]:
-    """Places that may hide images, with the reason: a folder that cannot be listed, or links in it that lead nowhere,
-    such as to a disk that is not mounted."""
+    """Paths that may hide images, with the reason: the folder itself, or links in it to nothing, such as a disk that is
+    not mounted."""
     if why := why_not_listed(folder):
         return [(folder, why)]
     links = [Path(entry) for entry in entries(folder) if entry.is_symlink() and not os.path.exists(entry)]
@@ -71,16 +71,16 @@ def gaps(folder: Path) -> list[tuple[Path, str]]:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies directly in a folder, in name order, hidden ones left out; nothing where it cannot be read."""
+    """The entries of a folder in name order, without hidden ones; none if it cannot be read."""
     try:
-        with os.scandir(folder) as found:
-            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        with os.scandir(folder) as content:
+            return sorted((entry for entry in content if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError:
         return []
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or leads to one, as far as we can see."""
+    """Whether it is a folder or a link to one; False if permissions forbid to know."""
     try:
         return entry.is_dir()
     except OSError:

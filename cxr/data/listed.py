@@ -1,11 +1,11 @@
-"""Images that a table lists, wherever their files lie."""
+"""Read the images that a table lists, wherever their files are."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from cxr.data.files import not_an_image
-from cxr.data.sources import ImageTable, class_name, images_of, patient_of, split_name
+from cxr.data.image_table import ImageTable, class_name, images_of, patient_of, split_name
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable
 
@@ -25,16 +25,16 @@ def read_listed(table: Path, root: Path | None) -> ImageTable:
     rows, rejected = [], []
     for row in read_rows(table, ("file", "label")):
         file = os.path.relpath(os.path.normpath(root / row["file"]), root)
-        if why := why_rejected(root, file, row):
-            rejected.append((row["file"], why))
+        if reason := why_rejected(root, file, row):
+            rejected.append((row["file"], reason))
             continue
-        known = {
+        standard = {
             "file": Path(file).as_posix(),
             "label": class_name(row["label"]),
             "patient": row["patient"] if "patient" in row else patient_of(file),
             "split": split_name(row.get("split", "")),
         }
-        rows.append(row | known)
+        rows.append(row | standard)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(f"{table}: no images that can be used, looked for below {root} (data.root=DIR){such_as}")

@@ -1,10 +1,10 @@
-"""Black out the lungs of images, or all but them: what a network still knows then, it did not see in lungs."""
+"""Black out the lungs of images, or all but them, to test what a network learns from elsewhere."""
 
 import torch
 from torch import Tensor
 
 # The middle of an image: top, bottom, left, right as shares of its sides. A fixed box is the same for all images and
-# needs no network that finds lungs; the field's critics did the same (Maguolo & Nanni 2021).
+# needs no network that finds lungs, as in Maguolo & Nanni 2021.
 LUNGS = (0.1, 0.8, 0.1, 0.9)
 
 

@@ -1,8 +1,11 @@
-"""Work on images that all cores do."""
+"""Work on images, spread over all cores."""
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,18 +14,17 @@ from itertools import chain, islice
 from typing import Any
 
 from cxr.errors import UserError
-from cxr.jobs.signals import leave_to_parent
 
 AHEAD = 4  # jobs for each core that are handed out before the first of them is done
 
 
-def spread(work: Callable[[Any], Any], jobs: Iterable[Any], killed: Callable[[Sequence[Any]], str]) -> Iterator[Any]:
-    """The results of some jobs, in their order, done by as many processes as there are cores. (Threads would wait for
-    each other: much of the decoding of a small image is Python.) Jobs are asked for as they are needed: memory need not
+def spread(work: Callable[[Any], Any], jobs: Iterable[Any], explain: Callable[[Sequence[Any]], str]) -> Iterator[Any]:
+    """The results of some jobs, in their order, from as many processes as there are cores. (Threads would wait for each
+    other: much of the decoding of a small image is Python.) Jobs are taken as they are needed, so that memory need not
     hold all of them.
 
     Raises:
-        UserError: one of the processes was killed; `killed` says so of the jobs that may have been at work.
+        UserError: one of the processes was killed; `explain` gives the message for the jobs that may have been at work.
     """
     jobs = iter(jobs)
     first = [*islice(jobs, 2)]
@@ -33,7 +35,7 @@ def spread(work: Callable[[Any], Any], jobs: Iterable[Any], killed: Callable[[Se
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     cores, parent = os.cpu_count() or 1, os.getpid()
     waiting: deque[tuple[Any, Future]] = deque()
-    with ProcessPoolExecutor(cores, context, initializer=leave_to_parent, initargs=(parent,)) as pool:
+    with ProcessPoolExecutor(cores, context, initializer=follow_parent, initargs=(parent,)) as pool:
         try:
             for job in chain(first, jobs):
                 waiting.append((job, pool.submit(work, job)))
@@ -43,13 +45,30 @@ def spread(work: Callable[[Any], Any], jobs: Iterable[Any], killed: Callable[[Se
             while waiting:
                 yield waiting[0][1].result()
                 waiting.popleft()
-        except BrokenProcessPool as error:  # whatever job was not done has this error now, those at work before others
+        except BrokenProcessPool as error:  # every unfinished job now carries this error; those at work come first
             left = [job for job, future in waiting if not (future.done() and is_done(future))]
-            raise UserError(killed(left[:cores])) from error
+            raise UserError(explain(left[:cores])) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def is_done(future: Future) -> bool:
-    """Whether a job has a result, or an error of its own."""
+    """Whether a job ended with a result or an error, and not because another job's process was killed."""
     return not future.cancelled() and not isinstance(future.exception(), BrokenProcessPool)
+
+
+def follow_parent(parent: int) -> None:
+    """Prepare a process that works for its parent, a process number. Signals go to all processes of a terminal or job,
+    but only the parent acts on them; SIGTERM still ends this one, as Python's pools need. It also ends when its parent
+    has ended: it would keep its parent's locks."""
+    for name in ("SIGHUP", "SIGINT", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,93 +1,109 @@
-"""The files that hold a store's images: a fixed number of images each, memory-mapped, any number of them."""
+"""The files of a store: a fixed number of images each, memory-mapped, and beside each a list of what its images are.
 
-import io
+A shard is finished once its list exists: the pixels are written first, and both under another name until they are on
+the disk. A build that was killed therefore loses at most the shard that it was writing.
+"""
+
+import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+LISTS = "images-*.json"
+DAMAGED = (OSError, ValueError, TypeError, EOFError)  # raised by read_shard() for a shard that is missing or damaged
 
-@dataclass(frozen=True)
-class Shards:
-    """images-00000.npy, images-00001.npy … in a folder: uint8 arrays (`images`, `size`, `size`), the last one shorter.
-    The slot of an image counts through all of them."""
 
-    folder: Path
-    images: int
-    size: int
+class Record(NamedTuple):
+    """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded anew when one of them
+    changes. `width` to `sha256` are those of cxr.data.decode.Decoded.
 
-    def path(self, number: int) -> Path:
-        return self.folder / f"images-{number:05}.npy"
+    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the system could not read the file,
+    which says nothing about the image: it is tried again whenever the store is opened.
+    """
 
-    def found(self) -> list[Path]:
-        """The files that are there, in their order."""
-        return sorted(self.folder.glob("images-*.npy"))
+    file: str
+    bytes: int
+    mtime_ns: int
+    mode: int
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    coloured: int = 0
+    sha256: str = ""
+    rejected: str = ""
+    retry: bool = False
 
-    def load(self) -> list[np.ndarray]:
-        """All files, memory-mapped.
+    @property
+    def source(self) -> tuple[str, int, int, int]:
+        """What tells the image apart from every other, and from its own earlier content."""
+        return self[:4]
 
-        Raises:
-            OSError, ValueError, EOFError: one is damaged, or is missing before the last.
-        """
-        # Copy-on-write: torch takes no read-only ones.
-        arrays = [np.load(self.path(i), mmap_mode="c") for i in range(len(self.found()))]
-        full = [array.shape == (self.images, self.size, self.size) for array in arrays[:-1]]
-        fit = [array.dtype == np.uint8 and array.shape[1:] == (self.size, self.size) for array in arrays]
-        if not (arrays and all(full) and all(fit)):
-            raise ValueError(f"{self.folder}: no images of {self.size}x{self.size}")
-        return arrays
 
-    def header(self, images: int) -> bytes:
-        """What a file of this many images begins with; of the same length for any number (NumPy pads it)."""
-        file = io.BytesIO()
-        shape = (images, self.size, self.size)
+def pixels_path(folder: Path, number: int) -> Path:
+    return folder / f"images-{number:05}.npy"
+
+
+def list_path(folder: Path, number: int) -> Path:
+    return pixels_path(folder, number).with_suffix(".json")
+
+
+def write_shard(
+    folder: Path, number: int, shape: tuple[int, int, int], images: Iterable[tuple[np.ndarray, Record]]
+) -> None:
+    """Write a shard of images (n, S, S), and wait until it is on the disk."""
+
+    def write_pixels(file: BinaryIO) -> None:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        return file.getvalue()
+        for pixels, record in images:
+            # Not through a memory map: a full disk would kill the process there, and is an error here.
+            file.write(np.ascontiguousarray(pixels))
+            records.append(record)
 
-    def lay_out(self, slots: int) -> None:
-        """Make room for this many images; those that are there already, in slots below it, stay."""
-        numbers = range(-(-slots // self.images))
-        for path in {*self.found()} - {self.path(number) for number in numbers}:
-            path.unlink()
-        for number in numbers:
-            images = min(self.images, slots - number * self.images)
-            header = self.header(images)
-            self.path(number).touch()
-            with self.path(number).open("rb+") as file:
-                file.write(header)
-                file.truncate(len(header) + images * self.size**2)
-                if hasattr(os, "posix_fallocate"):  # once, or the file system looks for room at every write
-                    os.posix_fallocate(file.fileno(), 0, len(header) + images * self.size**2)
-
-    def has(self, slots: np.ndarray) -> np.ndarray:
-        """Whether each of some slots (n,) lies within a file that is there: bool (n,)."""
-        lengths = [path.stat().st_size if path.exists() else 0 for path in map(self.path, range(len(self.found())))]
-        room = (np.array(lengths, dtype=np.int64) - len(self.header(self.images))) // self.size**2
-        number, place = np.divmod(slots, self.images)
-        return (number < len(room)) & (place < np.append(room, 0)[np.minimum(number, len(room))])
-
-    def write(self, slot: int, image: np.ndarray) -> None:
-        """Put an image (S, S) into its slot."""
-        number, place = divmod(slot, self.images)
-        # Not through a memory map: a full disk would kill the process there, and is an error here.
-        with self.path(number).open("rb+", buffering=0) as file:
-            os.pwrite(file.fileno(), image, len(self.header(self.images)) + place * self.size**2)
-
-    def sync(self, slots: Iterable[int]) -> None:
-        """Wait until what was written into these slots is on the disk."""
-        for number in {slot // self.images for slot in slots}:
-            with self.path(number).open("rb") as file:
-                os.fsync(file)
+    records: list[Record] = []
+    write_durably(pixels_path(folder, number), write_pixels)
+    # In ASCII: a file's name may hold bytes that are not UTF-8.
+    write_durably(list_path(folder, number), lambda file: file.write(json.dumps(records).encode("ascii")))
 
 
-def gather(shards: Sequence[np.ndarray], slots: np.ndarray | np.integer) -> np.ndarray:
-    """The images in some slots: uint8 (S, S) of one slot, (n, S, S) of n; one index into each file that has some."""
+def write_durably(path: Path, write_content: Callable[[BinaryIO], Any]) -> None:
+    """Write a file under a temporary name, and rename it once it is on the disk."""
+    part = path.with_name(f".{path.name}")
+    with part.open("wb") as file:
+        write_content(file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def read_shard(folder: Path, number: int, size: int) -> tuple[np.ndarray, list[Record]]:
+    """The images of a finished shard, memory-mapped: uint8 (n, size, size); and their records.
+
+    Raises:
+        DAMAGED: the shard is not finished, or is damaged.
+    """
+    records = [Record(*row) for row in json.loads(list_path(folder, number).read_bytes())]
+    pixels = np.load(pixels_path(folder, number), mmap_mode="c")  # copy-on-write: torch takes no read-only arrays
+    if pixels.dtype != np.uint8 or pixels.shape != (len(records), size, size):
+        raise ValueError(f"{folder}: shard {number} does not hold {len(records)} images of {size}x{size}")
+    return pixels, records
+
+
+def move_shard(source: Path, target: Path, number: int) -> None:
+    """Move a finished shard to another folder. Its list goes last: a shard without one is decoded again."""
+    for path in (pixels_path, list_path):
+        path(source, number).rename(path(target, number))
+
+
+def gather(shards: Sequence[np.ndarray], places: np.ndarray | np.integer) -> np.ndarray:
+    """Images by their place, counted through all shards: uint8 (S, S) for one place, (n, S, S) for n; one index into
+    each shard that has some of them."""
     if len(shards) == 1:
-        return shards[0][slots]
-    images = np.empty((*np.shape(slots), *shards[0].shape[1:]), dtype=np.uint8)
-    number, place = np.divmod(slots, len(shards[0]))
+        return shards[0][places]
+    images = np.empty((*np.shape(places), *shards[0].shape[1:]), dtype=np.uint8)
+    number, place = np.divmod(places, len(shards[0]))
     for shard in np.unique(number):
         here = number == shard
         images[here] = shards[shard][place[here]]

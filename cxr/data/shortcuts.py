@@ -1,8 +1,7 @@
-"""Shortcuts: predictions without the lungs, whose scores a network must beat before it has learnt anything.
+"""Shortcuts: predictions from anything but the lungs, scores that a network must beat before it has learnt anything.
 
-In this field, hospital and class are often the same thing: the size, the border or the brightness of an image then
-gives the class away (DeGrave, Janizek & Lee 2021; Maguolo & Nanni 2021). Each rule is fitted on the training images and
-predicts the class of others.
+In this field, source and class often coincide: an image's size, border or brightness then gives the class away
+(DeGrave, Janizek & Lee 2021; Maguolo & Nanni 2021). Each rule is fitted on the training images and predicts others.
 """
 
 from collections.abc import Mapping
@@ -18,16 +17,16 @@ from cxr.data.copies import THUMBNAIL, shrink
 from cxr.data.store import Store
 
 BORDER = 0.05  # of a side
-VERSION = 1  # raise when these rules say something else
+VERSION = 1  # raise when these rules predict something else
 
 
-def say_without_lungs(
+def shortcut_predictions(
     store: Store, labels: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> Mapping[str, np.ndarray]:
-    """What three rules say of the images `test` (m,), rows of the table, having seen the images `train` (n,).
+    """Predictions of three rules, fitted on the images `train` (n,), for the images `test` (m,), rows of the table.
 
     Returns:
-        Classes (m,), under "majority_class", "file_facts" (logistic regression on format, size, shape, brightness and
+        Labels (m,) under "majority_class", "file_facts" (logistic regression on format, size, shape, brightness and
         border of an image) and "nearest_neighbour" (on thumbnails, 32 × 32).
     """
     facts = file_facts(store)
@@ -44,7 +43,7 @@ def say_without_lungs(
 
 
 def file_facts(store: Store) -> np.ndarray:
-    """What is known of each image without looking at its middle, but for mean and spread: float64 (N, 14)."""
+    """Format, size, shape, mean, spread and border of each image: float64 (N, 14)."""
     facts, edge = store.facts, max(1, round(BORDER * store.size))
     columns = []
     for images in (part.astype(np.float32) for part in store.parts()):

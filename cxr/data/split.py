@@ -1,4 +1,4 @@
-"""Which image trains, validates and tests. A patient never stands on two sides, nor does a copy of an image."""
+"""Assign images to train, val and test. A patient's images, and copies of an image, are never separated."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cxr.data.sources import ImageTable
+from cxr.data.image_table import ImageTable
 from cxr.errors import UserError, printable
 
 
@@ -19,76 +19,86 @@ def split_images(
     val_fraction: float = 0.1,
     on_leak: str = "drop",
 ) -> np.ndarray:
-    """Deal the images out to train, val, test and unused.
+    """Assign each image to train, val, test or unused.
 
     Args:
-        images: the table.
-        group: int array of length N, equal for images that must not be separated: what group_images() returns.
-        protocol: "pooled" (all images are pooled, then dealt out, stratified by class) or "given" (the set's own test
-            folder; of the other images, those that belong with one of its images are leaks: see on_leak).
+        group: int array of length N, equal for images that must not be separated; see group_images().
+        protocol: "pooled" (all images, stratified by class) or "given" (the set's own test folder; see on_leak).
         seed: of the draw.
         test_fraction: share of all images that tests; pooled only.
         val_fraction: share of the remaining images that validates; 0 for none.
-        on_leak: given only: "drop" (leaks are unused), "keep" (they train all the same) or "fail".
+        on_leak: given only: what becomes of leaks, see find_leaks(): "drop" (unused), "keep" (training) or "fail".
 
     Returns:
         string array of length N.
 
     Raises:
-        UserError: there is one class only, a class cannot stand on every side, no test folder is given, or there are
-            leaks and on_leak is "fail".
+        UserError: there is only one class, a class is missing from a split, no test folder is given, or there are leaks
+            and on_leak is "fail".
     """
     if len(images.classes) < 2:
         raise UserError(f"{images.root}: images of one class only ({images.classes[0]}); a classifier needs two")
     rng = np.random.default_rng(seed)
-    split = np.full(len(images), "train", dtype="<U6")
     if protocol == "given":
-        test = images.split == "test"
-        if not test.any():
-            raise UserError("data.split=given: this set has no test folder; use data.split=pooled")
-        leaks = np.isin(group, group[test]) & ~test
-        if leaks.any() and on_leak == "fail":
-            raise UserError(
-                f"data.on_leak=fail: {leaks.sum()} training images, {printable(images.file[leaks][0])} among them, are "
-                "of patients of the test folder or copies of its images (python -m cxr.audit lists them); use drop or "
-                "keep"
-            )
-        if on_leak != "keep":
-            split[leaks] = "unused"
-        split[test] = "test"
+        split = use_given_test(images, group, on_leak)
     else:
-        left = 2 if val_fraction else 1
-        split[draw(images, group, split == "train", test_fraction, left, rng)] = "test"
+        split = np.full(len(images), "train", dtype="<U6")
+        split[draw(images, group, split == "train", test_fraction, 2 if val_fraction else 1, rng)] = "test"
     if val_fraction:
         split[draw(images, group, split == "train", val_fraction, 1, rng)] = "val"
-    check_sides(images, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
+    check_classes(images, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
     return split
 
 
+def use_given_test(images: ImageTable, group: np.ndarray, on_leak: str) -> np.ndarray:
+    """Test: the set's own test folder; train: all other images, except for leaks. UserError as in split_images()."""
+    test = images.split == "test"
+    if not test.any():
+        raise UserError("data.split=given: this set has no test folder; use data.split=pooled")
+    leaks = find_leaks(images.split, group)
+    if leaks.any() and on_leak == "fail":
+        raise UserError(
+            f"data.on_leak=fail: {leaks.sum()} training images, {printable(images.file[leaks][0])} among them, are "
+            "of patients of the test folder or copies of its images (python -m cxr.audit lists them); use drop or "
+            "keep"
+        )
+    split = np.full(len(images), "train", dtype="<U6")
+    if on_leak != "keep":
+        split[leaks] = "unused"
+    split[test] = "test"
+    return split
+
+
+def find_leaks(split: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Images outside of test that belong to a group with a test image: bool array of length N."""
+    test = split == "test"
+    return np.isin(group, group[test]) & ~test
+
+
 def group_images(patient: np.ndarray, copies: Iterable[tuple[int, int]] = ()) -> np.ndarray:
-    """A number for each image, equal for those that must not be separated: the images of one patient, and copies.
+    """Number the images: equal numbers for images that must not be separated, those of one patient and copies.
 
     Args:
-        patient: string array of length N; an image of an unknown patient, "", stands alone.
+        patient: string array of length N; each image of an unknown patient, "", is a group.
         copies: pairs of rows that show the same image; a copy brings its patient's other images along.
     """
-    names, own = np.unique(patient, return_inverse=True)
+    names, node = np.unique(patient, return_inverse=True)
     alone = patient == ""
-    own[alone] = len(names) + np.arange(alone.sum())
-    links = own[np.array(list(copies), dtype=np.int64).reshape(-1, 2)]
-    size = own.max(initial=0) + 1
+    node[alone] = len(names) + np.arange(alone.sum())
+    links = node[np.array(list(copies), dtype=np.int64).reshape(-1, 2)]
+    size = node.max(initial=0) + 1
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(size, size))
-    return connected_components(graph, directed=False)[1][own]
+    return connected_components(graph, directed=False)[1][node]
 
 
 def draw(
     images: ImageTable, group: np.ndarray, pool: np.ndarray, fraction: float, leave: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw whole patients from `pool` until each class has given `fraction` of its images there.
+    """Draw whole groups from `pool` (bool, N) until each class has given `fraction` of its images there.
 
-    Patients come in random order, each counts for the class of most of its images, and one that would overshoot its
-    class's number is passed over: so the numbers are met to the image wherever patients with one image are left.
-    `leave` patients of each class stay in the pool, one for each side that is still to be served.
+    Groups come in random order and count for the class of most of their images. One that would exceed its class's
+    number is passed over, so the numbers are met exactly as long as groups of one image are left. `leave` groups of
+    each class stay in the pool, one for each split that is still to be drawn.
 
     Returns:
         bool array of length N.
@@ -98,15 +108,15 @@ def draw(
     label_of = {g: int(np.bincount(images.label[rows]).argmax()) for g, rows in rows_of.items()}
     order = rng.permutation(list(rows_of)).tolist()
     for label in range(len(images.classes)):
-        own = [g for g in order if label_of[g] == label]
-        wanted = max(1, round(fraction * int((pool & (images.label == label)).sum())))
+        candidates = [g for g in order if label_of[g] == label]
+        missing = max(1, round(fraction * int((pool & (images.label == label)).sum())))
         drawn: list[int] = []
-        for g in own:
-            if len(own) - len(drawn) > leave and len(rows_of[g]) <= wanted:
+        for g in candidates:
+            if len(candidates) - len(drawn) > leave and len(rows_of[g]) <= missing:
                 drawn.append(g)
-                wanted -= len(rows_of[g])
-        if not drawn and len(own) > leave:  # every patient has more images than wanted: the smallest one goes
-            drawn = [min(own, key=lambda g: len(rows_of[g]))]
+                missing -= len(rows_of[g])
+        if not drawn and len(candidates) > leave:  # every group has more images than are missing: take the smallest
+            drawn = [min(candidates, key=lambda g: len(rows_of[g]))]
         for g in drawn:
             chosen[rows_of[g]] = True
     return chosen
@@ -120,12 +130,13 @@ def rows_by_group(group: np.ndarray, pool: np.ndarray) -> dict[int, np.ndarray]:
     return dict(zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True))
 
 
-def check_sides(images: ImageTable, split: np.ndarray, group: np.ndarray, sides: tuple[str, ...]) -> None:
-    """Raise UserError for the first class that is missing on a side."""
+def check_classes(images: ImageTable, split: np.ndarray, group: np.ndarray, splits: tuple[str, ...]) -> None:
+    """Raise UserError for the first class that has no image in one of `splits`."""
     for label, name in enumerate(images.classes):
-        own = images.label == label
-        if lacking := [side for side in sides if not (own & (split == side)).any()]:
+        members = images.label == label
+        if lacking := [part for part in splits if not (members & (split == part)).any()]:
             raise UserError(
-                f"class {name} has {own.sum()} images of {len(np.unique(group[own]))} patients, but none left for "
-                f"{', '.join(lacking)}: each class must stand in {', '.join(sides)}; add images or leave the class out"
+                f"class {name} has {members.sum()} images of {len(np.unique(group[members]))} patients, but none left "
+                f"for {', '.join(lacking)}: each class needs images in {', '.join(splits)}; add images or leave the "
+                "class out"
             )

@@ -1,4 +1,4 @@
-"""Tables that somebody wrote, CSV or parquet, as rows of text."""
+"""Read tables, CSV or parquet, as rows of text."""
 
 import csv
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from cxr.errors import UserError, printable
 
 Row = dict[str, str]
 SUFFIXES = (".csv", ".parquet")
-PARTS = ("file", "label", "patient", "split")  # what a table says of an image; every further column is for slices
+PARTS = ("file", "label", "patient", "split")  # every further column is for slices
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
-    """The rows of a table: by the names of its columns in lower case, without spaces around names and values; what is
-    empty is "". `file` has forward slashes.
+    """The rows of a table by column names, in lower case. Names and values are stripped of spaces; an empty value is
+    "". `file` has forward slashes.
 
     Raises:
         UserError: it cannot be read, lacks one of the columns `needed`, or names a file twice.

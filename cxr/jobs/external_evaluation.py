@@ -58,7 +58,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         "n_test": len(labels),
         "note": "; ".join(dict.fromkeys(note for note in (model.note, data.note) if note)),
         "on_leak": options["data"]["on_leak"],
-        "known": {kind: [files[row] for row in rows] for kind, rows in data.known.items()} if data.known else None,
+        "known": {kind: [files[row] for row in rows] for kind, rows in data.matches.items()} if data.matches else None,
         "left_out": len(left_out),
         "classes_without_images": [name for name, s in test["per_class"].items() if not s["support"]],
         "unknown_classes": said_of_unknown(every, data.images.classes, len(classes)),
@@ -81,7 +81,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     named = [files[row] for row in scored.index]
     write_predictions(folder / PREDICTIONS, named, classes, labels.tolist(), probabilities.tolist())
     write_table(folder / "rejected.csv", ("file", "reason"), left_out)
-    write_json(folder / AUDIT, data.audited())
+    write_json(folder / AUDIT, data.load_audit())
     logger = TensorBoardLogger(folder, name="", version="")
     dashboard.show_evaluation(logger, data, "external", test, (scored.index, labels, probabilities), classes, 0)
     dashboard.show_calibration(logger, data, "external", found["calibration"], 0)

@@ -18,8 +18,8 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgr
 
 import cxr
 from cxr.data.datamodule import CXRDataModule
-from cxr.data.external import check_unchanged, remember_images
-from cxr.data.sources import check_screened
+from cxr.data.fingerprints import check_unchanged, write_fingerprints
+from cxr.data.image_table import check_screened
 from cxr.errors import UserError
 from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, STATUS, write_predictions
 from cxr.files.status import explained, is_done, write_status
@@ -145,7 +145,7 @@ def prepare(cell: Cell, config: Mapping[str, Any], folder: Path) -> Path | None:
     if not start:
         clear(folder)
         cell.data.write_tables(folder)
-    remember_images(cell.data, checkpoints)
+    write_fingerprints(cell.data, checkpoints)
     check_room(checkpoints, cell.model)
     dashboard.show_images(cell.trainer.logger, cell.data)
     return start[0] if start else None
@@ -224,7 +224,7 @@ def test_cell(
     # Drawing takes one core a second: the others need not wait for it.
     with ThreadPoolExecutor(1) as artist:
         drawn = artist.submit(draw)
-        without_lungs = shortcuts(best, data, options, timer, test, data.say_without_lungs(test.index))
+        without_lungs = shortcuts(best, data, options, timer, test, data.shortcut_predictions(test.index))
     drawn.result()  # raises what drawing raised
     metrics = {
         "classes": list(classes),
@@ -236,7 +236,7 @@ def test_cell(
         "calibration": calibrated,
         "screening": screen(config["screen"], data, val, test, temperature) if val else None,
         "slices": slices(data, test),
-        "leaks": data.leaks(),
+        "leaks": data.leak_counts(),
         "shortcuts": without_lungs,
         "train": training_metrics(cell),
         "versions": versions(),

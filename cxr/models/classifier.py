@@ -92,7 +92,7 @@ class Classifier(pl.LightningModule):
         if self.trainer.world_size == 1:
             return loss
         # Gradients are averaged over ranks, whose parts of a batch may differ by an image.
-        return loss * (len(batch.labels) * self.trainer.world_size / batch.of)
+        return loss * (len(batch.labels) * self.trainer.world_size / batch.total)
 
     def on_train_epoch_end(self) -> None:
         if self.trained:  # the epoch was cut short, by max_steps or a callback

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cxr.data.sources import check_screened, read_local
+from cxr.data.image_table import check_screened
+from cxr.data.sources import read_local
 from cxr.data.split import group_images, split_images
 from cxr.errors import UserError
 from cxr.options.grammar import expand, parse, quote_path

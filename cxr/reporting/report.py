@@ -117,9 +117,9 @@ def costs_of(run: Run) -> list[str]:
 
 def summary_of(audit: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     """The lines of an audit; none of a run from before training looked for them."""
-    from cxr.data.audit import summary
+    from cxr.data.audit import summarise_audit
 
-    return summary(audit) if audit else []
+    return summarise_audit(audit) if audit else []
 
 
 def shortcut_row(shortcuts: Mapping[str, Any], rules: Sequence[str]) -> list[str]:

@@ -54,7 +54,7 @@ class EpochTimer(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.images += batch.of
+        self.images += batch.total
         self.epoch_end = now(trainer) if trainer.is_last_batch else time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:

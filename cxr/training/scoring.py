@@ -9,7 +9,7 @@ import torch
 from scipy.special import softmax
 
 from cxr.data.datamodule import CXRDataModule
-from cxr.data.sources import class_name
+from cxr.data.image_table import class_name
 from cxr.errors import Diverged
 from cxr.evaluation.calibration import calibration
 from cxr.evaluation.intervals import exact_share, headline, intervals

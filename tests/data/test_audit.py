@@ -69,10 +69,10 @@ def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
 
 def test_the_reference_set(run, cxr4, tmp_path):
     """The leaks that its README counts."""
-    from cxr.data.audit import leaks
+    from cxr.data.audit import describe_leaks
     from cxr.data.sources import read_folder
 
-    found = leaks(read_folder(cxr4), [])["patients"]
+    found = describe_leaks(read_folder(cxr4), [])["patients"]
     assert len(found["sure"]) == 9 and sum(p["elsewhere"] for p in found["sure"].values()) == 22
     assert len(found["possible"]) == 170 and sum(p["elsewhere"] for p in found["possible"].values()) == 453
 

@@ -168,8 +168,8 @@ def test_closed_split_folders_are_listed_or_one_line(good, read_closed, image):
         image(good / name)
     files, rejected = json.loads(read_closed(good / "test"))
     assert len(files) == 2 and rejected["test"] == "a folder that cannot be read: permission denied"
-    said = read_closed(good / "train")
-    assert "no images found" in said and "permission denied" in said and "\n" not in said
+    message = read_closed(good / "train")
+    assert "no images found" in message and "permission denied" in message and "\n" not in message
 
 
 def test_a_closed_root_is_one_line(good, read_closed):
@@ -232,9 +232,9 @@ def test_all_kinds_at_once_go_through_every_table(all_kinds, tmp_path, caplog, m
     assert dict(data.images.rejected).keys() == {name for name, expected in names.items() if expected != USED}
     (tmp_path / "out").mkdir()
     data.write_tables(tmp_path / "out")
-    told = {os.fsencode(name).decode("utf-8", "surrogateescape") for name in names}
+    expected = {os.fsencode(name).decode("utf-8", "surrogateescape") for name in names}
     written = [r["file"] for name in ("split.csv", "rejected.csv") for r in read_table(tmp_path / "out" / name)]
-    assert {n.encode("utf-8", "backslashreplace").decode() for n in told} <= set(written)
+    assert {n.encode("utf-8", "backslashreplace").decode() for n in expected} <= set(written)
     rejected = read_json(tmp_path / "out" / "audit.json")["rejected"]
     assert [(row["file"], row["reason"]) for row in rejected] == list(data.images.rejected)
 
@@ -244,9 +244,9 @@ def test_on_bad_fail_names_the_first_before_anything_is_trained(good, tmp_path):
     BAD_IMAGES["text"].write(good / "TB" / "d.png")
     with pytest.raises(UserError) as caught:
         CXRDataModule(options(good, on_bad="fail"), NO_AUG, 0, tmp_path / "cache").setup()
-    said = str(caught.value)
-    assert said.startswith(f"data.on_bad=fail: 2 files in {good} cannot be used, the first one is ")
-    assert "NORMAL/c\\n.png (empty file)" in said and "\n" not in said and "use skip" in said
+    message = str(caught.value)
+    assert message.startswith(f"data.on_bad=fail: 2 files in {good} cannot be used, the first one is ")
+    assert "NORMAL/c\\n.png (empty file)" in message and "\n" not in message and "use skip" in message
 
 
 def test_a_name_stands_on_one_line_and_comes_back_from_json(tmp_path):
@@ -273,12 +273,12 @@ def test_a_killed_process_is_one_line(drawn, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*/.building-*"))
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "another shape", "index cut"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "another shape", "list cut", "an image short"])
 def test_a_damaged_store_is_built_anew(good, tmp_path, damage):
     before, images = open_store(read_folder(good), 16, tmp_path / "cache")
     pixels = before[:].copy()
     (shard,) = (tmp_path / "cache").glob("*/*/images-00000.npy")
-    index = shard.with_name("index.csv")
+    records = shard.with_suffix(".json")
     match damage:
         case "gone":
             shard.unlink()
@@ -286,8 +286,10 @@ def test_a_damaged_store_is_built_anew(good, tmp_path, damage):
             shard.write_bytes(b"")
         case "another shape":
             np.save(shard, np.zeros((2, 8, 8), dtype=np.uint8))
-        case "index cut":
-            index.write_text("".join(index.read_text().splitlines(keepends=True)[:-1]))
+        case "list cut":
+            records.write_text(records.read_text()[:-9])
+        case "an image short":
+            records.write_text(json.dumps(json.loads(records.read_text())[:-1]))
     store, again = open_store(read_folder(good), 16, tmp_path / "cache")
     assert np.array_equal(store[:], pixels) and again.file.tolist() == images.file.tolist()
 

@@ -1,6 +1,6 @@
-"""A store in several files, and a build of it that was killed."""
+"""A store in several shards, and a build of it that was killed."""
 
-import json
+import errno
 import os
 import shutil
 import subprocess
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from cxr.data import building
-from cxr.data.building import JOURNAL
 from cxr.data.decode import decode
+from cxr.data.shards import read_shard
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
+from cxr.errors import UserError
 
 # A build that takes its time: 160 images in 3 s on two cores.
 BUILD = """
@@ -29,49 +30,53 @@ store.open_store(sources.read_folder(Path(sys.argv[1])), 32, Path(sys.argv[2]), 
 
 @pytest.fixture
 def images(drawn, tmp_path):
-    """A folder of 160 images of one's own."""
+    """A folder of 160 images that a test may change."""
     shutil.copytree(drawn, tmp_path / "images")
     return tmp_path / "images"
 
 
-@pytest.fixture
-def killed(images, tmp_path):
-    """The journal of a build of these images that was killed in the middle."""
-    process = subprocess.Popen([sys.executable, "-c", BUILD, str(images), str(tmp_path / "cache")])
-    until, journal = time.monotonic() + 30, None
-    while (journal is None or len(lines(journal)) < 16) and time.monotonic() < until:
+def kill_a_build(images, cache, shards):
+    """Kill a build of these images once this many shards are finished; the folder that it leaves."""
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(images), str(cache)])
+    until = time.monotonic() + 30
+    while len([*cache.glob("*/.building-*/images-*.json")]) < shards and time.monotonic() < until:
         time.sleep(0.02)
-        journal = next((tmp_path / "cache").glob(f"*/.building-*/{JOURNAL}"), None)
     process.kill()
     process.wait()
-    assert 16 <= len(lines(journal)) < 160
-    # Its workers end a moment later: under another name, they write nothing more into what a test spoils.
-    return journal.parent.rename(journal.parent.with_name(".building-killed")) / JOURNAL
+    (folder,) = cache.glob("*/.building-*")
+    return folder
+
+
+@pytest.fixture
+def killed(images, tmp_path):
+    """What a build of these images left that was killed in its second or third shard."""
+    return kill_a_build(images, tmp_path / "cache", 1)
 
 
 @pytest.fixture
 def resumed(images, tmp_path, monkeypatch):
     """Build the store of these images: the store, its table, and the files that were decoded for it."""
-    said = tmp_path / "decoded"
+    decoded = tmp_path / "decoded"
 
-    def noted(path, size):  # by one of several processes
-        with said.open("a") as out:
+    def noting(path, size):  # by one of several processes
+        with decoded.open("a") as out:
             out.write(f"{path.relative_to(images).as_posix()}\n")
         return decode(path, size)
 
-    monkeypatch.setattr(building, "decode", noted)
+    monkeypatch.setattr(building, "decode", noting)
 
     def build():
-        said.write_text("")
+        decoded.write_text("")
         store, table = open_store(read_folder(images), 32, tmp_path / "cache", shard=50)
-        return store, table, said.read_text().split()
+        return store, table, decoded.read_text().split()
 
     return build
 
 
-def lines(journal):
-    """The names in a journal, less a line that is being written."""
-    return [json.loads(text)[0] for text in journal.read_text().splitlines(keepends=True) if text.endswith("\n")]
+def finished(folder):
+    """The files whose images are in finished shards of a folder."""
+    numbers = range(len([*folder.glob("images-*.json")]))
+    return [record.file for number in numbers for record in read_shard(folder, number, 32)[1]]
 
 
 def check(store, table):
@@ -91,27 +96,42 @@ def test_images_in_several_files(drawn, tmp_path):
     check(many, table)
 
 
-def test_a_killed_build_goes_on_where_it_was(killed, resumed, tmp_path):
-    before = lines(killed)
+def test_a_killed_build_keeps_its_finished_shards(killed, resumed, tmp_path):
+    before = finished(killed)
+    assert before and len(before) % 50 == 0
     store, table, decoded = resumed()
     assert sorted(before + decoded) == table.file.tolist(), "each image was decoded once, before or after"
     check(store, table)
     assert resumed()[2] == [] and not [*tmp_path.glob("cache/*/.building-*")]
     (built,) = (p for p in tmp_path.glob("cache/*/*") if p.is_dir())
-    assert sorted(p.name for p in built.iterdir()) == [*(f"images-0000{i}.npy" for i in range(4)), "index.csv"]
+    assert sorted(p.name for p in built.iterdir()) == [
+        f"images-0000{i}.{end}" for i in range(4) for end in ("json", "npy")
+    ]
 
 
-@pytest.mark.parametrize("end", [b'["train/NORMAL/draw', b"\0" * 50, b"[]\n", b"\xff\n"])
-def test_the_torn_end_of_a_journal_is_dropped(killed, resumed, end):
-    before = lines(killed)
-    killed.write_bytes(killed.read_bytes()[: len(killed.read_text().rpartition("\n")[0]) + 1] + end)
+@pytest.mark.parametrize("damage", ["torn list", "no list", "not a list", "bytes", "pixels cut", "no pixels"])
+def test_a_damaged_shard_of_a_killed_build_is_decoded_again(killed, resumed, damage):
+    lists, pixels = killed / "images-00000.json", killed / "images-00000.npy"
+    match damage:
+        case "torn list":
+            lists.write_bytes(lists.read_bytes()[:-30])
+        case "no list":
+            lists.unlink()
+        case "not a list":
+            lists.write_text("[[]]")
+        case "bytes":
+            lists.write_bytes(b"\xff\0")
+        case "pixels cut":
+            os.truncate(pixels, 128 + 10 * 32**2)
+        case "no pixels":
+            pixels.unlink()
     store, table, decoded = resumed()
-    assert sorted(before + decoded) == table.file.tolist()
+    assert {*table.file[:50].tolist()} <= {*decoded}
     check(store, table)
 
 
 def test_what_changed_after_a_kill_is_decoded_again(images, killed, resumed, image):
-    first, second, third, *others = lines(killed)
+    first, second, third, *others = finished(killed)
     image(images / first, seed=5)
     (images / second).unlink()
     os.utime(images / third, (1, 1))
@@ -122,28 +142,12 @@ def test_what_changed_after_a_kill_is_decoded_again(images, killed, resumed, ima
     check(store, table)
 
 
-def test_a_build_that_is_killed_again_goes_on_again(images, killed, resumed, tmp_path):
-    first = lines(killed)
-    process = subprocess.Popen([sys.executable, "-c", BUILD, str(images), str(tmp_path / "cache")])
-    until, journals = time.monotonic() + 30, []
-    while (not journals or len(lines(journals[0])) < len(first) + 16) and time.monotonic() < until:
-        time.sleep(0.02)
-        journals = [j for j in tmp_path.glob(f"cache/*/.building-*/{JOURNAL}") if j != killed]
-    process.kill()
-    process.wait()
-    assert len([*tmp_path.glob("cache/*/.building-*")]) == 1
-    done = lines(journals[0])
+def test_a_build_that_is_killed_again_keeps_the_shards_of_both(images, killed, resumed, tmp_path):
+    first = finished(killed)
+    again = kill_a_build(images, tmp_path / "cache", len(first) // 50 + 1)
+    done = finished(again)
     store, table, decoded = resumed()
     assert {*first} < {*done} and not {*done} & {*decoded}
-    check(store, table)
-
-
-def test_images_of_a_lost_file_are_decoded_again(killed, resumed):
-    before = lines(killed)
-    os.truncate(killed.with_name("images-00000.npy"), 128 + 10 * 32**2)
-    store, table, decoded = resumed()
-    kept = [file for row, file in enumerate(table.file.tolist()) if file in before and not 10 <= row < 50]
-    assert kept and sorted(kept + decoded) == table.file.tolist()
     check(store, table)
 
 
@@ -152,4 +156,52 @@ def test_a_killed_build_takes_over_an_earlier_store_too(images, killed, resumed,
     image(images / "train" / "NORMAL" / "0.png", seed=7)
     store, table, decoded = resumed()
     assert decoded == ["train/NORMAL/0.png"] and len(table) == 161
+    check(store, table)
+
+
+def test_of_a_damaged_store_only_the_damaged_shard_is_decoded_again(resumed, tmp_path):
+    _, table, _ = resumed()
+    (shard,) = tmp_path.glob("cache/*/*/images-00001.npy")
+    shard.write_bytes(b"half")
+    store, table, decoded = resumed()
+    assert sorted(decoded) == table.file[50:100].tolist()
+    check(store, table)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EACCES])
+def test_an_image_that_the_system_could_not_read_is_tried_again(images, resumed, monkeypatch, number):
+    bad, tried = images / "train" / "NORMAL" / "bad.png", []
+    shutil.copy(next(images.glob("train/NORMAL/*.png")), bad)
+
+    def failing(path, size):
+        if path == bad:
+            tried.append(path)
+            raise OSError(number, os.strerror(number), str(path))
+        return decode(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "decode", failing)
+        for attempt in range(2):
+            _, table = open_store(read_folder(images), 32, images.parent / "cache", shard=200)
+            assert len(table) == 160 and dict(table.rejected) == {"train/NORMAL/bad.png": os.strerror(number).lower()}
+            assert len(tried) == attempt, "the first time in another process, then once to see whether it can be read"
+    store, table = open_store(read_folder(images), 32, images.parent / "cache", shard=200)
+    assert len(table) == 161 and not table.rejected
+    check(store, table)
+
+
+def test_a_write_error_keeps_what_is_finished(images, resumed, tmp_path, monkeypatch):
+    write = building.write_shard
+
+    def full(folder, number, *shape_and_images):
+        if number == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, number, *shape_and_images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "write_shard", full)
+        with pytest.raises(UserError, match="cache_dir.*No space left on device; choose another cache_dir"):
+            resumed()
+    store, table, decoded = resumed()
+    assert sorted(decoded) == table.file[100:].tolist()
     check(store, table)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.data.audit import SIZE, audit, known_copies, same_bytes, summary
+from cxr.data.audit import SIZE, audit, load_copies, same_bytes, summarise_audit
 from cxr.data.copies import find_common, find_copies
-from cxr.data.external import small_images
+from cxr.data.fingerprints import small_images
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 
@@ -44,7 +44,7 @@ def plant(images, folder, number):
 def found_in(folder, cache):
     images = read_folder(folder)
     names = [file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in images.file.tolist()]
-    return [(names[first], names[second]) for first, second, _ in known_copies(images, cache, "near")[2]]
+    return [(names[first], names[second]) for first, second, _ in load_copies(images, cache, "near")[2]]
 
 
 def test_planted_copies_of_real_images(cxr4, tmp_path):
@@ -65,7 +65,7 @@ def test_planted_copies_are_found_in_another_set_though_kept_small(cxr4, tmp_pat
     (tmp_path / "altered").mkdir()
     (tmp_path / "images" / "B").rename(tmp_path / "altered" / "B")
     tables = [read_folder(tmp_path / name) for name in ("altered", "images")]
-    stores = [small_images(known_copies(table, tmp_path / "cache", "near")[0]) for table in tables]
+    stores = [small_images(load_copies(table, tmp_path / "cache", "near")[0]) for table in tables]
     found = find_common(*stores)
     stems = [[file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in table.file.tolist()] for table in tables]
     assert all(stems[0][ours] == stems[1][theirs] for ours, theirs, _ in found)
@@ -98,10 +98,10 @@ def test_images_are_compared_once_whatever_they_are_called(image, tmp_path, monk
     image(tmp_path / "in" / "TB" / "b.png", size=(200, 200))
     image(tmp_path / "in" / "TB" / "c.png", size=(200, 200), seed=1)
     (tmp_path / "in" / "NORMAL" / "0.png").write_text("no image")
-    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
+    assert load_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
     monkeypatch.setattr("cxr.data.copies.find_copies", None)
     (tmp_path / "in" / "TB" / "c.png").rename(tmp_path / "in" / "TB" / "d.png")
-    assert known_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
+    assert load_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
 
 
 @pytest.mark.parametrize("number", [1, 2, 70])
@@ -125,7 +125,7 @@ def four(image, tmp_path):
 
 
 def test_exact_copies_are_those_of_the_same_bytes(four, tmp_path):
-    pairs = {how: [pair[:2] for pair in known_copies(four, tmp_path / "cache", how)[2]] for how in ("exact", "near")}
+    pairs = {how: [pair[:2] for pair in load_copies(four, tmp_path / "cache", how)[2]] for how in ("exact", "near")}
     assert pairs["exact"] == [(0, 1)] and sorted(pairs["near"]) == [(0, 1), (0, 2), (1, 2)]
     assert same_bytes(["x", "y", "x", "z", "x"]) == [(0, 2, 1.0), (0, 4, 1.0)], (
         "one pair an image, however many are alike"
@@ -134,15 +134,17 @@ def test_exact_copies_are_those_of_the_same_bytes(four, tmp_path):
 
 def test_what_is_not_looked_for_in_many_images_is_said(four, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
-    assert len(known_copies(four, tmp_path / "cache", "auto")[2]) == 3 and not caplog.text
+    assert len(load_copies(four, tmp_path / "cache", "auto")[2]) == 3 and not caplog.text
     monkeypatch.setattr("cxr.data.audit.NEAR", 3)
-    store, images, copies = known_copies(four, tmp_path / "cache", "auto")
+    store, images, copies = load_copies(four, tmp_path / "cache", "auto")
     assert [pair[:2] for pair in copies] == [(0, 1)]
     assert "4 images are many: only copies of the same bytes" in caplog.text and "data.copies=near" in caplog.text
-    assert "not looked for: data.copies=near does" in {why for *_, why in summary(audit(images, store, copies, "auto"))}
+    assert "not looked for: data.copies=near does" in {
+        why for *_, why in summarise_audit(audit(images, store, copies, "auto"))
+    }
     caplog.clear()
-    known_copies(four, tmp_path / "cache", "exact")
-    assert not caplog.text, "who asks for less need not be told"
+    load_copies(four, tmp_path / "cache", "exact")
+    assert not caplog.text, "no warning for data.copies=exact"
 
 
 def test_however_many_images_memory_holds_a_few_at_a_time(image, tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def test_no_batch_of_one_image_in_training(build, drawn):
 
 def test_tables(build, drawn, tmp_path):
     module = build(drawn, split="given")
-    assert module.leaks() == {"on_leak": "drop", "images": int((module.split == "unused").sum())}
+    assert module.leak_counts() == {"on_leak": "drop", "images": int((module.split == "unused").sum())}
     module.write_tables(tmp_path)
     rows = read_table(tmp_path / "split.csv")
     assert [r["file"] for r in rows] == module.images.file.tolist()
@@ -144,9 +144,11 @@ def test_what_is_hidden_is_hidden_from_the_network_alone(build, drawn):
 
 def test_rules_are_worked_out_once_a_split(build, drawn, monkeypatch):
     module = build(drawn)
-    first = module.say_without_lungs(module.rows("test"))
-    monkeypatch.setattr("cxr.data.shortcuts.say_without_lungs", lambda *told: dict.fromkeys(first, told[3] * 0))
-    again = build(drawn).say_without_lungs(module.rows("test"))
+    first = module.shortcut_predictions(module.rows("test"))
+    monkeypatch.setattr(
+        "cxr.data.shortcuts.shortcut_predictions", lambda *arguments: dict.fromkeys(first, arguments[3] * 0)
+    )
+    again = build(drawn).shortcut_predictions(module.rows("test"))
     assert first.keys() == again.keys() and all(np.array_equal(first[name], again[name]) for name in first)
     other = build(drawn, split_seed=1)
-    assert not any(other.say_without_lungs(other.rows("test"))["majority_class"])
+    assert not any(other.shortcut_predictions(other.rows("test"))["majority_class"])

@@ -1,4 +1,4 @@
-"""The drawn images: the same from the same seed, laid out like the reference set, and without give-aways."""
+"""The drawn images: the same from the same seed, laid out like the reference set, and without shortcuts."""
 
 from collections import Counter, defaultdict
 from pathlib import Path

@@ -6,7 +6,8 @@ import zipfile
 import pytest
 
 from cxr.data import sources
-from cxr.data.sources import class_name, patient_of, read_folder, read_images
+from cxr.data.image_table import class_name, patient_of
+from cxr.data.sources import read_folder, read_images
 from cxr.errors import UserError
 
 

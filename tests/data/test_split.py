@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cxr.data.sources import ImageTable, read_folder
+from cxr.data.image_table import ImageTable
+from cxr.data.sources import read_folder
 from cxr.data.split import group_images, split_images
 from cxr.errors import UserError
 
@@ -34,9 +35,9 @@ def sides_of(images, split):
 def test_pooled_is_eight_to_two_stratified_and_by_patient(many):
     split = deal(many, "pooled", seed=0)
     for label in (0, 1):
-        own = many.label == label
-        assert abs((split[own] == "test").sum() - 0.2 * own.sum()) <= 1
-        assert abs((split[own] == "val").sum() - 0.1 * 0.8 * own.sum()) <= 1
+        members = many.label == label
+        assert abs((split[members] == "test").sum() - 0.2 * members.sum()) <= 1
+        assert abs((split[members] == "val").sum() - 0.1 * 0.8 * members.sum()) <= 1
     assert all(len(sides) == 1 for sides in sides_of(many, split).values())
     assert set(split) == {"train", "val", "test"}
 

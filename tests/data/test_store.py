@@ -11,10 +11,10 @@ from PIL import Image
 
 from cxr.data.building import BLOCK
 from cxr.data.decode import decode
+from cxr.data.shards import read_shard
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 from cxr.errors import UserError
-from cxr.files.writing import read_table
 
 
 @pytest.fixture
@@ -110,22 +110,23 @@ def test_a_new_label_moves_no_image(tmp_path, image, monkeypatch):
 
     image(tmp_path / "in" / "NORMAL" / "a.png")
     image(tmp_path / "in" / "TB" / "b.png")
-    open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    before, _ = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    folders = [*(tmp_path / "cache").glob("*/*")]
     monkeypatch.setattr(module, "decode", None)
     (tmp_path / "in" / "manifest.csv").write_text("file,label,patient\nTB/b.png,NORMAL,p7\n")
-    open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
-    (index,) = (read_table(p) for p in (tmp_path / "cache").glob("*/*/index.csv"))
-    assert [(row["label"], row["patient"]) for row in index] == [("NORMAL", ""), ("NORMAL", "p7")]
+    store, images = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    assert [*(tmp_path / "cache").glob("*/*")] == folders and np.array_equal(store[:], before[:])
+    assert images.label.tolist() == [0, 0] and images.patient.tolist() == ["", "p7"]
 
 
-def test_index_tells_what_each_image_was(tmp_path, image):
+def test_records_hold_what_each_image_was(tmp_path, image):
     path = image(tmp_path / "in" / "NORMAL" / "a, 'b' 한글.png", size=(40, 30))
     image(tmp_path / "in" / "TB" / "x.png")
     open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
-    (index,) = (read_table(p) for p in (tmp_path / "cache").glob("*/*/index.csv"))
-    row = index[0]
-    assert (row["file"], row["label"], row["width"], row["height"]) == (f"NORMAL/{path.name}", "NORMAL", "40", "30")
-    assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() and row["rejected"] == ""
+    (folder,) = {p.parent for p in (tmp_path / "cache").glob("*/*/images-00000.json")}
+    record = read_shard(folder, 0, 16)[1][0]
+    assert (record.file, record.width, record.height) == (f"NORMAL/{path.name}", 40, 30)
+    assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and record.rejected == ""
 
 
 def test_many_images_are_decoded_by_many_processes_as_by_one(drawn, tmp_path):
@@ -158,7 +159,7 @@ def test_workers_end_with_a_killed_parent_and_free_the_lock(drawn, tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(drawn), str(tmp_path)])
     until = time.monotonic() + 20
-    while not list(tmp_path.glob("*/.building-*/images-00000.npy")) and time.monotonic() < until:
+    while not list(tmp_path.glob("*/.building-*/.images-00000.npy")) and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)  # its workers are at work now
     process.kill()

@@ -83,7 +83,7 @@ def test_two_tables_of_one_folder_have_a_store_each(rows, drawn, tmp_path):
     for _ in range(2):
         stores = [open_store(read(table, drawn), 16, tmp_path / "cache")[0] for table in tables]
     assert [len(store) for store in stores] == [40, 56]
-    assert len(list(tmp_path.glob("cache/store-*/*/index.csv"))) == 2
+    assert len(list(tmp_path.glob("cache/store-*/*/images-00000.json"))) == 2
 
 
 def test_rows_that_cannot_be_used_are_named(image, tmp_path):
@@ -110,8 +110,8 @@ def test_rows_that_cannot_be_used_are_named(image, tmp_path):
 )
 def test_tables_that_cannot_be_used(run, tmp_path, content, line):
     (tmp_path / "t.csv").write_bytes(content)
-    code, out, said = run(train, "data=table", f"data.table={tmp_path / 't.csv'}", f"hydra.run.dir={tmp_path / 'run'}")
-    assert (code, out) == (2, "") and len(said.splitlines()) == 1 and line in said
+    code, out, err = run(train, "data=table", f"data.table={tmp_path / 't.csv'}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1 and line in err
     assert not (tmp_path / "run").exists()
 
 
@@ -127,8 +127,8 @@ def test_damaged_parquet_and_other_files(run, tmp_path):
 def test_trained_with_slices(run, rows, drawn, tiny, tmp_path):
     table = as_csv(tmp_path / "images (1).csv", rows)
     words = ["data=table", f"data.table={table}", f"data.root={drawn}", *tiny]
-    code, _, said = run(train, *words, "data.split=given", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
-    assert code == 0, said
+    code, _, err = run(train, *words, "data.split=given", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, err
     metrics = read_json(tmp_path / "run" / "metrics.json")
     assert len(metrics["classes"]) == 7
     assert set(metrics["slices"]) == {"site", "age"}

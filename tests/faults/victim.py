@@ -31,7 +31,7 @@ from cxr.training.checkpoints import Checkpoints, DurableCheckpointIO
 PHASES: dict[str, tuple[Any, str, int, float]] = {
     "start-up": (cxr.train, "prepare", 1, 0.5),
     "store build": (cxr.data.store, "fill_store", 2, 0.3),
-    "search for copies": (cxr.data.datamodule, "known_copies", 1, 0.4),
+    "search for copies": (cxr.data.datamodule, "load_copies", 1, 0.4),
     "training": (cxr.jobs.run, "fit", 2, 0.4),
     "validation": (Classifier, "validation_step", 6, 0.005),
     "checkpoint write": (DurableCheckpointIO, "save_checkpoint", 6, 0.004),

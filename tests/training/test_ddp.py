@@ -54,7 +54,7 @@ def test_each_image_once_in_the_same_steps(images, ranks):
     assert sorted(seen.tolist()) == (list(range(images)) if ranks > 1 or images % 16 != 1 else sorted(seen.tolist()))
     assert len(set(seen.tolist())) == len(seen) >= images - 1
     for step in zip(*parts, strict=True):
-        assert sum(len(drawn.positions) for drawn in step) == step[0].of
+        assert sum(len(drawn.positions) for drawn in step) == step[0].total
         if images > 16 and ranks > 1:
             assert min(len(drawn.positions) for drawn in step) >= 2
 
