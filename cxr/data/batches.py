@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """One process's part of a batch: positions (B,) in a set of images; `total`: number of images of the whole batch."""
+    """One process's part of a batch: positions (B,) in a set of images; `total`: number of images of all parts."""
 
     positions: np.ndarray
     total: int
