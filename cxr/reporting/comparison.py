@@ -12,6 +12,7 @@ from cxr.files.run_folder import METRICS, PREDICTIONS, SPLIT, probability_column
 from cxr.files.writing import read_json, read_table, write_json
 from cxr.reporting import leaderboard
 from cxr.reporting.console import beaten_lines
+from cxr.reporting.words import words
 
 FIGURES = {"f1_macro": "macro F1", "accuracy": "accuracy"}
 COMPARISONS = "comparisons.json"
@@ -108,32 +109,25 @@ def read_predictions(run: Path) -> dict[str, Any]:
     }
 
 
-def sentences(compared: Mapping[str, Any]) -> list[str]:
-    """A sentence for each pair, and one on what they mean."""
-    lines = []
+def sentences(compared: Mapping[str, Any], lang: str = "en") -> list[str]:
+    """A sentence for each pair of comparisons.json, and one on what they mean, in English or Korean."""
+    w, lines = words(lang), []
     for pair in compared["pairs"]:
         where = ", ".join(v if k == "model" else f"{k}={v}" for k, v in pair["where"].items())
-        what = f"{pair['option']}={pair['ours']} against {pair['theirs']}" + (f" ({where})" if where else "")
-        lines.append(f"{what}: " + "; ".join(phrase(pair[key], name) for key, name in FIGURES.items()))
+        names = w["against"].format(**pair) + (f" ({where})" if where else "")
+        lines.append(f"{names}: " + "; ".join(phrase(pair[key], w[key], w) for key in FIGURES))
     if lines:
         seeds = {pair["seeds"] for pair in compared["pairs"]}
-        lines.append(
-            f"[low, high]: 95 % intervals over patients{' and seeds' if seeds != {1} else ''}, corrected for "
-            f"{compared['comparisons']} comparisons."
-            + (
-                " With one seed per recipe, they hold for these trained networks, not for the recipes."
-                if 1 in seeds
-                else ""
-            )
-        )
+        note = w["over_patients"] if seeds == {1} else w["over_seeds"]
+        lines.append(note.format(n=compared["comparisons"]) + (f" {w['one_seed']}" if 1 in seeds else ""))
     return lines
 
 
-def phrase(result: Mapping[str, Any], name: str) -> str:
+def phrase(result: Mapping[str, Any], figure: str, w: Mapping[str, str]) -> str:
     """A difference in words."""
     low, high = result["ci95"]
     numbers = f"{result['difference']:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
-    return f"{numbers} {name}" if result["shown"] else f"no difference in {name} shown ({numbers})"
+    return w["difference" if result["shown"] else "no_difference"].format(figure=figure, numbers=numbers)
 
 
 def write(sweep: Path) -> list[str]:

@@ -24,15 +24,20 @@ def shortcut_lines(shortcuts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def beaten_lines(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each shortcut that some networks do not beat; `runs` holds their metrics.json by name."""
-    beaten: dict[str, list[str]] = {}
+def beaten_lines(runs: Mapping[str, Mapping[str, Any]], w: Mapping[str, str] | None = None) -> list[str]:
+    """A line for each shortcut that some networks do not beat; `runs` holds their metrics.json by name, `w` the
+    words of a language other than English."""
+    beaten: dict[tuple[str, str], list[str]] = {}
     for name, metrics in runs.items():
         rules = {rule: metrics["shortcuts"].get(rule, {}).get("f1_macro", 0) for rule in RULES}
         best = max(rules, key=lambda rule: rules[rule])
         if metrics["test"]["f1_macro"] <= rules[best]:
-            beaten.setdefault(f"{SHORTCUTS[best]} (macro F1 {rules[best]:.3f})", []).append(name)
-    return [f"No better than {rule}: {', '.join(names)}." for rule, names in beaten.items()]
+            beaten.setdefault((best, f"{rules[best]:.3f}"), []).append(name)
+    w = w or {"not_better": "No better than {shortcut} (macro F1 {f1}): {names}.", **SHORTCUTS}
+    return [
+        w["not_better"].format(shortcut=w[shortcut], f1=f1, names=", ".join(names))
+        for (shortcut, f1), names in beaten.items()
+    ]
 
 
 def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:

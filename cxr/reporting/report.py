@@ -51,15 +51,14 @@ def write(folder: Path, lang: str) -> Path | None:
         return None
     path = folder / REPORT
     part = path.with_name(f".{REPORT}.part")
-    part.write_text(render("report.html", lang, contents(folder, rows, runs, words(lang))), encoding="utf-8")
+    part.write_text(render("report.html", lang, contents(folder, rows, runs, lang)), encoding="utf-8")
     part.replace(path)
     return path
 
 
-def contents(
-    folder: Path, rows: Sequence[leaderboard.Row], runs: Sequence[Run], w: Mapping[str, str]
-) -> dict[str, Any]:
-    """What the report's template is filled with; every number stands in a metrics file."""
+def contents(folder: Path, rows: Sequence[leaderboard.Row], runs: Sequence[Run], lang: str) -> dict[str, Any]:
+    """The values for the report's template; every number comes from a metrics file."""
+    w = words(lang)
     first = runs[0].metrics
     search_record = read_json(folder / SEARCH)
     audit = read_json(runs[0].folder / AUDIT)
@@ -81,10 +80,10 @@ def contents(
         "searched": bool(search_record),
         "search_pictures": search_pictures(search_record),
         "grid": leaderboard.trial_rows(rows)[: leaderboard.SHOWN + 1] if search_record else leaderboard.grid_rows(rows),
-        "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}),
+        "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
         "single": (folder / STATUS).exists(),
         "sentence": (leaderboard.trial_sentence if search_record else leaderboard.sentence)(rows).replace("**", ""),
-        "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}),
+        "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}, lang),
         "audit": [[what, number or w["none"], such] for what, number, such in summary_of(audit)],
         "pictures": pictures(runs),
         "scores": [
