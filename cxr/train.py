@@ -21,8 +21,7 @@ from cxr.errors import UserError
 from cxr.files.run_folder import CONFIG, LOCK, METRICS, STATUS, STOP
 from cxr.files.status import MEND, close_own, explained, is_done, read_status
 from cxr.files.writing import read_json, write_text
-from cxr.jobs import signals as stopping
-from cxr.jobs import slurm
+from cxr.jobs import signals, slurm
 from cxr.jobs.child_process import train_isolated
 from cxr.jobs.exit_codes import fail
 from cxr.jobs.hydra_callback import is_stopped
@@ -43,7 +42,7 @@ def cell(config: DictConfig) -> float | None:
     """
     hydra_config = HydraConfig.instance().cfg
     if is_stopped(hydra_config):
-        raise stopping.Stopped("the sweep was asked to stop")
+        raise signals.Stopped("the sweep was asked to stop")
     folder = Path(hydra_config.hydra.runtime.output_dir)
     if follower := node(config.trainer) > 0:
         wait_for(folder / STATUS)
@@ -61,7 +60,7 @@ def cell(config: DictConfig) -> float | None:
             isolated = options["isolate"] or ranks(options["trainer"]) > 1
             train_here_or_isolated(isolated, hydra_config, *arguments)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        stopping.stop_if_asked()
+        signals.stop_if_asked()
         raise
     val = read_json(folder / METRICS).get("val")
     return val and val["f1_macro"]
@@ -84,7 +83,7 @@ def main() -> None:
     """Exit codes: 0 all well, 1 a run failed, 2 wrong options, 128 + N stopped by the signal of that number."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own many lines
     logging.raiseExceptions = False  # where train.log cannot be written, nothing else can, and that is said
-    with stopping.listening():
+    with signals.listening():
         command = None
         try:
             command = prepare(sys.argv[1:], "config")
@@ -93,11 +92,11 @@ def main() -> None:
                 run(command)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Where a signal strikes, libraries make whatever error they like of it.
-            if not stopping.asked():
+            if not signals.asked():
                 if isinstance(error, UserError):
                     fail(error, 1 if command else 2)
                 raise
-        if stopping.asked():
+        if signals.asked():
             end(command)
 
 
@@ -110,7 +109,7 @@ def run(command: CommandLine) -> None:
         with slurm.watched(command.folder):
             sweep(command)
     elif command.launcher != "basic":
-        with stopping.patient(), stopping.passed_on(partial(stop_cells, command.folder)):
+        with signals.patient(), signals.passed_on(partial(stop_cells, command.folder)):
             sweep(command)
     else:
         sweep(command)
@@ -120,7 +119,7 @@ def wait_for(path: Path, seconds: float = 300) -> None:
     """Give the first machine of a run the time to begin it."""
     end = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < end:
-        stopping.stop_if_asked()
+        signals.stop_if_asked()
         time.sleep(0.2)
 
 
@@ -141,12 +140,12 @@ def stop_cells(folder: Path, number: int) -> None:
     for path in folder.glob(f"*/{STATUS}"):
         told = read_status(path.parent)
         if told.get("status") == "running" and told["host"] == socket.gethostname():
-            stopping.send(told["pid"], number)
+            signals.send(told["pid"], number)
 
 
 def end(command: CommandLine | None) -> NoReturn:
     """Say that we stopped because we were asked to, and how to go on."""
-    name, how = stopping.asked_by(), ""
+    name, how = signals.asked_by(), ""
     if command and command.folder:
         with suppress(OSError, UserError):  # a full disk too: what is done is on it
             close_own(command.folder, f"stopped by {name}")
@@ -155,11 +154,11 @@ def end(command: CommandLine | None) -> NoReturn:
         if jobs := slurm.running_jobs(command.folder):
             how = f"; Slurm's jobs {', '.join(jobs)} go on in {command.folder} (scancel stops them)"
             print(f"cxr: stopped by {name}{how}", file=sys.stderr)
-            raise SystemExit(stopping.exit_code())
+            raise SystemExit(signals.exit_code())
         again = "" if command.named else f" with name={command.folder.name}"
         how = f"; what is done is in {command.folder}: the same command{again} goes on from there"
     print(f"cxr: stopped by {name}{how}", file=sys.stderr)
-    raise SystemExit(stopping.exit_code())
+    raise SystemExit(signals.exit_code())
 
 
 def sweep(command: CommandLine) -> None:
@@ -177,7 +176,7 @@ def sweep(command: CommandLine) -> None:
         if "lost" in states:  # of these nobody else tells why
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             print(f"cxr: {kind}{' '.join(str(error).split())[:200]}", file=sys.stderr)
-    if stopping.asked():
+    if signals.asked():
         return
     from cxr.reporting import (
         comparison,

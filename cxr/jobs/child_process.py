@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from cxr.errors import UserError
 from cxr.files.status import is_done, write_status
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.options.ranks import environments, ranks
 
 GRACE = 5  # seconds
@@ -50,7 +50,7 @@ def train_isolated(
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["cxr.jobs.run"])
     workers = []
-    with stopping.patient():
+    with signals.patient():
         for environment in environments(config["trainer"]) if ranks(config["trainer"]) > 1 else [{}]:
             ours, theirs = context.Pipe(duplex=False)
             child = context.Process(
@@ -59,17 +59,17 @@ def train_isolated(
             child.start()
             theirs.close()
             workers.append(Worker(child, ours))
-        with stopping.passed_on(partial(tell, workers)):
+        with signals.passed_on(partial(tell, workers)):
             errors = answers(workers)
     if errors:
-        stopping.stop_if_asked()  # a signal may have come before a child could listen
+        signals.stop_if_asked()  # a signal may have come before a child could listen
         raise first_cause(errors)
 
 
 def tell(workers: Sequence[Worker], number: int) -> None:
     """Send a signal to the processes of a cell."""
     for worker in workers:
-        stopping.send(worker.process.pid, number)
+        signals.send(worker.process.pid, number)
 
 
 def answers(workers: Sequence[Worker]) -> list[BaseException]:
@@ -99,7 +99,7 @@ def answers(workers: Sequence[Worker]) -> list[BaseException]:
 
 def first_cause(errors: Sequence[BaseException]) -> BaseException:
     """Of what the processes of a cell raised, what the others follow from: they only lost a partner."""
-    return next((error for error in errors if isinstance(error, UserError | stopping.Stopped)), errors[0])
+    return next((error for error in errors if isinstance(error, UserError | signals.Stopped)), errors[0])
 
 
 def how_it_died(code: int) -> str:
@@ -127,8 +127,8 @@ def _child(
     """Train, as one of several ranks where the environment says so, and send what that raised, or None. status.json
     gets this process's number, train.log its last words."""
     multiprocessing.set_start_method(None, force=True)  # for workers of this process's own
-    stopping.listen()
-    stopping.end_after(multiprocessing.parent_process().join)  # who asked for it, not the server that forked it
+    signals.listen()
+    signals.end_after(multiprocessing.parent_process().join)  # who asked for it, not the server that forked it
     os.environ.update(environment)
     if environment.get("RANK", "0") == "0":  # what all ranks do, one says
         configure_log(OmegaConf.create(dict(job_logging)))
@@ -145,7 +145,7 @@ def _child(
             train_cell(config, choices, folder, shared)
             error = None
         except (Exception, KeyboardInterrupt, SystemExit) as raised:
-            error = as_sent(stopping.stopped() if stopping.asked() else raised, raised)
+            error = as_sent(signals.stopped() if signals.asked() else raised, raised)
         faulthandler.disable()
     answer.send_bytes(error or pickle.dumps(None))
     answer.close()

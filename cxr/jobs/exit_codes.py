@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from cxr.errors import UserError, printable
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 
 
 def fail(error: UserError, code: int = 2) -> NoReturn:
@@ -19,13 +19,13 @@ def fail(error: UserError, code: int = 2) -> NoReturn:
 def answering() -> Iterator[None]:
     """The work of a command that has nothing to go on with: what is the user's to fix ends it with one line and code 2,
     a signal that asks to stop with 128 + its number."""
-    with stopping.listening():
+    with signals.listening():
         try:
             yield
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # Lightning turns the second into the third
-            if stopping.asked():
-                print(f"cxr: stopped by {stopping.asked_by()}", file=sys.stderr)
-                raise SystemExit(stopping.exit_code()) from None
+            if signals.asked():
+                print(f"cxr: stopped by {signals.asked_by()}", file=sys.stderr)
+                raise SystemExit(signals.exit_code()) from None
             if isinstance(error, UserError):
                 fail(error)
             raise

@@ -23,8 +23,7 @@ from cxr.errors import Diverged, UserError, printable
 from cxr.files.run_folder import STATUS, STOP
 from cxr.files.status import is_done, keep_traceback, write_status
 from cxr.files.writing import read_json
-from cxr.jobs import signals as stopping
-from cxr.jobs import slurm
+from cxr.jobs import signals, slurm
 from cxr.options.grammar import PATHS
 from cxr.options.ranks import node
 from cxr.options.search_space import asked_for, is_search
@@ -83,7 +82,7 @@ def command(config: DictConfig, *flags: str) -> str:
 def is_stopped(config: DictConfig) -> bool:
     """Whether a cell shall not begin any more: this process was asked to stop, or the sweep that it belongs to."""
     sweep = Path(config.hydra.sweep.dir) if config.hydra.mode == RunMode.MULTIRUN else None
-    return bool(stopping.asked() or (sweep and (sweep / STOP).exists()))
+    return bool(signals.asked() or (sweep and (sweep / STOP).exists()))
 
 
 class KeepLeaderboard(Callback):
@@ -112,8 +111,8 @@ class KeepLeaderboard(Callback):
         if runtime.choices.launcher == "slurm":
             slurm.listen()
         elif self.launched_by not in (0, os.getpid()):
-            stopping.listen()
-            stopping.end_with_parent(self.launched_by)
+            signals.listen()
+            signals.end_with_parent(self.launched_by)
         if is_done(folder) or is_stopped(config) or node(config.trainer):
             return
         choices = {"model": runtime.choices.model, "aug": runtime.choices.aug, "seed": config.seed}
@@ -132,10 +131,10 @@ class KeepLeaderboard(Callback):
         folder = Path(config.hydra.runtime.output_dir)
         # The property would raise it.
         error = None if job_return.status == JobStatus.COMPLETED else job_return._return_value
-        said = isinstance(error, UserError | stopping.Stopped)
+        said = isinstance(error, UserError | signals.Stopped)
         line = printable(" ".join(f"{error}".split()) if said else f"{type(error).__name__}: {error}".split("\n")[0])
         log = folder / f"{config.hydra.job.name}.log"
-        if isinstance(error, stopping.Stopped) and slurm.at_time_limit() and not node(config.trainer):
+        if isinstance(error, signals.Stopped) and slurm.at_time_limit() and not node(config.trainer):
             with suppress(OSError):
                 write_status(folder, "running", "at its time limit: goes on when Slurm starts its job again")
                 self.rewrite(config)
@@ -145,18 +144,18 @@ class KeepLeaderboard(Callback):
                 spent = read_json(folder / STATUS).get("seconds", 0) + time.time() - self.started
                 told = {"seconds": round(spent, 2), "diverged": isinstance(error, Diverged)}
                 write_status(folder, "failed" if error else "done", line if error else "", **told)
-            if error and not isinstance(error, stopping.Stopped):
+            if error and not isinstance(error, signals.Stopped):
                 keep_traceback(log, error)
             self.rewrite(config)
         searches = is_search(config)
-        if isinstance(error, stopping.Stopped):  # no failure, of which Hydra would say its own words
+        if isinstance(error, signals.Stopped):  # no failure, of which Hydra would say its own words
             job_return.status, job_return.return_value = JobStatus.COMPLETED, Unfinished() if searches else None
         elif error and searches:
             # A sweeper that searches gets the worst score that there is of a recipe that diverged, and none of a trial
             # that failed: an error would be shown with Hydra's own words.
             diverged = isinstance(error, Diverged)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, 0.0 if diverged else None
-        if error is None or isinstance(error, stopping.Stopped):
+        if error is None or isinstance(error, signals.Stopped):
             return
         if config.hydra.mode == RunMode.MULTIRUN:
             # Hydra keeps the error until the sweep ends, and with it all that its frames hold: the network, the images.

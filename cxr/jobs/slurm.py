@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from cxr.errors import UserError
 from cxr.files import slurm_queue, status
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +62,15 @@ def check_free(sweep: Path) -> None:
 
 
 def listen() -> None:
-    """In a job: stop at Slurm's signals as at a person's, see stopping.listen(). What submitit would have done at the
+    """In a job: stop at Slurm's signals as at a person's, see signals.listen(). What submitit would have done at the
     time limit, which is to leave at once, is done by requeue(), when everything is saved."""
     _Job.at_time_limit = signal.getsignal(signal.SIGUSR2)
-    stopping.listen()
+    signals.listen()
 
 
 def at_time_limit() -> bool:
     """Whether this process is a job that was told that its time is over."""
-    return stopping.asked() == signal.SIGUSR2 and callable(_Job.at_time_limit)
+    return signals.asked() == signal.SIGUSR2 and callable(_Job.at_time_limit)
 
 
 def requeue() -> str:

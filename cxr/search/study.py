@@ -15,7 +15,7 @@ import yaml
 from cxr.errors import UserError
 from cxr.files.run_folder import SEARCH
 from cxr.files.writing import read_json, write_json, write_text
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.options.grammar import quote
 from cxr.options.search_space import Search, value_of
 from cxr.reporting import leaderboard
@@ -121,7 +121,7 @@ class Study:
                     "same command again: it goes on from there"
                 ) from error
             except KeyboardInterrupt:  # of a trial that was stopped, see cxr.jobs.hydra_callback.Unfinished
-                if stopping.asked():
+                if signals.asked():
                     raise
             except ValueError:  # the sweeper looks for the best one, and there may be none
                 if self.best() or self.left() > 0:
