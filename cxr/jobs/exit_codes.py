@@ -1,4 +1,4 @@
-"""How a command ends: with one line of what is the user's to fix, and the exit codes that stand in the README."""
+"""How a command ends: one line for an error that the user can fix, and the exit codes of the README."""
 
 import sys
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from cxr.jobs import signals
 
 
 def fail(error: UserError, code: int = 2) -> NoReturn:
-    """End the process with the line that tells a user what to do; 2 is the exit code of wrong options."""
+    """Print the error in one line and end the process; 2 is the exit code of wrong options."""
     print(f"cxr: {printable(str(error))}", file=sys.stderr)
     raise SystemExit(code)
 
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """The work of a command that has nothing to go on with: what is the user's to fix ends it with one line and code 2,
-    a signal that asks to stop with 128 + its number."""
+    """The work of a command that cannot be resumed: a UserError ends it with one line and code 2, a stop signal with
+    128 + its number."""
     with signals.listening():
         try:
             yield

@@ -18,7 +18,7 @@ from yaml import YAMLError
 from cxr.errors import UserError
 from cxr.files.status import explained
 from cxr.jobs.exit_codes import answering
-from cxr.jobs.hydra_callback import cell_folder, swept
+from cxr.jobs.hydra_callback import run_folder_pattern, swept
 from cxr.jobs.output_folder import check_options, occupy
 from cxr.options.composing import (
     CONF,
@@ -45,7 +45,7 @@ class CommandLine:
     folder: Path | None
     lang: str = "en"  # of the report
     launcher: str = "basic"
-    cells: Sequence[Mapping[str, Any]] = ()  # the options of each
+    runs: Sequence[Mapping[str, Any]] = ()  # the options of each
     named: bool = False  # its folder stands on it, so that the same words mean the same folder
     follows: bool = False  # this is not the first of the machines that a run trains on
     search: Search | None = None
@@ -81,7 +81,7 @@ def prepare(argv: Sequence[str], config_name: str) -> CommandLine:
         wanted = read_search(name, [*overrides, *map(parse, search)], groups) if args.multirun else None
         varied = wanted.options if wanted else swept(overrides)
         if args.multirun and not any(o.key_or_group == "hydra.sweep.subdir" for o in overrides):
-            fixed.append(f'hydra.sweep.subdir="{cell_folder(varied, list(groups))}"')
+            fixed.append(f'hydra.sweep.subdir="{run_folder_pattern(varied, list(groups))}"')
         texts = wanted.samples(groups) if wanted else expand(overrides)
         cells = [checked_cell(name, cell + fixed, groups) for cell in texts]
     check_images([cell for cell in cells if cell.data.source in LOCAL])
