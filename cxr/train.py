@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from cxr.jobs import signals, slurm
 from cxr.jobs.child_process import train_isolated
 from cxr.jobs.exit_codes import fail
 from cxr.jobs.hydra_callback import error_line, is_stopped
-from cxr.options.command_line import CommandLine, compose_trial, prepare
+from cxr.jobs.output_folder import take_folder
+from cxr.options.command_line import CommandLine, compose_trial, read_command
 from cxr.options.composing import CONF
 from cxr.options.ranks import node, ranks
 from cxr.options.search_space import is_search
@@ -86,10 +87,12 @@ def main() -> None:
     with signals.listening():
         command = None
         try:
-            command = prepare(sys.argv[1:], "config")
-            sys.argv[1:] = command.argv
-            with command.held, explained(command.folder or Path()):
-                launch(command)
+            checked = read_command(sys.argv[1:], "config")
+            with take_folder(checked):
+                command = checked  # from here on, an error is the run's, not the options'
+                sys.argv[1:] = command.argv  # where hydra.main reads them
+                with explained(command.folder or Path()):
+                    launch(command)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Libraries turn the interrupt of a signal into errors of any type.
             if not signals.asked():
@@ -105,7 +108,7 @@ def launch(command: CommandLine) -> None:
     if not (command.multirun and command.folder) or command.follows:
         train_run()
     elif command.launcher == "slurm":
-        build_stores(command.runs)
+        build_stores(command.runs.values())
         with slurm.watched(command.folder):
             sweep(command)
     elif command.launcher != "basic":
@@ -123,7 +126,7 @@ def wait_for(path: Path, seconds: float = 300) -> None:
         time.sleep(0.2)
 
 
-def build_stores(runs: Sequence[Mapping[str, Any]]) -> None:
+def build_stores(runs: Iterable[Mapping[str, Any]]) -> None:
     """Decode each set of images once, before the jobs start and wait for each other."""
     from cxr.jobs.run import build_data
 

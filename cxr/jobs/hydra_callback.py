@@ -2,18 +2,15 @@
 
 import gc
 import os
-import re
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -24,32 +21,11 @@ from cxr.files.run_folder import STATUS, STOP
 from cxr.files.status import is_done, keep_traceback, write_status
 from cxr.files.writing import read_json
 from cxr.jobs import signals, slurm
-from cxr.options.grammar import PATHS
+from cxr.options import resolvers  # noqa: F401 (conf needs them in every worker)
+from cxr.options.grammar import PATHS, swept
 from cxr.options.ranks import node
 from cxr.options.search_space import asked_for, is_search
 from cxr.reporting import leaderboard
-
-
-def folder_text(value: Any) -> str:
-    """An option's value as a part of a folder's name: letters, digits, dots and dashes."""
-    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-") or "empty"
-
-
-def gpus_wanted(accelerator: str, devices: Any) -> int | None:
-    """GPUs that a job requests from Slurm on each node: as many as the trainer uses. None, not 0, if it uses none: a
-    cluster without GPUs has no such resource."""
-    if accelerator not in ("gpu", "cuda"):
-        return None
-    return devices if isinstance(devices, int) else len(devices)
-
-
-OmegaConf.register_new_resolver("folder_text", folder_text, replace=True)
-OmegaConf.register_new_resolver("gpus_wanted", gpus_wanted, replace=True)
-
-
-def swept(overrides: Sequence[Override]) -> list[str]:
-    """The options that a sweep varies, in the order of the command line."""
-    return [o.key_or_group for o in overrides if o.is_sweep_override()]
 
 
 class Unfinished:
@@ -57,16 +33,6 @@ class Unfinished:
 
     def __float__(self) -> float:
         raise KeyboardInterrupt
-
-
-def run_folder_pattern(options: Sequence[str], groups: Sequence[str]) -> str:
-    """The interpolation that names a sweep's run folders: model, aug, seed and every other swept option."""
-    names = ["${hydra.runtime.choices.model}", "aug-${hydra.runtime.choices.aug}", "seed-${seed}"]
-    for option in options:
-        if option not in ("model", "aug", "seed"):
-            value = f"hydra.runtime.choices.{option}" if option in groups else option
-            names.append(f"{option.replace('/', '.')}-${{folder_text:${{{value}}}}}")
-    return "_".join(names)
 
 
 def command(config: DictConfig, *flags: str) -> str:

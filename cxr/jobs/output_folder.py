@@ -14,6 +14,7 @@ from cxr.errors import UserError
 from cxr.files.run_folder import CONFIG, LOCK, STATUS, STOP
 from cxr.files.writing import read_json
 from cxr.jobs import slurm
+from cxr.options.command_line import CommandLine
 from cxr.options.rules import flatten
 
 PATIENCE = 5  # seconds; the children of a killed process end, and release their locks, in less
@@ -24,6 +25,15 @@ FREE += ("n_trials", "storage", "study")  # of a search
 ANOTHER = "choose another name=NAME, or move it away"
 
 Options = Mapping[str, Any]
+
+
+def take_folder(command: CommandLine) -> ExitStack:
+    """Lock the output folder of a command until the returned stack is closed; see occupy() and check_options()."""
+    with ExitStack() as stack:
+        if command.folder and not command.follows:
+            stack.enter_context(occupy(command.folder, command.multirun, command.resume))
+            check_options(command.folder, command.runs, command.swept)
+        return stack.pop_all()
 
 
 def occupy(folder: Path, multirun: bool, resume: bool) -> ExitStack:

@@ -1,4 +1,4 @@
-"""The options of cells, composed from conf and checked, each by itself and all together. No torch here."""
+"""The options of runs, composed from conf and checked, each by itself and all together. No torch here."""
 
 import importlib.util
 import shutil
@@ -73,28 +73,28 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
 def check_plugin(choice: str, package: str, multirun: bool) -> None:
     """Raise UserError where a choice is made without -m, or its package is not there."""
     if not multirun:
-        raise UserError(f"{choice}: trains several cells, and needs -m: python -m cxr.train -m {choice} …")
+        raise UserError(f"{choice}: trains several runs, and needs -m: python -m cxr.train -m {choice} …")
     if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
         raise UserError(f"{choice} needs {package}: pip install {package}" + ALONG.get(package, ""))
     if choice == "launcher=slurm" and not shutil.which("sbatch"):
         raise UserError("launcher=slurm: there is no sbatch here; give the command on a machine of the cluster")
 
 
-def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:
-    """Every cell that some options of a command ask for, checked."""
+def compose_runs(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:
+    """The checked configs of all runs that a command asks for."""
     words = [quote_path(word) for word in argv]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = config_groups([])
         overrides = [parse(word) for word in words]
         for override in overrides:
             check_choice(override, groups, multirun)
-        cells = [checked_cell(config_name, texts, groups) for texts in expand(overrides)]
+        cells = [checked_run(config_name, texts, groups) for texts in expand(overrides)]
     check_images([cell for cell in cells if cell.data.source in LOCAL and "split" in cell.data])
     return cells
 
 
-def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
-    """The options of one cell, Hydra's own included.
+def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
+    """The options of one run, with Hydra's.
 
     Raises:
         UserError: an option is misspelt or its value is not allowed.
@@ -122,20 +122,20 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> Dict
 def check_code(config: DictConfig) -> None:
     """Raise UserError for options that name code which they may not, or would write outside of the run folder."""
     raw = OmegaConf.to_container(config, resolve=False)
-    # What only a run knows, so that every ${…} can be followed: none hides anything from the check.
+    # Stand-ins for values that exist during a run only, so that every ${…} can be resolved and checked.
     raw["hydra"]["runtime"]["output_dir"] = "RUN"
     raw["hydra"]["job"] |= {"id": "0", "num": 0}
-    told = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
-    check_hydra(told.pop("hydra"))
-    check_names(told, "")
+    resolved = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    check_hydra(resolved.pop("hydra"))
+    check_names(resolved, "")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A cell's own options, without Hydra's, to which they may still point."""
-    own = config.copy()
-    OmegaConf.set_struct(own, False)
-    own.pop("hydra")
-    return OmegaConf.to_container(own, resolve=True)
+    """The options of a run without Hydra's, every ${…} resolved."""
+    options = config.copy()  # still a part of its parent: it may refer to hydra.*
+    OmegaConf.set_struct(options, False)
+    options.pop("hydra")
+    return OmegaConf.to_container(options, resolve=True)
 
 
 def owners(override: Override, groups: Groups) -> list[str]:

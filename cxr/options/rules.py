@@ -16,7 +16,7 @@ from cxr.options.ranks import ranks
 
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
-# Arguments of the Trainer that a cell sets itself.
+# Arguments of the Trainer that a run sets itself.
 OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
 
 
