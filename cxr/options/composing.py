@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,9 @@ def compose_runs(argv: Sequence[str], multirun: bool, config_name: str = "config
         overrides = [parse(word) for word in words]
         for override in overrides:
             check_choice(override, groups, multirun)
-        cells = [checked_run(config_name, texts, groups) for texts in expand(overrides)]
-    check_images([cell for cell in cells if cell.data.source in LOCAL and "split" in cell.data])
-    return cells
+        runs = [checked_run(config_name, texts, groups) for texts in expand(overrides)]
+    check_images([run for run in runs if run.data.source in LOCAL and "split" in run.data])
+    return runs
 
 
 def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
@@ -103,10 +104,10 @@ def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictC
     chosen = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group == "hydra.searchpath"]
     try:
         base = OmegaConf.to_container(compose(config_name, chosen, return_hydra_config=True), resolve=False)
-        known = {*groups, *option_names(base)}
+        names = {*groups, *option_names(base)}
         for o in overrides:
             typed = o.value() if isinstance(o.value(), str) else o.input_line.partition("=")[2]
-            check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), known, owners(o, groups))
+            check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), names, partial(owners, o, groups))
         config = compose(config_name, list(texts), return_hydra_config=True)
         check_code(config)
         options = plain(config)
@@ -159,14 +160,14 @@ def option_names(config: Mapping[str, Any]) -> set[str]:
     return names | {".".join(parts[:n]) for name in names if (parts := name.split(".")) for n in range(1, len(parts))}
 
 
-def check_images(cells: Sequence[DictConfig]) -> None:
-    """Raise UserError where images cannot be read, split or screened as the runs ask. (Copies among them are found
-    later, when they are decoded.)"""
-    wheres, hows = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
-    asked = {(tuple(cell.data.get(key) for key in wheres), tuple(cell.data[key] for key in hows)) for cell in cells}
-    tables = {where: read_local(dict(zip(wheres, where, strict=True))) for where, _ in asked}
-    groups = {where: group_images(images.patient) for where, images in tables.items()}
-    for where, how in asked:
-        split_images(tables[where], groups[where], *how)
-    for cell in cells:
-        check_screened(cell.screen["class"], tables[tuple(cell.data.get(key) for key in wheres)].classes)
+def check_images(runs: Sequence[DictConfig]) -> None:
+    """Raise UserError where images cannot be read, split or screened as the runs require. (Copies among the images are
+    found later, when they are decoded.)"""
+    sources, splits = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
+    pairs = {(tuple(run.data.get(key) for key in sources), tuple(run.data[key] for key in splits)) for run in runs}
+    tables = {source: read_local(dict(zip(sources, source, strict=True))) for source, _ in pairs}
+    groups = {source: group_images(images.patient) for source, images in tables.items()}
+    for source, split in pairs:
+        split_images(tables[source], groups[source], *split)
+    for run in runs:
+        check_screened(run.screen["class"], tables[tuple(run.data.get(key) for key in sources)].classes)
