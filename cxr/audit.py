@@ -11,7 +11,7 @@ from cxr.data.sources import read_images
 from cxr.errors import printable
 from cxr.files.run_folder import AUDIT
 from cxr.files.writing import write_json
-from cxr.options.command_line import run_single
+from cxr.jobs.single_command import run_single
 from cxr.reporting.leaderboard import markdown_table
 
 USAGE = """python -m cxr.audit data=folder data.root=DIR [option=value …]

@@ -16,7 +16,7 @@ from cxr.errors import UserError
 from cxr.files.run_folder import STATUS
 from cxr.files.writing import read_json, write_json
 from cxr.jobs.exit_codes import answering, fail
-from cxr.options.command_line import read_cells
+from cxr.options.command_line import read_runs
 from cxr.reporting.leaderboard import markdown_table
 
 Configs = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
@@ -51,7 +51,7 @@ def main() -> None:
             raise UserError(f"--json {arguments.json}: not a file in a folder that is there")
         if other := [word for word in words if word.startswith(("launcher=", "hparams=", "trainer=ddp"))]:
             raise UserError(f"{other[0]}: the benchmark measures one run after the other, on one device; leave it out")
-        configs = read_cells(words)
+        configs = read_runs(words)
         if len({(choices["model"], choices["aug"]) for choices, _ in configs}) < len(configs):
             raise UserError("the benchmark compares models and augmentation; give one value of every other option")
         try:

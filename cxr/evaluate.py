@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr.errors import UserError
 from cxr.jobs.exit_codes import fail
-from cxr.options.command_line import run_single
+from cxr.jobs.single_command import run_single
 
 USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder data.root=OTHER [option=value …]
 Scores a trained network on images from elsewhere, less those that it was trained on, beside its own test images. Writes

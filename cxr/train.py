@@ -1,4 +1,4 @@
-"""python -m cxr.train: train one cell of the model × augmentation grid, or with -m all of them."""
+"""python -m cxr.train: train one run of the model × augmentation grid, or with -m a sweep of runs."""
 
 import gc
 import logging
@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ from cxr.errors import UserError
 from cxr.files.run_folder import CONFIG, LOCK, METRICS, STATUS, STOP
 from cxr.files.status import MEND, close_own, explained, is_done, read_status
 from cxr.files.writing import read_json, write_text
-from cxr.jobs import signals as stopping
-from cxr.jobs import slurm
+from cxr.jobs import signals, slurm
 from cxr.jobs.child_process import train_isolated
 from cxr.jobs.exit_codes import fail
-from cxr.jobs.hydra_callback import is_stopped
-from cxr.options.command_line import CommandLine, compose_trial, prepare
+from cxr.jobs.hydra_callback import error_line, is_stopped
+from cxr.jobs.output_folder import take_folder
+from cxr.options.command_line import CommandLine, compose_trial, read_command
 from cxr.options.composing import CONF
 from cxr.options.ranks import node, ranks
 from cxr.options.search_space import is_search
@@ -37,19 +37,19 @@ from cxr.search.trial import trial_of
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def cell(config: DictConfig) -> dict[str, Any] | None:
-    """One cell: its options go to the run folder, then torch is imported and training begins.
+def train_run(config: DictConfig) -> dict[str, Any] | None:
+    """Train one run: write its options to the run folder, then import torch and train.
 
     Returns:
         Of a trial of a search, its value (macro F1 on validation images) and whether it was pruned; else None.
     """
     hydra_config = HydraConfig.instance().cfg
     if is_stopped(hydra_config):
-        raise stopping.Stopped("the sweep was asked to stop")
+        raise signals.Stopped("the sweep was asked to stop")
     folder = Path(hydra_config.hydra.runtime.output_dir)
     if follower := node(config.trainer) > 0:
         wait_for(folder / STATUS)
-    if not (folder / STATUS).exists():  # of what goes wrong in a callback, Hydra only warns
+    if not (folder / STATUS).exists():  # Hydra only warns of errors in callbacks
         raise UserError(f"{folder / STATUS}: could not be written; {MEND}")
     choices = read_json(folder / STATUS)["choices"]
     options = OmegaConf.to_container(config, resolve=True)
@@ -59,12 +59,12 @@ def cell(config: DictConfig) -> dict[str, Any] | None:
             write_text(folder / CONFIG, OmegaConf.to_yaml({"choices": choices, **options}))
     arguments = options, choices, folder, hydra_config.hydra.runtime.choices.launcher != "basic", trial
     try:
-        # Two trials of a search that are told the same share a folder, one after the other.
+        # Trials of a search with the same options share a folder, one after the other.
         with FileLock(folder / LOCK) if is_search(hydra_config) else nullcontext():
             isolated = options["isolate"] or ranks(options["trainer"]) > 1
             train_here_or_isolated(isolated, hydra_config, *arguments)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        stopping.stop_if_asked()
+        signals.stop_if_asked()
         raise
     if not trial:
         return None
@@ -73,13 +73,13 @@ def cell(config: DictConfig) -> dict[str, Any] | None:
 
 
 def train_here_or_isolated(isolated: bool, hydra_config: DictConfig, *arguments: Any) -> None:
-    """train_cell() with its arguments, in this process or in one of its own."""
+    """Call train_cell() in this process, or in a child process."""
     if isolated:
         train_isolated(OmegaConf.to_container(hydra_config.hydra.job_logging, resolve=True), *arguments)
         return
     from cxr.jobs.run import train_cell
 
-    # What these imports made stays: the collector need not walk it again and again.
+    # Imported objects live until the end: the garbage collector need not walk them each time.
     if not gc.get_freeze_count():
         gc.freeze()
     train_cell(*arguments)
@@ -87,119 +87,132 @@ def train_here_or_isolated(isolated: bool, hydra_config: DictConfig, *arguments:
 
 def main() -> None:
     """Exit codes: 0 all well, 1 a run failed, 2 wrong options, 128 + N stopped by the signal of that number."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's own many lines
-    logging.raiseExceptions = False  # where train.log cannot be written, nothing else can, and that is said
-    with stopping.listening():
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises errors instead of printing them
+    logging.raiseExceptions = False  # a full disk is reported elsewhere, once
+    with signals.listening():
         command = None
         try:
-            command = prepare(sys.argv[1:], "config")
-            sys.argv[1:] = command.argv
-            with command.held, explained(command.folder or Path()):
-                run(command)
+            checked = read_command(sys.argv[1:], "config")
+            with take_folder(checked):
+                command = checked  # from here on, an error is the run's, not the options'
+                sys.argv[1:] = command.argv  # where hydra.main reads them
+                with explained(command.folder or Path()):
+                    launch(command)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
-            # Where a signal strikes, libraries make whatever error they like of it.
-            if not stopping.asked():
+            # Libraries turn the interrupt of a signal into errors of any type.
+            if not signals.asked():
                 if isinstance(error, UserError):
                     fail(error, 1 if command else 2)
                 raise
-        if stopping.asked():
-            end(command)
+        if signals.asked():
+            end_stopped(command)
 
 
-def run(command: CommandLine) -> None:
-    """The cell or the sweep that a person asked for."""
+def launch(command: CommandLine) -> None:
+    """Train the run or the sweep of a command line, through its launcher."""
     if not (command.multirun and command.folder) or command.follows:
-        cell()
+        train_run()
     elif command.launcher == "slurm":
-        build_stores(command.cells)
+        build_stores(command.runs.values())
         with slurm.watched(command.folder):
             sweep(command)
     elif command.launcher != "basic":
-        with stopping.patient(), stopping.passed_on(partial(stop_cells, command.folder)):
+        with signals.patient(), signals.passed_on(partial(stop_runs, command.folder)):
             sweep(command)
     else:
         sweep(command)
 
 
 def wait_for(path: Path, seconds: float = 300) -> None:
-    """Give the first machine of a run the time to begin it."""
+    """Wait until the first machine of a run has begun it (its status.json is there), or time is up."""
     end = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < end:
-        stopping.stop_if_asked()
+        signals.stop_if_asked()
         time.sleep(0.2)
 
 
-def build_stores(cells: Sequence[Mapping[str, Any]]) -> None:
-    """Decode images here, once, before many jobs would wait for the first of them to do it."""
+def build_stores(runs: Iterable[Mapping[str, Any]]) -> None:
+    """Decode each set of images once, before the jobs start and wait for each other."""
     from cxr.jobs.run import build_data
 
-    seen: list[tuple[Any, Any]] = []
-    for options in cells:
-        if (wanted := (options["data"], options["cache_dir"])) not in seen:
-            seen.append(wanted)
+    built: list[tuple[Any, Any]] = []
+    for options in runs:
+        if (store := (options["data"], options["cache_dir"])) not in built:
+            built.append(store)
             build_data(options)
 
 
-def stop_cells(folder: Path, number: int) -> None:
-    """Let no more cells of a sweep begin, and give a signal to the processes of those that run."""
+def stop_runs(folder: Path, number: int) -> None:
+    """Let no further run of a sweep begin, and pass a signal to the processes of those that train."""
     (folder / STOP).touch()
     for path in folder.glob(f"*/{STATUS}"):
-        told = read_status(path.parent)
-        if told.get("status") == "running" and told["host"] == socket.gethostname():
-            stopping.send(told["pid"], number)
+        record = read_status(path.parent)
+        if record.get("status") == "running" and record["host"] == socket.gethostname():
+            signals.send(record["pid"], number)
 
 
-def end(command: CommandLine | None) -> NoReturn:
-    """Say that we stopped because we were asked to, and how to go on."""
-    name, how = stopping.asked_by(), ""
+def end_stopped(command: CommandLine | None) -> NoReturn:
+    """Record that a signal stopped the command, print how to resume it, and exit with 128 + N."""
+    name, advice = signals.asked_by(), ""
     if command and command.folder:
-        with suppress(OSError, UserError):  # a full disk too: what is done is on it
+        with suppress(OSError, UserError):  # such as a full disk: completed work stays as it is
             close_own(command.folder, f"stopped by {name}")
             if command.multirun:
                 leaderboard.write(command.folder)
         if jobs := slurm.running_jobs(command.folder):
-            how = f"; Slurm's jobs {', '.join(jobs)} go on in {command.folder} (scancel stops them)"
-            print(f"cxr: stopped by {name}{how}", file=sys.stderr)
-            raise SystemExit(stopping.exit_code())
+            advice = f"; Slurm's jobs {', '.join(jobs)} go on in {command.folder} (scancel stops them)"
+            print(f"cxr: stopped by {name}{advice}", file=sys.stderr)
+            raise SystemExit(signals.exit_code())
         again = "" if command.named else f" with name={command.folder.name}"
-        how = f"; what is done is in {command.folder}: the same command{again} goes on from there"
-    print(f"cxr: stopped by {name}{how}", file=sys.stderr)
-    raise SystemExit(stopping.exit_code())
+        advice = f"; what is done is in {command.folder}: the same command{again} goes on from there"
+    print(f"cxr: stopped by {name}{advice}", file=sys.stderr)
+    raise SystemExit(signals.exit_code())
 
 
 def sweep(command: CommandLine) -> None:
-    """All cells, then the table that they were trained for, whatever happened on the way."""
+    """Train all runs, then write the leaderboard and the report, even if some of them failed."""
     refused = False
     try:
-        cell()
+        train_run()
     except Exception as error:
         refused = isinstance(error, UserError)
-        states = {row["status"] for row in leaderboard.collect(command.folder)}
-        # Not a cell's error, which its log and the leaderboard hold; a search gets none of its cells' errors.
-        if not (states & {"lost"} if command.search else refused or states & {"failed", "lost"}):
+        if not is_explained(error, command.folder, bool(command.search)):
             raise
-        if "lost" in states:  # of these nobody else tells why
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            print(f"cxr: {kind}{' '.join(str(error).split())[:200]}", file=sys.stderr)
-    if stopping.asked():
+    if signals.asked():
         return
-    from cxr.reporting import (
-        comparison,
-        report,  # scipy.stats, matplotlib: not before they are needed
-    )
+    rows = leaderboard.write(command.folder)  # once more: runs side by side may have overtaken each other
+    best = write_recipe(Study(command.search, command.folder), compose_trial) if command.search else ""
+    report_sweep(command, rows)
+    if command.search:  # failed trials do not spoil a search
+        print(f"best options: {best}")
+    elif refused or any(row["status"] in ("failed", "lost") for row in rows):
+        raise SystemExit(1)
 
-    rows = leaderboard.write(command.folder)  # once more: cells side by side may have overtaken each other
-    again = write_recipe(Study(command.search, command.folder), compose_trial) if command.search else ""
+
+def is_explained(error: Exception, folder: Path, searches: bool) -> bool:
+    """Whether the leaderboard explains an error that ended a sweep: runs failed or were lost. Prints the error if it is
+    no run's own, which its log and the leaderboard hold."""
+    rows = leaderboard.collect(folder)
+    states, refused = {row["status"] for row in rows}, isinstance(error, UserError)
+    # A search gets none of its runs' errors.
+    if not (states & {"lost"} if searches else refused or states & {"failed", "lost"}):
+        return False
+    of_run = refused or signals.asked() or error_line(error) in [row["error"] for row in rows]
+    if "lost" in states or not of_run:
+        kind = "" if refused else f"{type(error).__name__}: "
+        print(f"cxr: {kind}{' '.join(str(error).split())[:200]}", file=sys.stderr)
+    return True
+
+
+def report_sweep(command: CommandLine, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the leaderboard and the comparisons of a sweep, and write its report."""
+    from cxr.reporting import comparison, report  # scipy.stats, matplotlib: not before they are needed
+
     print(f"\n{leaderboard.head(command.folder, rows)}\n")
     for line in comparison.write(command.folder):
         print(f"- {line}")
-    told = report.write(command.folder, command.lang)
-    print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {told}" if told else ""))
-    if command.search:  # which trials that failed do not spoil
-        print(f"best options: {again}")
-        return
-    if refused or any(row["status"] in ("failed", "lost") for row in rows):
-        raise SystemExit(1)
+    path = report.write(command.folder, command.lang)
+    print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {path}" if path else ""))
 
 
 if __name__ == "__main__":

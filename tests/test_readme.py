@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cxr import audit, evaluate, leaderboard, predict, report
-from cxr.options.command_line import prepare, read_cells
+from cxr.options.command_line import read_command, read_runs
 from cxr.options.rules import RULES, flatten
 from cxr.train import main
 
@@ -76,7 +76,7 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     # One grid is trained to its report; the others differ from it in options, which are checked.
     grid = "model=cnn,resnet18" in command and command != GRID
     if grid or any(word in command for word in ELSEWHERE):
-        assert read_cells([word for word in words if "=" in word])
+        assert read_runs([word for word in words if "=" in word])
         return
     if "limit_train_batches" in command:
         words = [word for word in words if "limit_train_batches" not in word]
@@ -105,9 +105,9 @@ def test_make_target(command, drawn, tmp_path, monkeypatch):
         pytest.skip("there is no Slurm here")
     line = made(command.replace("DIR", str(drawn)))
     if "cxr.train" in line:
-        prepare(shlex.split(line.partition("cxr.train ")[2]), "config")
+        read_command(shlex.split(line.partition("cxr.train ")[2]), "config")
     elif "cxr.bench" in line or "cxr.audit" in line:
-        read_cells([word for word in shlex.split(line) if "=" in word])
+        read_runs([word for word in shlex.split(line) if "=" in word])
     else:
         assert line.split()[0] in ("python", "ruff", "rm") or "bash cxr/benchmarks/gpu.sh" in line
 

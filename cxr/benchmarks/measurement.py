@@ -12,7 +12,7 @@ from cxr.benchmarks import gpu_report, processes
 from cxr.data.phantom import draw_phantom
 from cxr.errors import UserError
 from cxr.files.writing import write_json
-from cxr.options.command_line import read_cells
+from cxr.options.command_line import read_runs
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Bench:
 
     def config(self, *more: str) -> Mapping[str, Any]:
         """The options of one run."""
-        ((_, config),) = read_cells(self.words(*more))
+        ((_, config),) = read_runs(self.words(*more))
         return config
 
     def contend(self, **spec: Any) -> dict[str, Any]:

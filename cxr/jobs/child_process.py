@@ -1,4 +1,4 @@
-"""A cell in a process of its own: what kills it, kills nothing else."""
+"""A run in a process of its own: if that is killed, the sweep continues."""
 
 import faulthandler
 import multiprocessing
@@ -18,14 +18,14 @@ from omegaconf import OmegaConf
 
 from cxr.errors import UserError
 from cxr.files.status import is_done, write_status
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.options.ranks import environments, ranks
 
 GRACE = 5  # seconds
 
 
 class Worker(NamedTuple):
-    """A process that works on a cell, and what it answers with."""
+    """A process that trains a run, and the pipe for its result."""
 
     process: Any
     answer: Connection
@@ -39,23 +39,22 @@ def train_isolated(
     shared: bool,
     trial: Any = None,
 ) -> None:
-    """train_cell() with the same arguments in a process of its own, or one a device, which are asked to stop whenever
-    this one is.
+    """Call train_cell() in a process of its own, or one a device. Stop signals are passed on to them.
 
     Args:
         job_logging: Hydra's options of that name.
 
     Raises:
         UserError: a process died.
-        Exception: whatever train_cell() raised, with its traceback as a note.
+        Exception: what train_cell() raised, with its traceback as a note.
     """
-    # On Linux a server imports once what takes long, and forks each cell from there, where nothing has run yet.
+    # On Linux a server imports torch once, and forks each run from that clean state.
     method = "forkserver" if sys.platform == "linux" else "spawn"
-    multiprocessing.set_start_method(method, force=True)  # a child is told the default, and would not know joblib's
+    multiprocessing.set_start_method(method, force=True)  # a child inherits the default, and does not know joblib's
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["cxr.jobs.run"])
     workers = []
-    with stopping.patient():
+    with signals.patient():
         for environment in environments(config["trainer"]) if ranks(config["trainer"]) > 1 else [{}]:
             ours, theirs = context.Pipe(duplex=False)
             child = context.Process(
@@ -64,60 +63,66 @@ def train_isolated(
             child.start()
             theirs.close()
             workers.append(Worker(child, ours))
-        with stopping.passed_on(partial(tell, workers)):
-            errors = answers(workers)
+        with signals.passed_on(partial(send_signal, workers)):
+            errors = wait_for_workers(workers)
     if errors:
-        stopping.stop_if_asked()  # a signal may have come before a child could listen
+        signals.stop_if_asked()  # a signal may have come before a child could listen
         raise first_cause(errors)
 
 
-def tell(workers: Sequence[Worker], number: int) -> None:
-    """Send a signal to the processes of a cell."""
+def send_signal(workers: Sequence[Worker], number: int) -> None:
+    """Send a signal to the processes of a run."""
     for worker in workers:
-        stopping.send(worker.process.pid, number)
+        signals.send(worker.process.pid, number)
 
 
-def answers(workers: Sequence[Worker]) -> list[BaseException]:
-    """Wait for the processes of a cell, and return what they raised, in their order. Once one of them has failed, the
-    others, which may wait for it for ever, have a moment to say what they know."""
-    found: dict[Worker, BaseException | None] = {}
+def wait_for_workers(workers: Sequence[Worker]) -> list[BaseException]:
+    """Wait for the processes of a run, and return the errors that they raised, in their order. After the first failure
+    the others, which may wait for that partner for ever, have GRACE seconds to report theirs."""
+    results: dict[Worker, BaseException | None] = {}
     waiting, patience = list(workers), None
     while waiting and (ready := wait([worker.answer for worker in waiting], patience)):
         for worker in [w for w in waiting if w.answer in ready]:
             waiting.remove(worker)
-            try:
-                found[worker] = pickle.loads(worker.answer.recv_bytes())
-                worker.process.join(GRACE)
-                worker.process.kill()  # all is said and written; what waits for a partner that has gone may never end
-                worker.process.join()
-            except EOFError:
-                worker.process.join()
-                code = worker.process.exitcode
-                found[worker] = UserError(how_it_died(code)) if code else None
-            if found[worker]:
+            results[worker] = receive_result(worker)
+            if results[worker]:
                 patience = GRACE
     for worker in waiting:
         worker.process.kill()
         worker.process.join()
-    return [error for worker in workers if (error := found.get(worker))]
+    return [error for worker in workers if (error := results.get(worker))]
+
+
+def receive_result(worker: Worker) -> BaseException | None:
+    """The error that a process sent, or a UserError if it died without sending any; ends the process."""
+    try:
+        result = pickle.loads(worker.answer.recv_bytes())
+        worker.process.join(GRACE)
+        worker.process.kill()  # its work is written; waiting for a partner that is gone, it might never end
+        worker.process.join()
+        return result
+    except EOFError:
+        worker.process.join()
+        code = worker.process.exitcode
+        return UserError(death_message(code)) if code else None
 
 
 def first_cause(errors: Sequence[BaseException]) -> BaseException:
-    """Of what the processes of a cell raised, what the others follow from: they only lost a partner."""
-    return next((error for error in errors if isinstance(error, UserError | stopping.Stopped)), errors[0])
+    """The error that explains the others: processes that only lost their partner raise some other type."""
+    return next((error for error in errors if isinstance(error, UserError | signals.Stopped)), errors[0])
 
 
-def how_it_died(code: int) -> str:
-    """What to say of a process that ended without a word; `code` as multiprocessing has it."""
+def death_message(code: int) -> str:
+    """Describe a process that ended without sending a result; `code`: its exit code, or minus the signal's number."""
     if code >= 0:
-        return f"its process ended with exit code {code} and without a word"
+        return f"the process exited unexpectedly (exit code {code})"
     name = signal.Signals(-code).name
     if name == "SIGKILL":
         return (
-            "its process was killed (SIGKILL), for memory perhaps: try a smaller data.batch_size, or fewer processes "
-            "at a time; the same command, with its name=NAME, goes on from the last checkpoint"
+            "its process was killed (SIGKILL), perhaps because memory ran out: try a smaller data.batch_size, "
+            "or fewer processes at a time; the same command, with its name=NAME, resumes from the last checkpoint"
         )
-    return f"its process crashed ({name}); the last words are in train.log"
+    return f"its process crashed ({name}); train.log has its last output"
 
 
 def _child(
@@ -130,13 +135,15 @@ def _child(
     shared: bool,
     trial: Any,
 ) -> None:
-    """Train, as one of several ranks where the environment says so, and send what that raised, or None. status.json
-    gets this process's number, train.log its last words."""
-    multiprocessing.set_start_method(None, force=True)  # for workers of this process's own
-    stopping.listen()
-    stopping.end_after(multiprocessing.parent_process().join)  # who asked for it, not the server that forked it
+    """Train, as one of several ranks if `environment` sets RANK, and send the error raised, or None. status.json gets
+    this process's number, train.log the stack if it crashes."""
+    multiprocessing.set_start_method(None, force=True)  # for the workers of this process
+    signals.listen()
+    signals.end_after(
+        multiprocessing.parent_process().join
+    )  # the launching process, not the server that forked this one
     os.environ.update(environment)
-    if environment.get("RANK", "0") == "0":  # what all ranks do, one says
+    if environment.get("RANK", "0") == "0":  # all ranks log the same
         configure_log(OmegaConf.create(dict(job_logging)))
     with (folder / "train.log").open("a") as log:
         faulthandler.enable(log)
@@ -151,17 +158,17 @@ def _child(
             train_cell(config, choices, folder, shared, trial)
             error = None
         except (Exception, KeyboardInterrupt, SystemExit) as raised:
-            error = as_sent(stopping.stopped() if stopping.asked() else raised, raised)
+            error = as_sent(signals.stopped() if signals.asked() else raised, raised)
         faulthandler.disable()
     answer.send_bytes(error or pickle.dumps(None))
     answer.close()
 
 
 def as_sent(error: BaseException, raised: BaseException) -> bytes:
-    """An exception as bytes, with the traceback of what was `raised`."""
+    """An exception as bytes, with the traceback of `raised` as a note."""
     error.add_note("".join(traceback.format_exception(raised)))
     try:
         pickle.loads(sent := pickle.dumps(error))
         return sent
-    except Exception:  # not every exception travels
+    except Exception:  # not every exception can be pickled
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))

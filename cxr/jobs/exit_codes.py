@@ -1,4 +1,4 @@
-"""How a command ends: with one line of what is the user's to fix, and the exit codes that stand in the README."""
+"""How a command ends: one line for an error that the user can fix, and the exit codes of the README."""
 
 import sys
 from collections.abc import Iterator
@@ -6,26 +6,26 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from cxr.errors import UserError, printable
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 
 
 def fail(error: UserError, code: int = 2) -> NoReturn:
-    """End the process with the line that tells a user what to do; 2 is the exit code of wrong options."""
+    """Print the error in one line and end the process; 2 is the exit code of wrong options."""
     print(f"cxr: {printable(str(error))}", file=sys.stderr)
     raise SystemExit(code)
 
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """The work of a command that has nothing to go on with: what is the user's to fix ends it with one line and code 2,
-    a signal that asks to stop with 128 + its number."""
-    with stopping.listening():
+    """The work of a command that cannot be resumed: a UserError ends it with one line and code 2, a stop signal with
+    128 + its number."""
+    with signals.listening():
         try:
             yield
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # Lightning turns the second into the third
-            if stopping.asked():
-                print(f"cxr: stopped by {stopping.asked_by()}", file=sys.stderr)
-                raise SystemExit(stopping.exit_code()) from None
+            if signals.asked():
+                print(f"cxr: stopped by {signals.asked_by()}", file=sys.stderr)
+                raise SystemExit(signals.exit_code()) from None
             if isinstance(error, UserError):
                 fail(error)
             raise

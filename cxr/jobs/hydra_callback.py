@@ -1,19 +1,16 @@
-"""What Hydra calls around the cells of a sweep: it keeps status.json and the leaderboard. No torch here."""
+"""Hydra's callback around each run: it keeps status.json and the leaderboard. No torch here."""
 
 import gc
 import os
-import re
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -23,48 +20,16 @@ from cxr.errors import Diverged, UserError, printable
 from cxr.files.run_folder import STATUS, STOP
 from cxr.files.status import is_done, keep_traceback, write_status
 from cxr.files.writing import read_json
-from cxr.jobs import signals as stopping
-from cxr.jobs import slurm
-from cxr.options.grammar import PATHS
+from cxr.jobs import signals, slurm
+from cxr.options import resolvers  # noqa: F401 (conf needs them in every worker)
+from cxr.options.grammar import PATHS, swept
 from cxr.options.ranks import node
 from cxr.options.search_space import search_from
 from cxr.reporting import leaderboard
 
 
-def folder_text(value: Any) -> str:
-    """An option's value as a part of a folder's name: letters, digits, dots and dashes."""
-    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-") or "empty"
-
-
-def gpus_wanted(accelerator: str, devices: Any) -> int | None:
-    """GPUs that a job asks Slurm for on each node: as many as the trainer uses. None, and not 0, where it wants none:
-    a cluster without GPUs knows no such resource."""
-    if accelerator not in ("gpu", "cuda"):
-        return None
-    return devices if isinstance(devices, int) else len(devices)
-
-
-OmegaConf.register_new_resolver("folder_text", folder_text, replace=True)
-OmegaConf.register_new_resolver("gpus_wanted", gpus_wanted, replace=True)
-
-
-def swept(overrides: Sequence[Override]) -> list[str]:
-    """The options that a sweep varies, in the order of the command line."""
-    return [o.key_or_group for o in overrides if o.is_sweep_override()]
-
-
-def cell_folder(options: Sequence[str], groups: Sequence[str]) -> str:
-    """The interpolation that names a sweep's run folders: model, aug, seed and every other swept option."""
-    names = ["${hydra.runtime.choices.model}", "aug-${hydra.runtime.choices.aug}", "seed-${seed}"]
-    for option in options:
-        if option not in ("model", "aug", "seed"):
-            value = f"hydra.runtime.choices.{option}" if option in groups else option
-            names.append(f"{option.replace('/', '.')}-${{folder_text:${{{value}}}}}")
-    return "_".join(names)
-
-
 def command(config: DictConfig, *flags: str) -> str:
-    """What a person typed, but for the output folder."""
+    """The command that the user typed, without its output folder."""
     typed = []
     for override in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)):
         # Paths were quoted for Hydra's grammar, see quote_path().
@@ -74,22 +39,22 @@ def command(config: DictConfig, *flags: str) -> str:
 
 
 def is_stopped(config: DictConfig) -> bool:
-    """Whether a cell shall not begin any more: this process was asked to stop, or the sweep that it belongs to."""
+    """Whether no further run may begin, because this process or the sweep was asked to stop."""
     sweep = Path(config.hydra.sweep.dir) if config.hydra.mode == RunMode.MULTIRUN else None
-    return bool(stopping.asked() or (sweep and (sweep / STOP).exists()))
+    return bool(signals.asked() or (sweep and (sweep / STOP).exists()))
 
 
 class KeepLeaderboard(Callback):
-    """Writes what the README says of status.json and the leaderboard.
+    """Writes status.json and the leaderboard, as the README documents them.
 
-    The callback's attributes travel to the workers of every launcher, so `swept` and `launched_by` are known there too.
+    Launchers pickle the callback for their workers, which so get `swept` and `launched_by`.
     """
 
     def __init__(self) -> None:
         self.swept: list[str] = []
         self.launched_by = 0
         self.command = ""
-        self.started, self.written = 0.0, False  # when this cell began; whether its status.json is ours to write
+        self.started, self.written = 0.0, False  # when this run began; whether it writes status.json
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self.launched_by = os.getpid()
@@ -105,8 +70,8 @@ class KeepLeaderboard(Callback):
         if runtime.choices.launcher == "slurm":
             slurm.listen()
         elif self.launched_by not in (0, os.getpid()):
-            stopping.listen()
-            stopping.end_with_parent(self.launched_by)
+            signals.listen()
+            signals.end_with_parent(self.launched_by)
         if is_done(folder, config.get("trial")) or is_stopped(config) or node(config.trainer):
             return
         choices = {"model": runtime.choices.model, "aug": runtime.choices.aug, "seed": config.seed}
@@ -114,55 +79,80 @@ class KeepLeaderboard(Callback):
             if option not in choices:
                 value = runtime.choices[option] if option in runtime.choices else OmegaConf.select(config, option)
                 choices[option] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        told = {"choices": choices, "started": self.started, "command": self.command or command(config)}
-        # Where a run goes on, what was said of its beginning stays.
-        told |= {key: value for key, value in read_json(folder / STATUS).items() if key in told}
-        write_status(folder, "running", **told, diverged=False, job=slurm.job_id())
+        fields = {"choices": choices, "started": self.started, "command": self.command or command(config)}
+        # A resumed run keeps the record of its beginning.
+        fields |= {key: value for key, value in read_json(folder / STATUS).items() if key in fields}
+        write_status(folder, "running", **fields, diverged=False, job=slurm.job_id())
         self.written = True
-        self.rewrite(config)
+        self.rewrite_leaderboard(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        folder = Path(config.hydra.runtime.output_dir)
-        # The property would raise it.
+        # The property return_value would raise the error.
         error = None if job_return.status == JobStatus.COMPLETED else job_return._return_value
-        said = isinstance(error, UserError | stopping.Stopped)
-        line = printable(" ".join(f"{error}".split()) if said else f"{type(error).__name__}: {error}".split("\n")[0])
-        log = folder / f"{config.hydra.job.name}.log"
-        if isinstance(error, stopping.Stopped) and slurm.at_time_limit() and not node(config.trainer):
-            with suppress(OSError):
-                write_status(folder, "running", "at its time limit: goes on when Slurm starts its job again")
-                self.rewrite(config)
-            line = slurm.requeue()  # does not come back, unless that cannot be
-        with suppress(OSError):  # a full disk, a folder that is gone: what can be said is said on the console
-            if self.written:
-                spent = read_json(folder / STATUS).get("seconds", 0) + time.time() - self.started
-                told = {"seconds": round(spent, 2), "diverged": isinstance(error, Diverged)}
-                pruned = not error and (job_return.return_value or {}).get("pruned")
-                ended = "failed" if error else "pruned" if pruned else "done"
-                write_status(folder, ended, line if error else "", **told)
-            if error and not isinstance(error, stopping.Stopped):
+        stopped = isinstance(error, signals.Stopped)
+        line = error_line(error)
+        if stopped and slurm.at_time_limit() and not node(config.trainer):
+            line = self.requeue(config)
+        log = Path(config.hydra.runtime.output_dir) / f"{config.hydra.job.name}.log"
+        with suppress(OSError):  # a full disk, or a folder that is gone: the console still shows the error
+            self.record_end(config, job_return, error, line)
+            if error and not stopped:
                 keep_traceback(log, error)
-            self.rewrite(config)
-        if isinstance(error, stopping.Stopped):  # no failure, of which Hydra would say its own words
-            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
-        elif error and config.get("trial") is not None:
-            # A search gets the worst score for a recipe that diverged, and none for a trial that failed. Of an error,
-            # Hydra would print lines of its own.
-            value = 0.0 if isinstance(error, Diverged) else None
-            job_return.status, job_return.return_value = JobStatus.COMPLETED, {"value": value, "pruned": False}
-        if error is None or isinstance(error, stopping.Stopped):
-            return
-        if config.hydra.mode == RunMode.MULTIRUN:
-            # Hydra keeps the error until the sweep ends, and with it all that its frames hold: the network, the images.
-            traceback.clear_frames(error.__traceback__)
-            gc.collect()
-            print(f"cxr: {folder.name} failed: {line} (traceback in {log})", file=sys.stderr)
-        elif isinstance(error, UserError):
-            # Before Hydra adds lines of its own to the one that tells the user what to do.
-            print(f"cxr: {line}", file=sys.stderr)
-            raise SystemExit(1)
+            self.rewrite_leaderboard(config)
+        answer_sweeper(config, job_return, error)
+        if error and not stopped:
+            announce_failure(config, error, line, log)
 
-    def rewrite(self, config: DictConfig) -> None:
-        """The leaderboard of the sweep that a cell belongs to."""
+    def requeue(self, config: DictConfig) -> str:
+        """Requeue this job of Slurm, which ends the process. Returns why that was impossible."""
+        with suppress(OSError):
+            message = "at its time limit: goes on when Slurm starts its job again"
+            write_status(Path(config.hydra.runtime.output_dir), "running", message)
+            self.rewrite_leaderboard(config)
+        return slurm.requeue()
+
+    def record_end(self, config: DictConfig, job_return: JobReturn, error: Exception | None, line: str) -> None:
+        """Write the end of a run to its status.json, if this process wrote its beginning."""
+        if not self.written:
+            return
+        folder = Path(config.hydra.runtime.output_dir)
+        seconds = read_json(folder / STATUS).get("seconds", 0) + time.time() - self.started
+        fields = {"seconds": round(seconds, 2), "diverged": isinstance(error, Diverged)}
+        pruned = not error and (job_return.return_value or {}).get("pruned")
+        state = "failed" if error else "pruned" if pruned else "done"
+        write_status(folder, state, line if error else "", **fields)
+
+    def rewrite_leaderboard(self, config: DictConfig) -> None:
+        """Rewrite the leaderboard of the sweep that a run belongs to."""
         if config.hydra.mode == RunMode.MULTIRUN:
             leaderboard.write(Path(config.hydra.sweep.dir))
+
+
+def error_line(error: Exception | None) -> str:
+    """An error in one line; its type too, unless the text was written for the user."""
+    if isinstance(error, UserError | signals.Stopped):
+        return printable(" ".join(f"{error}".split()))
+    return printable(f"{type(error).__name__}: {error}".split("\n")[0])
+
+
+def answer_sweeper(config: DictConfig, job_return: JobReturn, error: Exception | None) -> None:
+    """Replace errors that the sweeper shall not see: Hydra would print them in its own words. A search gets the lowest
+    score for a recipe that diverged, and none for a trial that failed."""
+    if isinstance(error, signals.Stopped):
+        job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+    elif error and config.get("trial") is not None:
+        score = 0.0 if isinstance(error, Diverged) else None
+        job_return.status, job_return.return_value = JobStatus.COMPLETED, {"value": score, "pruned": False}
+
+
+def announce_failure(config: DictConfig, error: Exception, line: str, log: Path) -> None:
+    """Print one line about a run that failed. A UserError of a single run ends the process here with exit code 1,
+    before Hydra adds lines of its own."""
+    if config.hydra.mode == RunMode.MULTIRUN:
+        # Hydra keeps the error until the sweep ends, and with it all that its frames hold: the network, the images.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        print(f"cxr: {log.parent.name} failed: {line} (traceback in {log})", file=sys.stderr)
+    elif isinstance(error, UserError):
+        print(f"cxr: {line}", file=sys.stderr)
+        raise SystemExit(1)

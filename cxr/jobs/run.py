@@ -24,7 +24,7 @@ from cxr.errors import UserError
 from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, STATUS, write_predictions
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.reporting import dashboard, model_card
@@ -116,8 +116,8 @@ def _train_cell(
     cell = build_cell(config, folder, data, model, shared_console, reporters)
     # Of several ranks, one looks what is there and writes.
     start = distributed.agree(prepare(cell, config, folder) if distributed.rank() == 0 else None)
-    with stopping.patient():
-        stopping.stop_if_asked()
+    with signals.patient():
+        signals.stop_if_asked()
         fit(cell, start, config)
         rank = distributed.rank()
         distributed.leave()

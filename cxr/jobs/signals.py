@@ -1,4 +1,4 @@
-"""When a process has to stop: because a signal asks for it, or because whoever started it is gone."""
+"""When a process has to stop: a signal asks for it, or the process that started it has ended."""
 
 import os
 import signal
@@ -11,34 +11,43 @@ from typing import Any, ClassVar
 
 # A closed terminal, Ctrl-C, a kill by a person or a batch system, what submitit has Slurm send before the time limit.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name))
+# A second one of these ends the process at once. Slurm sends SIGTERM after SIGUSR2: that pair does not count.
+INSISTING = (signal.SIGINT, signal.SIGTERM)
+REPEAT = 1  # seconds; a launcher and the terminal may both send a process the same request
 
 
 class Stopped(Exception):
-    """A run was asked to stop; everything that it needs to go on is saved. (An ordinary exception: Hydra then says the
-    end of the job to its callbacks, and every library on the way up cleans up.)"""
+    """A run was asked to stop, and all that resuming needs is saved. This is an ordinary exception so that Hydra calls
+    its callbacks and every library on the way up cleans up."""
 
 
 class _Asked:
-    """What this process was told; signals belong to a process, so there is one."""
+    """The stop request of this process; signals belong to a process, so there is one."""
 
-    signal = 0  # the first that came
-    patient = 0  # somebody asks by himself, often enough
-    tellers: ClassVar[list[Callable[[int], None]]] = []  # who passes it on to processes that do our work
+    signal = 0  # the first signal
+    time = 0.0  # when it came (time.monotonic)
+    patient = 0  # number of open patient() blocks
+    forwarders: ClassVar[list[Callable[[int], None]]] = []  # pass a signal on to processes that work for this one
 
 
 def listen() -> None:
-    """From now on, the signals that ask to stop are taken down instead of ending the process. Outside of patient()
-    blocks, the first also raises KeyboardInterrupt; a further one changes nothing. One that was ignored when the
-    process began (nohup) stays so. Only in the main thread."""
+    """Record the signals that ask to stop instead of ending the process. Outside of patient() blocks, the first also
+    raises KeyboardInterrupt. A second SIGINT or SIGTERM, at least REPEAT seconds later, ends the process at once with
+    exit code 128 + N; other repeats change nothing. Signals that were ignored when the process began (nohup) stay
+    ignored. Only in the main thread."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _hear)
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    first, _Asked.signal = not _Asked.signal, _Asked.signal or number
-    for tell in tuple(_Asked.tellers):
-        tell(number)
+    first, now = not _Asked.signal, time.monotonic()
+    if first:
+        _Asked.signal, _Asked.time = number, now
+    elif number in INSISTING and _Asked.signal in INSISTING and now - _Asked.time >= REPEAT:
+        os._exit(128 + number)  # child processes notice that this one is gone, and end too
+    for forward in tuple(_Asked.forwarders):
+        forward(number)
     if first and not _Asked.patient:
         raise KeyboardInterrupt
 
@@ -49,13 +58,13 @@ def asked() -> int:
 
 
 def exit_code() -> int:
-    """That of a process which stopped because it was asked to: as a shell names the death by that signal."""
+    """128 + the number of the signal that asked this process to stop, as shells do."""
     return 128 + _Asked.signal
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """A block that listens, see listen(); behind it everything is as before."""
+    """A block that records signals, see listen(); the handlers from before are restored after it."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     listen()
     try:
@@ -67,14 +76,17 @@ def listening() -> Iterator[None]:
 
 
 def stop_if_asked(number: int = 0) -> None:
-    """Raise Stopped where this process was asked to stop, or another that works on the same run, by a signal of this
-    number."""
+    """Raise Stopped if this process was asked to stop.
+
+    Args:
+        number: the signal that another process of the same run received, or 0.
+    """
     if _Asked.signal or number:
         raise stopped(number)
 
 
 def stopped(number: int = 0) -> Stopped:
-    """What to raise, in the process that was asked to stop or one that works with it."""
+    """The exception to raise; `number` as for stop_if_asked()."""
     return Stopped(f"stopped by {signal.Signals(_Asked.signal or number).name}")
 
 
@@ -85,7 +97,7 @@ def asked_by() -> str:
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """A block that calls stop_if_asked() where it can be left, and is left nowhere else."""
+    """A block that polls with stop_if_asked(); signals do not interrupt it anywhere else."""
     _Asked.patient += 1
     try:
         yield
@@ -94,34 +106,34 @@ def patient() -> Iterator[None]:
 
 
 @contextmanager
-def passed_on(tell: Callable[[int], None]) -> Iterator[None]:
-    """A block in which the number of a signal that asks to stop is given to `tell`, also of one that came before."""
-    _Asked.tellers.append(tell)
+def passed_on(forward: Callable[[int], None]) -> Iterator[None]:
+    """A block in which `forward` gets the number of every stop signal, including one that came before the block."""
+    _Asked.forwarders.append(forward)
     try:
         if _Asked.signal:
-            tell(_Asked.signal)
+            forward(_Asked.signal)
         yield
     finally:
-        _Asked.tellers.remove(tell)
+        _Asked.forwarders.remove(forward)
 
 
 def send(pid: int, number: int) -> None:
-    """Send a signal to a process; one that is not there any more need not get it."""
+    """Send a signal to a process, if it still exists."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def leave_to_parent(parent: int) -> None:
-    """For a process that only ever does what its parent gives it: a signal to all of a terminal's processes, or to a
-    whole job, is the parent's to act on. (SIGTERM still ends it: that is how Python's pools end their workers.)"""
+    """Ignore stop signals in a worker process: the parent acts on those that reach a whole terminal or job. SIGTERM
+    still ends it, because Python's pools end their workers that way."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
     end_with_parent(parent)
 
 
 def end_with_parent(parent: int) -> None:
-    """Let this process end when its parent, a process number, has ended, however that was: it would go on for nobody,
-    or wait for ever and keep its parent's locks. (Of a process that was asked to end, Python's pools take care.)"""
+    """End this process when the process `parent` has ended, however it ended. Otherwise it would work for nothing, or
+    wait for ever and hold its parent's locks."""
 
     def follow() -> None:
         while os.getppid() == parent:
@@ -131,7 +143,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def end_after(wait: Callable[[], Any]) -> None:
-    """Let this process end when `wait` returns, which happens in a thread of its own."""
+    """End this process when `wait`, called in a thread, returns."""
 
     def follow() -> None:
         wait()

@@ -1,4 +1,4 @@
-"""Cells as jobs of Slurm, through submitit: which of them the queue has, their time limit and their end. No torch."""
+"""Runs as jobs of Slurm, through submitit: which jobs are queued, their time limit and their end. No torch."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from cxr.errors import UserError
 from cxr.files import slurm_queue, status
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 
 log = logging.getLogger(__name__)
 
@@ -22,38 +22,38 @@ POLL = 10  # seconds
 
 
 class _Job:
-    """What submitit does with a job at its time limit; signals belong to a process, so there is one."""
+    """submitit's signal handler for the time limit; signals belong to a process, so there is one."""
 
     at_time_limit: ClassVar[Callable | None] = None
 
 
 def job_id() -> str:
-    """The job that this process belongs to, as squeue names it (12, or 12_0 of an array); "" outside of Slurm."""
+    """The Slurm job of this process, as squeue names it (12, or 12_0 in an array); "" outside of Slurm."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def jobs_of(sweep: Path) -> list[str]:
-    """Every job that Slurm was ever given for a sweep, in the order of their numbers."""
+    """All jobs that were ever submitted for a sweep, sorted by number."""
     names = [path.name for path in (sweep / JOBS).glob("*") if re.fullmatch(r"\d+(_\d+)?", path.name)]
     return sorted(names, key=lambda name: [int(part) for part in name.split("_")])
 
 
 def running_jobs(sweep: Path) -> list[str]:
     """The jobs of a sweep that still wait or run."""
-    found = jobs_of(sweep)
-    return [job for job in found if job in (slurm_queue.queue(age=0) or ())] if found else []
+    jobs = jobs_of(sweep)
+    return [job for job in jobs if job in (slurm_queue.queue(age=0) or ())] if jobs else []
 
 
 def states(jobs: Sequence[str]) -> list[str]:
-    """How far some jobs are, as squeue says it: 12_0 PENDING (Resources), or whatever keeps it from ever beginning."""
+    """The state of jobs and the reason for it, as squeue prints them: 12_0 PENDING (Resources)."""
     command = ["squeue", "--noheader", "--array", f"--jobs={','.join(jobs)}", "--format=%i %T (%r)"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return said.stdout.replace(" (None)", "").splitlines()
+    listing = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return listing.stdout.replace(" (None)", "").splitlines()
 
 
 def check_free(sweep: Path) -> None:
-    """Raise UserError where jobs of a sweep still wait or run: others would work in their folders."""
+    """Raise UserError if jobs of a sweep still wait or run: two jobs would work in one folder."""
     if jobs := running_jobs(sweep):
         raise UserError(
             f"{sweep}: Slurm still has jobs of this sweep ({', '.join(jobs)}); wait for them (python -m "
@@ -62,23 +62,23 @@ def check_free(sweep: Path) -> None:
 
 
 def listen() -> None:
-    """In a job: stop at Slurm's signals as at a person's, see stopping.listen(). What submitit would have done at the
-    time limit, which is to leave at once, is done by requeue(), when everything is saved."""
+    """In a job, record Slurm's signals, see signals.listen(). submitit's own handler would leave at once at the time
+    limit; requeue() calls it when everything is saved."""
     _Job.at_time_limit = signal.getsignal(signal.SIGUSR2)
-    stopping.listen()
+    signals.listen()
 
 
 def at_time_limit() -> bool:
-    """Whether this process is a job that was told that its time is over."""
-    return stopping.asked() == signal.SIGUSR2 and callable(_Job.at_time_limit)
+    """Whether this process is a job that has reached its time limit."""
+    return signals.asked() == signal.SIGUSR2 and callable(_Job.at_time_limit)
 
 
 def requeue() -> str:
-    """Put the job of this process back into the queue, and end the process. Returns why that cannot be."""
+    """Put the job of this process back into the queue, and end the process. Returns why that was impossible."""
     from submitit.core.utils import UncompletedJobError
 
     try:
-        _Job.at_time_limit(signal.SIGUSR2, None)  # writes what to go on with, calls scontrol requeue and exits
+        _Job.at_time_limit(signal.SIGUSR2, None)  # writes what resuming needs, calls scontrol requeue and exits
     except UncompletedJobError:
         return "at its time limit, and was requeued slurm.requeues times already: the same command goes on"
     except (OSError, subprocess.SubprocessError) as error:
@@ -88,31 +88,18 @@ def requeue() -> str:
 
 @contextmanager
 def watched(sweep: Path) -> Iterator[None]:
-    """A block that waits for a sweep's jobs. submitit asks Slurm's accounting whether a job has ended that left no
-    result, and waits for ever where there is no accounting: here, the queue is asked, and the job's failure is put
-    where submitit looks for its result, so that the sweep waits for all others."""
+    """A block that waits for a sweep's jobs, and notices those that end without a result.
+
+    submitit asks Slurm's accounting about such a job, and waits for ever on a cluster without accounting. Here a thread
+    asks the queue, and writes the job's failure where submitit looks for its result: the other jobs still count.
+    """
     from submitit import SlurmJob
     from submitit.core.utils import FailedJobError
 
     logging.getLogger("submitit").setLevel(logging.ERROR)
-    SlurmJob.watcher._make_command = lambda: None  # it need not ask the accounting, which complains where there is none
+    SlurmJob.watcher._make_command = lambda: None  # no calls of sacct, which prints errors without accounting
     over = threading.Event()
-
-    def watch() -> None:
-        before, said = set[str](), set(jobs_of(sweep))
-        while not over.wait(POLL):
-            if new := [job for job in jobs_of(sweep) if job not in said]:
-                log.info("Slurm's jobs, whose output is in %s: %s", sweep / JOBS, ", ".join(states(new)))
-                said.update(new)
-            queued = slurm_queue.queue(age=0)
-            if queued is None:
-                continue
-            gone = {job for job in jobs_of(sweep) if job not in queued and unanswered(sweep, job)}
-            for job in gone & before:  # twice: one that has just ended may be writing
-                answer(sweep, job)
-            before = gone
-
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=watch_jobs, args=(sweep, over), daemon=True)
     thread.start()
     try:
         yield
@@ -120,24 +107,40 @@ def watched(sweep: Path) -> Iterator[None]:
         if "sbatch" not in str(error):
             raise
         why = str(error).strip().splitlines()[-1]
-        raise UserError(f"launcher=slurm: the jobs are not taken ({why}); look at the options slurm.*") from error
+        raise UserError(f"launcher=slurm: Slurm refused the jobs ({why}); check the options slurm.*") from error
     finally:
         over.set()
         thread.join()
 
 
+def watch_jobs(sweep: Path, over: threading.Event) -> None:
+    """Until `over` is set, announce new jobs of a sweep and answer for those that ended without a result."""
+    gone_before, announced = set[str](), set(jobs_of(sweep))
+    while not over.wait(POLL):
+        if new := [job for job in jobs_of(sweep) if job not in announced]:
+            log.info("Slurm's jobs, whose output is in %s: %s", sweep / JOBS, ", ".join(states(new)))
+            announced.update(new)
+        queued = slurm_queue.queue(age=0)
+        if queued is None:
+            continue
+        gone = {job for job in jobs_of(sweep) if job not in queued and unanswered(sweep, job)}
+        for job in gone & gone_before:  # seen twice: a job that has just ended may still be writing
+            answer_for_job(sweep, job)
+        gone_before = gone
+
+
 def unanswered(sweep: Path, job: str) -> list[Path]:
-    """Where submitit looks for results of a job, one a node, that are not there."""
+    """The missing result files of a job, one a node, where submitit looks for them."""
     folder = sweep / JOBS / job
-    if not (folder / f"{job}_submitted.pkl").exists():  # it is only being given to Slurm
+    if not (folder / f"{job}_submitted.pkl").exists():  # not submitted yet
         return []
     logs = [re.fullmatch(rf"{job}_(\d+)_log\.\w+", path.name) for path in folder.glob("*_log.*")]
     paths = [folder / f"{job}_{node}_result.pkl" for node in {"0"} | {log[1] for log in logs if log}]
     return [path for path in paths if not path.exists()]
 
 
-def answer(sweep: Path, job: str) -> None:
-    """Say for a job, where submitit looks for it, that its cell failed."""
+def answer_for_job(sweep: Path, job: str) -> None:
+    """Write the result of a lost job, a failure, where submitit looks for it."""
     from hydra.core.utils import JobReturn, JobStatus
     from submitit.core.utils import cloudpickle_dump, temporary_save_path
 

@@ -1,9 +1,10 @@
-"""The options of cells, composed from conf and checked, each by itself and all together. No torch here."""
+"""The options of runs, composed from conf and checked, each by itself and all together. No torch here."""
 
 import importlib.util
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,28 +74,28 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
 def check_plugin(choice: str, package: str, module: str, multirun: bool) -> None:
     """Raise UserError where a choice is made without -m, or its package is not there."""
     if not multirun:
-        raise UserError(f"{choice}: trains several cells, and needs -m: python -m cxr.train -m {choice} …")
+        raise UserError(f"{choice}: trains several runs, and needs -m: python -m cxr.train -m {choice} …")
     if importlib.util.find_spec(module) is None:
         raise UserError(f"{choice} needs {package}: pip install {shlex.quote(package)}")
     if choice == "launcher=slurm" and not shutil.which("sbatch"):
         raise UserError("launcher=slurm: there is no sbatch here; give the command on a machine of the cluster")
 
 
-def compose_cells(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:
-    """Every cell that some options of a command ask for, checked."""
+def compose_runs(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:
+    """The checked configs of all runs that a command asks for."""
     words = [quote_path(word) for word in argv]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         groups = config_groups([])
         overrides = [parse(word) for word in words]
         for override in overrides:
             check_choice(override, groups, multirun)
-        cells = [checked_cell(config_name, texts, groups) for texts in expand(overrides)]
-    check_images([cell for cell in cells if cell.data.source in LOCAL and "split" in cell.data])
-    return cells
+        runs = [checked_run(config_name, texts, groups) for texts in expand(overrides)]
+    check_images([run for run in runs if run.data.source in LOCAL and "split" in run.data])
+    return runs
 
 
-def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
-    """The options of one cell, Hydra's own included.
+def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
+    """The options of one run, with Hydra's.
 
     Raises:
         UserError: an option is misspelt or its value is not allowed.
@@ -103,10 +104,10 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> Dict
     chosen = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group == "hydra.searchpath"]
     try:
         base = OmegaConf.to_container(compose(config_name, chosen, return_hydra_config=True), resolve=False)
-        known = {*groups, *option_names(base)}
+        names = {*groups, *option_names(base)}
         for o in overrides:
             typed = o.value() if isinstance(o.value(), str) else o.input_line.partition("=")[2]
-            check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), known, owners(o, groups))
+            check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), names, partial(owners, o, groups))
         config = compose(config_name, list(texts), return_hydra_config=True)
         check_code(config)
         options = plain(config)
@@ -122,20 +123,20 @@ def checked_cell(config_name: str, texts: Sequence[str], groups: Groups) -> Dict
 def check_code(config: DictConfig) -> None:
     """Raise UserError for options that name code which they may not, or would write outside of the run folder."""
     raw = OmegaConf.to_container(config, resolve=False)
-    # What only a run knows, so that every ${…} can be followed: none hides anything from the check.
+    # Stand-ins for values that exist during a run only, so that every ${…} can be resolved and checked.
     raw["hydra"]["runtime"]["output_dir"] = "RUN"
     raw["hydra"]["job"] |= {"id": "0", "num": 0}
-    told = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
-    check_hydra(told.pop("hydra"))
-    check_names(told, "")
+    resolved = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    check_hydra(resolved.pop("hydra"))
+    check_names(resolved, "")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A cell's own options, without Hydra's, to which they may still point."""
-    own = config.copy()
-    OmegaConf.set_struct(own, False)
-    own.pop("hydra")
-    return OmegaConf.to_container(own, resolve=True)
+    """The options of a run without Hydra's, every ${…} resolved."""
+    options = config.copy()  # still a part of its parent: it may refer to hydra.*
+    OmegaConf.set_struct(options, False)
+    options.pop("hydra")
+    return OmegaConf.to_container(options, resolve=True)
 
 
 def owners(override: Override, groups: Groups) -> list[str]:
@@ -159,14 +160,14 @@ def option_names(config: Mapping[str, Any]) -> set[str]:
     return names | {".".join(parts[:n]) for name in names if (parts := name.split(".")) for n in range(1, len(parts))}
 
 
-def check_images(cells: Sequence[DictConfig]) -> None:
-    """Raise UserError where images cannot be read, split or screened as the runs ask. (Copies among them are found
-    later, when they are decoded.)"""
-    wheres, hows = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
-    asked = {(tuple(cell.data.get(key) for key in wheres), tuple(cell.data[key] for key in hows)) for cell in cells}
-    tables = {where: read_local(dict(zip(wheres, where, strict=True))) for where, _ in asked}
-    groups = {where: group_images(images.patient) for where, images in tables.items()}
-    for where, how in asked:
-        split_images(tables[where], groups[where], *how)
-    for cell in cells:
-        check_screened(cell.screen["class"], tables[tuple(cell.data.get(key) for key in wheres)].classes)
+def check_images(runs: Sequence[DictConfig]) -> None:
+    """Raise UserError where images cannot be read, split or screened as the runs require. (Copies among the images are
+    found later, when they are decoded.)"""
+    sources, splits = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
+    pairs = {(tuple(run.data.get(key) for key in sources), tuple(run.data[key] for key in splits)) for run in runs}
+    tables = {source: read_local(dict(zip(sources, source, strict=True))) for source, _ in pairs}
+    groups = {source: group_images(images.patient) for source, images in tables.items()}
+    for source, split in pairs:
+        split_images(tables[source], groups[source], *split)
+    for run in runs:
+        check_screened(run.screen["class"], tables[tuple(run.data.get(key) for key in sources)].classes)

@@ -38,7 +38,7 @@ def parse(text: str) -> Override:
 
 
 def expand(overrides: Sequence[Override]) -> list[list[str]]:
-    """The overrides of each cell, as Hydra's basic sweeper will deal them out.
+    """The overrides of each run, as Hydra's basic sweeper will deal them out.
 
     Of a search over a range, which has no list of values, only the rest is checked.
     """
@@ -48,4 +48,9 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
             lists[o.get_key_element()] = [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
         elif not o.is_sweep_override():
             lists[o.get_key_element()] = [o.input_line]
-    return [list(cell) for cell in itertools.product(*lists.values())]
+    return [list(texts) for texts in itertools.product(*lists.values())]
+
+
+def swept(overrides: Sequence[Override]) -> list[str]:
+    """The options that a sweep varies, in the order of the command line."""
+    return [o.key_or_group for o in overrides if o.is_sweep_override()]

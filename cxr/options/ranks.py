@@ -11,8 +11,8 @@ from cxr.errors import UserError
 
 def devices(trainer: Mapping[str, Any]) -> list[int]:
     """The devices of `trainer.devices` on each node, by their numbers."""
-    told = trainer["devices"]
-    return list(range(told)) if isinstance(told, int) else list(told)
+    value = trainer["devices"]
+    return list(range(value)) if isinstance(value, int) else list(value)
 
 
 def ranks(trainer: Mapping[str, Any]) -> int:

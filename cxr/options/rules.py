@@ -16,7 +16,7 @@ from cxr.options.ranks import ranks
 
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
-# Arguments of the Trainer that a cell sets itself.
+# Arguments of the Trainer that a run sets itself.
 OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
 
 
@@ -193,17 +193,19 @@ def check_devices(trainer: Mapping[str, Any], batch_size: int, training: bool) -
         )
 
 
-def check_name(key: str, value: str, added: bool, known: Collection[str], owners: Sequence[str]) -> None:
-    """Raise UserError for an option that nobody would read.
+def check_name(
+    key: str, value: str, added: bool, names: Collection[str], find_owners: Callable[[], Sequence[str]]
+) -> None:
+    """Raise UserError for an option that does not exist.
 
     Args:
         key, value: as typed, without +.
         added: it was typed with a +.
-        known: every option and group there is, such as optim.lr, optim and experiment.
-        owners: the choices, such as data=folder, that would bring this option.
+        names: every option and group, such as optim.lr, optim and experiment.
+        find_owners: returns the choices, such as data=folder, that have this option.
     """
     part, _, name = key.partition(".")
-    if key in known or (added and part in OPEN and part != "trainer"):
+    if key in names or (added and part in OPEN and part != "trainer"):
         return
     if part == "trainer" and name in OURS:
         raise UserError(f"{key}={value}: cxr sets this argument of Lightning's Trainer itself")
@@ -211,18 +213,18 @@ def check_name(key: str, value: str, added: bool, known: Collection[str], owners
         if added:
             return
         raise UserError(f"{key}={value}: write +{key}={value} to pass this argument on to Lightning's Trainer")
-    if owners:
+    if owners := find_owners():
         raise UserError(f"{key}={value}: only with {' or '.join(owners)}")
     if part != "hydra":
-        known = [name for name in known if not name.startswith("hydra")]
+        names = [name for name in names if not name.startswith("hydra")]
     passed_on = [f"+trainer.{name}" for name in trainer_arguments()]
-    near = nearest(key, passed_on) if added else nearest(key, known) or nearest(key, passed_on)
+    near = nearest(key, passed_on) if added else nearest(key, names) or nearest(key, passed_on)
     raise UserError(f"{key}={value}: no such option" + (f"; did you mean {near}?" if near else ", see --help"))
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
-    """The known option most like `key`, whole or in its last part, or ""."""
-    names = sorted(known, key=lambda name: (len(name), name))
+def nearest(key: str, candidates: Iterable[str]) -> str:
+    """The candidate most like `key`, whole or in its last part, or ""."""
+    names = sorted(candidates, key=lambda name: (len(name), name))
     last_parts: dict[str, str] = {}
     for name in names:
         last_parts.setdefault(name.split(".")[-1], name)

@@ -45,9 +45,9 @@ def check_objects(options: Any, where: str) -> None:
             raise UserError(f"{key}={shown(name)}: ${{…}} is not followed here; write the value itself")
         if key.rsplit(".", 1)[-1] != "_target_":
             continue
-        found, home = locate(key, name)
-        makes = below(home, MAKERS) and inspect.isfunction(found) and "." not in found.__qualname__
-        is_part = inspect.isclass(found) and issubclass(found, nn.Module | optim.Optimizer)
+        target, home = locate(key, name)
+        makes = below(home, MAKERS) and inspect.isfunction(target) and "." not in target.__qualname__
+        is_part = inspect.isclass(target) and issubclass(target, nn.Module | optim.Optimizer)
         public = not any(part.startswith("_") for part in name.split("."))
         if not below(home, trusted()) and not (below(home, NETWORKS) and public and (makes or is_part)):
             refuse(key, name, NETWORKS)
@@ -63,8 +63,8 @@ def check_hydra(hydra: Mapping[str, Any]) -> None:
     for key, name in entries(hydra, "hydra"):
         if key.rsplit(".", 1)[-1] == "_target_":
             check_names({"_target_": name}, key.removesuffix("._target_"), HYDRA)
-            found, home = locate(key, name)
-            is_part = inspect.isclass(found) and issubclass(found, Callback | Launcher | Sweeper)
+            target, home = locate(key, name)
+            is_part = inspect.isclass(target) and issubclass(target, Callback | Launcher | Sweeper)
             if not below(home, trusted()) and not (below(home, HYDRA) and is_part):
                 refuse(key, name, HYDRA)
     job, log = hydra["job"], f"{hydra['runtime']['output_dir']}/{hydra['job']['name']}.log"
@@ -129,10 +129,10 @@ def locate(key: str, name: str) -> tuple[Any, str]:
         UserError: there is none.
     """
     try:
-        found = _locate(name)
+        target = _locate(name)
     except Exception as error:  # whatever its module raises
         raise UserError(f"{key}={name}: cannot be imported ({shown(error)})") from error
-    return found, str(getattr(found, "__module__", None) or "")
+    return target, str(getattr(target, "__module__", None) or "")
 
 
 def refuse(key: str, name: Any, allowed: Sequence[str]) -> None:

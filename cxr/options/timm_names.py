@@ -19,12 +19,12 @@ def check_timm(options: Mapping[str, Any]) -> None:
     if importlib.util.find_spec("timm") is None:
         raise UserError("model=timm needs timm: pip install timm")
     typed = str(options["name"])
-    known = timm_names()
-    if re.fullmatch(r"\w+(\.\w+)?", typed) and typed.partition(".")[0] in known:
+    names = timm_names()
+    if re.fullmatch(r"\w+(\.\w+)?", typed) and typed.partition(".")[0] in names:
         return
-    near = difflib.get_close_matches(re.split(r"[/:\\]", typed)[-1].partition(".")[0], sorted(known), n=3, cutoff=0.5)
-    said = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
-    raise UserError(f"model.name={typed}: timm has no network of this name; {said}")
+    near = difflib.get_close_matches(re.split(r"[/:\\]", typed)[-1].partition(".")[0], sorted(names), n=3, cutoff=0.5)
+    advice = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+    raise UserError(f"model.name={typed}: timm has no network of this name; {advice}")
 
 
 @cache

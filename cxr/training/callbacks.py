@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 
 from cxr.data.batches import Batch
 from cxr.errors import Diverged
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class StopWhenAsked(Callback):
     """Ends an evaluation at the next batch when the process is asked to stop. (Checkpoints does this for training.)"""
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        stopping.stop_if_asked()
+        signals.stop_if_asked()
 
     on_test_batch_end = on_validation_batch_end
 

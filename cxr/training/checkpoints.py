@@ -19,7 +19,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS
 from cxr.files.status import MEND
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.training.callbacks import StopDiverged
 from cxr.training.distributed import stop_or_due
 from cxr.training.logger import Board
@@ -79,7 +79,7 @@ class Checkpoints(Checkpoint):
         stop, due = stop_or_due(time.monotonic() - self.written > self.STEP_SECONDS)
         if stop or due:
             self.write(trainer, (trainer.current_epoch, done))
-        stopping.stop_if_asked(stop)
+        signals.stop_if_asked(stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.finished = (
@@ -90,7 +90,7 @@ class Checkpoints(Checkpoint):
         stop, due = stop_or_due(time.monotonic() - self.written >= self.EPOCH_SECONDS)
         if self.finished or stop or due:
             self.write(trainer, (trainer.current_epoch + 1, 0))
-        stopping.stop_if_asked(stop)
+        signals.stop_if_asked(stop)
 
     def write(self, trainer: pl.Trainer, position: tuple[int, int]) -> None:
         """Write last.ckpt, from which training goes on at `position`: an epoch, and batches of it that are done."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.options.ranks import devices
 
 
@@ -54,8 +54,8 @@ def agree(value: Any) -> Any:
 def stop_or_due(due: bool) -> tuple[int, bool]:
     """The signal that asked any rank to stop, or 0; and whether something is due on any rank. All ranks call it."""
     if ranks() == 1:
-        return stopping.asked(), due
-    flags = torch.tensor([stopping.asked(), int(due)])
+        return signals.asked(), due
+    flags = torch.tensor([signals.asked(), int(due)])
     distributed.all_reduce(flags, distributed.ReduceOp.MAX)
     return int(flags[0]), bool(flags[1])
 

@@ -29,7 +29,7 @@ from cxr.training.checkpoints import Checkpoints, DurableCheckpointIO
 
 # Where a phase is: the function whose call begins it, on which of its calls (1 to …) and for how many seconds at most.
 PHASES: dict[str, tuple[Any, str, int, float]] = {
-    "start-up": (cxr.train, "prepare", 1, 0.5),
+    "start-up": (cxr.train, "read_command", 1, 0.5),
     "store build": (cxr.data.store, "fill_store", 2, 0.3),
     "search for copies": (cxr.data.datamodule, "load_copies", 1, 0.4),
     "training": (cxr.jobs.run, "fit", 2, 0.4),

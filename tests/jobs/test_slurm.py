@@ -1,4 +1,4 @@
-"""Cells as jobs of a real Slurm, of one node."""
+"""Runs as jobs of a real Slurm, of one node."""
 
 import csv
 import os
@@ -54,10 +54,10 @@ def figures(folder):
     return {name: [row[key] for key in FIGURES] for name, row in rows(folder).items()}
 
 
-def trains(cell):
-    """The job of a cell that is in the middle of its training."""
-    told = read_json(cell / "status.json")
-    return told.get("status") == "running" and (cell / "checkpoints" / "best.ckpt").exists() and told["job"]
+def trains(run_folder):
+    """The job of a run in the middle of its training."""
+    record = read_json(run_folder / "status.json")
+    return record.get("status") == "running" and (run_folder / "checkpoints" / "best.ckpt").exists() and record["job"]
 
 
 def test_grid_as_jobs(slurm, submit, run, small, tmp_path):

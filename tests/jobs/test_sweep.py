@@ -1,4 +1,4 @@
-"""The cells of a sweep: the leaderboard, failed and interrupted ones, and several at a time."""
+"""The runs of a sweep: the leaderboard, failed and interrupted runs, and several at a time."""
 
 import json
 import os
@@ -12,9 +12,11 @@ import pytest
 import torch
 from same import assert_same_run
 
+import cxr.train
+from cxr.errors import UserError
 from cxr.files.status import alive, read_status
 from cxr.files.writing import read_json, read_table
-from cxr.jobs import run as cell_module
+from cxr.jobs import run as run_module
 from cxr.models.classifier import Classifier
 from cxr.train import main
 
@@ -31,13 +33,13 @@ def test_leaderboard_and_grid(sweep):
     assert "| macro F1 |" in text and "aug=on against off (cnn): " in text
 
 
-def test_a_failed_cell_is_a_row_and_the_others_run_on(run, tmp_path, monkeypatch, small):
-    def break_one(config, choices, *more, train=cell_module.train_cell):
+def test_a_failed_run_is_a_row_and_the_others_continue(run, tmp_path, monkeypatch, small):
+    def break_one(config, choices, *more, train=run_module.train_cell):
         if choices["aug"] == "on":
             raise ZeroDivisionError("a bug of ours")
         train(config, choices, *more)
 
-    monkeypatch.setattr(cell_module, "train_cell", break_one)
+    monkeypatch.setattr(run_module, "train_cell", break_one)
     words = ("-m", "aug=on,off", "trainer.max_epochs=1", *small)
     code, out, err = run(main, *words, f"hydra.sweep.dir={tmp_path}/s")
     assert code == 1
@@ -77,7 +79,7 @@ def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monk
 
 @pytest.mark.parametrize(("number", "says"), [(signal.SIGKILL, "was killed (SIGKILL)"), (signal.SIGSEGV, "crashed")])
 def test_a_cell_that_is_killed_takes_no_other_along(run, tmp_path, number, says, small):
-    """With isolate=true; the last one runs in a thread that waits for the first cell's process to kill it."""
+    """With isolate=true; the last one runs in a thread that waits for the first run's process to kill it."""
     words = ("-m", "isolate=true", "aug=on,off", "trainer.max_epochs=1", *small, f"hydra.sweep.dir={tmp_path}/s")
 
     def kill():
@@ -111,7 +113,7 @@ def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, tmp_path, sm
     both = [read_table(folder / "leaderboard.csv") for folder in (sweep, tmp_path / "s")]
     for ours, theirs in zip(*(sorted(rows, key=lambda r: r["run"]) for rows in both), strict=True):
         assert ours["run"] == theirs["run"] and theirs["status"] == "done"
-        # Fewer threads a cell add up in another order.
+        # Fewer threads a run add up in another order.
         assert float(theirs["f1_macro"]) == pytest.approx(float(ours["f1_macro"]), abs=0.05)
 
 
@@ -126,6 +128,23 @@ def test_cells_side_by_side_end_with_a_killed_sweep(tmp_path, small):
     workers = [read_status(path.parent)["pid"] for path in (tmp_path / "s").glob("*/status.json")]
     deadline = time.monotonic() + 10
     while any(alive(pid) for pid in workers):
-        assert time.monotonic() < deadline, "a cell trains on, for nobody"
+        assert time.monotonic() < deadline, "a run still trains, without its parent"
         time.sleep(0.1)
     assert workers and "lost" in {read_status(path.parent)["status"] for path in (tmp_path / "s").glob("*/status.json")}
+
+
+@pytest.mark.parametrize(
+    ("error", "explained", "printed"),
+    [
+        (ZeroDivisionError("a bug"), True, ""),
+        (OSError("no space left"), True, "cxr: OSError: no space left\n"),
+        (UserError("a wrong option"), True, ""),
+    ],
+)
+def test_an_error_that_is_not_a_runs_own_is_printed(tmp_path, monkeypatch, capsys, error, explained, printed):
+    rows = [{"status": "failed", "error": "ZeroDivisionError: a bug"}, {"status": "done", "error": ""}]
+    monkeypatch.setattr(cxr.train.leaderboard, "collect", lambda _: rows)
+    assert cxr.train.is_explained(error, tmp_path, False) == explained
+    assert capsys.readouterr().err == printed
+    rows.pop(0)
+    assert not cxr.train.is_explained(OSError("no space left"), tmp_path, False)

@@ -8,7 +8,7 @@ import torch
 from cxr.files.run_folder import CHECKPOINTS
 from cxr.jobs.run import build_cell, build_data, build_model
 from cxr.models.classifier import load_classifier
-from cxr.options.command_line import read_cells
+from cxr.options.command_line import read_runs
 from cxr.options.composing import CONF
 from cxr.training.checkpoints import BEST
 
@@ -33,7 +33,7 @@ def test_a_network_trains_and_reads_back(network, drawn, cache, tmp_path):
         pytest.skip("timm is not installed (pip install timm)")
     images = ["data=folder", f"data.root={drawn}", f"cache_dir={cache}", "data.image_size=64", "data.test_fraction=0.9"]
     training = ["trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=1", "data.val_fraction=0.5"]
-    ((_, config),) = read_cells([*NETWORKS[network], *images, *training, "data.batch_size=4", "optim=sgd"])
+    ((_, config),) = read_runs([*NETWORKS[network], *images, *training, "data.batch_size=4", "optim=sgd"])
     data = build_data(config)
     cell = build_cell(config, tmp_path, data, build_model(config, data))
     before = [p.clone() for p in cell.model.parameters()]

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from cxr.errors import UserError
 from cxr.jobs.exit_codes import fail
+from cxr.jobs.output_folder import take_folder
 from cxr.jobs.signals import SIGNALS
-from cxr.options.command_line import prepare, read_cells
+from cxr.options.command_line import read_command, read_runs
 from cxr.options.composing import CONF, config_groups
 from cxr.options.grammar import quote
 from cxr.options.rules import RULES, flatten
@@ -78,12 +79,12 @@ def elsewhere(tmp_path, monkeypatch):
         ("data.source=x", "data.source=x: must be"),
         ("n=2", "n=2: only with launcher=parallel"),
         ("-m launcher=parallel n=0", "n=0: must be a whole number from 1"),
-        ("launcher=parallel", "launcher=parallel: trains several cells, and needs -m"),
+        ("launcher=parallel", "launcher=parallel: trains several runs, and needs -m"),
         ("compile=auto", "compile=auto: must be true or false"),
         ("data.resident=yes", "data.resident=yes: must be auto, true or false"),
         ("data.num_workers=-1", "must be auto or a whole number from 0"),
         ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
-        ("-m --cfg job", "--cfg, --info: show one cell, without -m"),
+        ("-m --cfg job", "--cfg, --info: show one run, without -m"),
         ("slurm.time=3", "slurm.time=3: only with launcher=slurm"),
         ("aug=on,off trainer.max_epochs=0 -m", "trainer.max_epochs=0: must be a whole number from 1"),
         ("data=table data.table=/no/such.csv", "data.table=/no/such.csv: must be the path of a CSV or parquet file"),
@@ -108,7 +109,7 @@ def test_answers_without_importing_what_takes_long(words):
 
 
 def test_any_trainer_argument_can_be_passed_on():
-    command = prepare(["+trainer.limit_val_batches=2", "name=x"], "config")
+    command = read_command(["+trainer.limit_val_batches=2", "name=x"], "config")
     assert "+trainer.limit_val_batches=2" in command.argv
 
 
@@ -154,8 +155,9 @@ def test_every_choice_in_conf_composes_to_allowed_values(tmp_path):
     ],
 )
 def test_paths_are_taken_as_typed(text, tmp_path):
-    command = prepare([f"hydra.run.dir={tmp_path}/{text}", "cache_dir=" + text], "config")
+    command = read_command([f"hydra.run.dir={tmp_path}/{text}", "cache_dir=" + text], "config")
     assert str(command.folder) == f"{tmp_path}/{text}"
+    take_folder(command).close()
     assert command.folder.is_dir()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert compose("config", [f"cache_dir={quote(text)}"]).cache_dir == text
@@ -167,22 +169,22 @@ def test_a_used_folder_is_refused_unless_it_can_be_gone_on_with(tmp_path):
     (runs / "theirs" / "notes.txt").write_text("mine")
     for words in (["name=theirs"], ["-m", "aug=on,off", "name=theirs"]):
         with pytest.raises(UserError, match="theirs: this folder is already used"):
-            prepare(words, "config")
+            take_folder(read_command(words, "config"))
     assert [path.name for path in (runs / "theirs").iterdir()] == ["notes.txt"]
-    prepare(["name=mine"], "config").held.close()
+    take_folder(read_command(["name=mine"], "config")).close()
     (runs / "mine" / "status.json").write_text("{}")
-    prepare(["name=mine"], "config").held.close()
+    take_folder(read_command(["name=mine"], "config")).close()
     for words, says in {
         ("name=mine", "resume=never"): "already used",
         ("-m", "aug=on,off", "name=mine"): "holds one run",
         ("hydra.run.dir=runs", "aug=on"): "holds a sweep",
     }.items():
         with pytest.raises(UserError, match=says):
-            prepare(list(words), "config")
+            take_folder(read_command(list(words), "config"))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize(("command", "first"), [("train", "prepare"), ("predict", "read_options")])
+@pytest.mark.parametrize(("command", "first"), [("train", "read_command"), ("predict", "read_options")])
 def test_a_signal_during_start_up_has_its_exit_code(run, monkeypatch, number, command, first):
     module = importlib.import_module(f"cxr.{command}")
 
@@ -204,7 +206,9 @@ def test_a_signal_during_start_up_has_its_exit_code(run, monkeypatch, number, co
 
 def test_nohup_is_respected(run, monkeypatch):
     module, before = importlib.import_module("cxr.train"), signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    monkeypatch.setattr(module, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or fail(UserError("went on")))
+    monkeypatch.setattr(
+        module, "read_command", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or fail(UserError("went on"))
+    )
     try:
         assert run(module.main) == (2, "", "cxr: went on\n")
     finally:
@@ -213,18 +217,18 @@ def test_nohup_is_respected(run, monkeypatch):
 
 def test_two_processes_do_not_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("cxr.jobs.output_folder.PATIENCE", 0.1)
-    held = prepare(["-m", "aug=on,off", "name=mine"], "config").held
+    held = take_folder(read_command(["-m", "aug=on,off", "name=mine"], "config"))
     for words in (["-m", "aug=on,off", "name=mine"], ["hydra.run.dir=runs/mine/cnn_aug-on_seed-0"]):
         with pytest.raises(UserError, match="another process works in this folder"):
-            prepare(words, "config")
+            take_folder(read_command(words, "config"))
     held.close()
-    prepare(["-m", "aug=on,off", "name=mine"], "config").held.close()
+    take_folder(read_command(["-m", "aug=on,off", "name=mine"], "config")).close()
 
 
 @pytest.mark.parametrize(
     ("first", "then", "says"),
     [
-        ("optim.lr=0.1", "optim.lr=0.2", "mine: began with optim.lr=0.1, now 0.2; give the same options to go on"),
+        ("optim.lr=0.1", "optim.lr=0.2", "mine: began with optim.lr=0.1, now 0.2; give the same options to resume"),
         ("", "+trainer.gradient_clip_val=1", "began with trainer.gradient_clip_val=null, now 1"),
         ("seed=1", "seed=2 data.split_seed=3", "began with data.split_seed=0, now 3 (and 1 more differ)"),
         ("-m aug=on,off", "-m aug=on,off optim.lr=0.2", "cnn_aug-off_seed-0: began with optim.lr=0.001, now 0.2"),
@@ -238,34 +242,32 @@ def test_two_processes_do_not_share_a_folder(tmp_path, monkeypatch):
 def test_a_resume_with_other_options_is_refused_with_the_difference(tmp_path, first, then, says):
     folder = tmp_path / "runs" / "mine"
     command = [*first.split(), "name=mine"]
-    prepare(command, "config").held.close()
-    for choices, options in read_cells([word for word in command if word != "-m"]):
+    take_folder(read_command(command, "config")).close()
+    for choices, options in read_runs([word for word in command if word != "-m"]):
         name = f"{choices['model']}_aug-{choices['aug']}_seed-{options['seed']}" if "-m" in command else "."
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "status.json").write_text("{}")
         OmegaConf.save({"choices": choices, **options}, folder / name / "config.yaml")
     if not says:
-        prepare([*then.split(), "name=mine"], "config").held.close()
+        take_folder(read_command([*then.split(), "name=mine"], "config")).close()
         return
     with pytest.raises(UserError) as refused:
-        prepare([*then.split(), "name=mine"], "config")
+        take_folder(read_command([*then.split(), "name=mine"], "config"))
     assert says in str(refused.value)
 
 
-def test_a_run_of_an_earlier_version_goes_on(tmp_path):
-    """Options that there were not are taken for what was done without them."""
-    prepare(["name=mine"], "config").held.close()
-    ((choices, options),) = read_cells(["name=mine"])
-    del options["loss"], options["data"]["copies"], options["data"]["sampler"]
+def test_a_run_is_not_resumed_with_another_loss(tmp_path):
+    take_folder(read_command(["name=mine"], "config")).close()
+    ((choices, options),) = read_runs(["name=mine"])
     (tmp_path / "runs" / "mine" / "status.json").write_text("{}")
     OmegaConf.save({"choices": choices, **options}, tmp_path / "runs" / "mine" / "config.yaml")
-    prepare(["name=mine"], "config").held.close()
+    take_folder(read_command(["name=mine"], "config")).close()
     with pytest.raises(UserError, match="began with loss.weights=none, now balanced"):
-        prepare(["name=mine", "loss.weights=balanced"], "config")
+        take_folder(read_command(["name=mine", "loss.weights=balanced"], "config"))
 
 
-def test_cells_are_named_by_all_that_is_swept(tmp_path):
-    command = prepare(["-m", "model=cnn,resnet18", "optim.lr=0.1,0.01", "data.split=pooled", "name=n"], "config")
+def test_runs_are_named_by_all_that_is_swept(tmp_path):
+    command = read_command(["-m", "model=cnn,resnet18", "optim.lr=0.1,0.01", "data.split=pooled", "name=n"], "config")
     subdir = next(word for word in command.argv if word.startswith("hydra.sweep.subdir="))
     assert "optim.lr-" in subdir and "data.split" not in subdir
 
@@ -276,9 +278,9 @@ def test_own_yaml_in_a_config_dir(tmp_path):
         "_target_: cxr.models.cnn.CNN\nwidths: [4]\nhidden: 8\nown: 1\n"
     )
     words = ["--config-dir", str(tmp_path / "conf"), "model=mine", "model.own=2"]
-    assert "model.own=2" in prepare(words, "config").argv
+    assert "model.own=2" in read_command(words, "config").argv
     with pytest.raises(UserError, match="choose cnn or densenet121 or efficientnet_b0 or mine or"):
-        prepare([*words[:2], "model=other"], "config")
+        take_folder(read_command([*words[:2], "model=other"], "config"))
 
 
 def test_a_class_to_screen_for_that_the_images_lack_is_said_before_anything_starts(run, drawn, tmp_path):

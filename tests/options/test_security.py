@@ -20,7 +20,7 @@ from cxr.errors import UserError
 from cxr.files.writing import read_table, write_table
 from cxr.models import resnet, weights
 from cxr.models.classifier import build, load_classifier
-from cxr.options.command_line import prepare
+from cxr.options.command_line import read_command
 from cxr.options.targets import check_objects
 from cxr.reporting import leaderboard, model_card, report
 
@@ -213,12 +213,12 @@ def own(tmp_path, monkeypatch):
 
 def test_own_networks_need_a_word_that_no_file_can_say(own, monkeypatch):
     with pytest.raises(UserError, match=r"model._target_=mynets.Net: .*CXR_TRUST=PACKAGE"):
-        prepare(own, "config")
+        read_command(own, "config")
     with pytest.raises(UserError, match="CXR_TRUST"):
         build("model", {"_target_": "mynets.Net"}, n_classes=2, image_size=16)
     assert "mynets" not in sys.modules, "what is refused is not imported"
     monkeypatch.setenv("CXR_TRUST", "other, mynets")
-    assert prepare(own, "config").argv
+    assert read_command(own, "config").argv
     assert build("model", {"_target_": "mynets.Net"}, n_classes=2, image_size=16).out_features == 2
     for name in ("mynets.os.system", "mynetsx.Net"):  # a package that is trusted vouches for itself alone
         with pytest.raises(UserError, match="_target_"):
@@ -288,15 +288,15 @@ def test_swept_values_stay_in_the_folder_of_the_sweep(tmp_path, monkeypatch):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: cxr.models.cnn.CNN\nwidths: [4]\nhidden: x\n")
     words = ["-m", "--config-dir", "mine", "model=own", "model.hidden=3,4", "+model.a='../../x','/y'", "name=n"]
-    assert any("folder_text" in word for word in prepare(words, "config").argv)
+    assert any("folder_text" in word for word in read_command(words, "config").argv)
 
 
 def test_all_that_conf_offers_is_allowed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, choice in enumerate(("experiment=capstone2022,tuned", "optim=sgd")):
-        prepare(["-m", choice, f"name={number}"], "config")
+        read_command(["-m", choice, f"name={number}"], "config")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    prepare(["-m", "launcher=parallel", "aug=on,off", "name=b"], "config")
+    read_command(["-m", "launcher=parallel", "aug=on,off", "name=b"], "config")
 
 
 # As a name of a class, an image, a source, an option and an error.

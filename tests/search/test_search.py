@@ -19,8 +19,9 @@ from cxr.errors import Diverged, UserError
 from cxr.files.writing import read_json, read_table
 from cxr.jobs import run as cell_module
 from cxr.jobs import signals as stopping
+from cxr.jobs.output_folder import take_folder
 from cxr.models.classifier import Classifier
-from cxr.options.command_line import prepare
+from cxr.options.command_line import read_command
 from cxr.options.composing import CONF
 from cxr.reporting import report
 from cxr.train import main
@@ -344,11 +345,12 @@ def test_own_ranges_in_a_config_dir_and_what_the_choices_have(tmp_path):
     own = tmp_path / "conf" / "hparams" / "mine.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("# @package _global_\ndefaults: [optuna, _self_]\nranges: {optim.lr: 'range(1,4)'}\n")
-    a = prepare(["-m", "--config-dir", f"{tmp_path}/conf", "hparams=mine", f"hydra.sweep.dir={tmp_path}/a"], "config")
-    with a.held:
+    words = ["-m", "--config-dir", f"{tmp_path}/conf", "hparams=mine", f"hydra.sweep.dir={tmp_path}/a"]
+    a = read_command(words, "config")
+    with take_folder(a):
         assert a.search.space["optim.lr"] == "range(1,4)" and "aug.crop" in a.search.space
-    b = prepare(["-m", "hparams=optuna", "experiment=tuned", "aug=off", f"hydra.sweep.dir={tmp_path}/b"], "config")
-    with b.held:
+    b = read_command(["-m", "hparams=optuna", "experiment=tuned", "aug=off", f"hydra.sweep.dir={tmp_path}/b"], "config")
+    with take_folder(b):
         assert sorted(b.search.space) == ["data.batch_size", "optim.lr", "optim.weight_decay"]
 
 

@@ -13,7 +13,7 @@ from same import assert_same_run
 from cxr.errors import UserError
 from cxr.files.status import write_status
 from cxr.files.writing import read_json, read_table
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.models.classifier import Classifier
 from cxr.train import main
 from cxr.training.checkpoints import BEFORE, BEST, LAST, Checkpoints, DurableCheckpointIO, check_room, damage
@@ -36,7 +36,7 @@ def stop_in(monkeypatch, epoch, batch):
 
     def step(self, images, batch_idx, step=Classifier.training_step):
         if (self.current_epoch, batch_idx) == (epoch, batch):
-            stopping._hear(signal.SIGTERM, None)
+            signals._hear(signal.SIGTERM, None)
         return step(self, images, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", step)
@@ -231,7 +231,7 @@ def test_the_precision_that_was_measured_stays_that_of_the_run(run, tmp_path, mo
 
 def test_a_stop_within_the_test_images_leaves_no_figures(run, tmp_path, monkeypatch, small, whole):
     def stop(self, batch, batch_idx, step=Classifier.test_step):
-        stopping._hear(signal.SIGTERM, None)
+        signals._hear(signal.SIGTERM, None)
         return step(self, batch, batch_idx)
 
     words = (*EPOCHS, *small, f"hydra.run.dir={tmp_path}/r")

@@ -12,7 +12,7 @@ from cxr.data.batches import Batch, Batches, SeededOrder
 from cxr.files.writing import read_json
 from cxr.jobs.run import build_data, build_model
 from cxr.models.classifier import load_classifier
-from cxr.options.command_line import read_cells
+from cxr.options.command_line import read_runs
 from cxr.train import main
 
 LABELS = np.repeat([0, 1, 2], [70, 25, 5])
@@ -46,7 +46,7 @@ def test_balanced_order_goes_on_within_an_epoch():
 
 
 def test_weights_are_those_of_scikit_learn_and_are_in_the_loss(small):
-    ((_, config),) = read_cells([*small, "loss.weights=balanced"])
+    ((_, config),) = read_runs([*small, "loss.weights=balanced"])
     data = build_data(config)
     labels = data.images.label[data.rows("train")]
     expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
