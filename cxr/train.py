@@ -73,16 +73,16 @@ def train_run(config: DictConfig) -> dict[str, Any] | None:
 
 
 def train_here_or_isolated(isolated: bool, hydra_config: DictConfig, *arguments: Any) -> None:
-    """Call train_cell() in this process, or in a child process."""
+    """Call train_and_test() in this process, or in a child process."""
     if isolated:
         train_isolated(OmegaConf.to_container(hydra_config.hydra.job_logging, resolve=True), *arguments)
         return
-    from cxr.jobs.run import train_cell
+    from cxr.jobs.run import train_and_test
 
     # Imported objects live until the end: the garbage collector need not walk them each time.
     if not gc.get_freeze_count():
         gc.freeze()
-    train_cell(*arguments)
+    train_and_test(*arguments)
 
 
 def main() -> None:
@@ -133,7 +133,7 @@ def wait_for(path: Path, seconds: float = 300) -> None:
 
 def build_stores(runs: Iterable[Mapping[str, Any]]) -> None:
     """Decode each set of images once, before the jobs start and wait for each other."""
-    from cxr.jobs.run import build_data
+    from cxr.training.build import build_data
 
     built: list[tuple[Any, Any]] = []
     for options in runs:

@@ -221,7 +221,7 @@ def test_checkpoints_are_plain_data(folder):
     [
         ("+model.depth=3", "unexpected keyword argument 'depth'"),
         ("optim._target_=torch.optim.NoSuch", "optim._target_=torch.optim.NoSuch: cannot be imported"),
-        ("+trainer.limit_val_batches=0", "no epoch was validated"),
+        ("+trainer.limit_val_batches=0", "no validation ran"),
         ("optim.lr=1e30", "is not finite: training diverged; try a smaller optim.lr"),
         ("data.image_size=16 model.widths=[4,4,4,4,4]", "too small for 5 poolings"),
     ],

@@ -19,8 +19,9 @@ from cxr.benchmarks.repeated import repeat_images
 from cxr.benchmarks.stopwatch import Stopwatch, gpu_memory
 from cxr.benchmarks.student import student
 from cxr.benchmarks.trace import Profiled, read_trace
-from cxr.jobs.run import Cell, build_cell, build_data, build_model, device_name
 from cxr.models.classifier import best_device
+from cxr.training.build import TrainingRun, build_data, build_model, build_run
+from cxr.training.environment import device_name
 
 Spec = dict[str, Any]
 
@@ -30,11 +31,11 @@ def cxr(spec: Spec) -> dict[str, Any]:
     return train(spec, cell_of(spec))
 
 
-def cell_of(spec: Spec) -> Cell:
+def cell_of(spec: Spec) -> TrainingRun:
     """A cell as cxr.train builds it, but for its validation images."""
     config = without_validation(spec["config"])
     data = build_data(config)
-    return build_cell(config, Path(spec["folder"]), data, build_model(config, data))
+    return build_run(config, Path(spec["folder"]), data, build_model(config, data))
 
 
 def scale(spec: Spec) -> dict[str, Any]:

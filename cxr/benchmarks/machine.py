@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cxr.jobs.run import versions
+from cxr.training.environment import versions
 
 
 def describe() -> dict[str, Any]:

@@ -39,14 +39,14 @@ def train_isolated(
     shared: bool,
     trial: Any = None,
 ) -> None:
-    """Call train_cell() in a process of its own, or one a device. Stop signals are passed on to them.
+    """Call train_and_test() in a process of its own, or one a device. Stop signals are passed on to them.
 
     Args:
         job_logging: Hydra's options of that name.
 
     Raises:
         UserError: a process died.
-        Exception: what train_cell() raised, with its traceback as a note.
+        Exception: what train_and_test() raised, with its traceback as a note.
     """
     # On Linux a server imports torch once, and forks each run from that clean state.
     method = "forkserver" if sys.platform == "linux" else "spawn"
@@ -150,12 +150,12 @@ def _child(
         try:
             if environment.get("RANK", "0") == "0" and not is_done(folder, config.get("trial")):
                 write_status(folder, "running")
-            from cxr.jobs.run import train_cell
+            from cxr.jobs.run import train_and_test
             from cxr.training import distributed
 
             if environment:
                 distributed.join(config["trainer"])
-            train_cell(config, choices, folder, shared, trial)
+            train_and_test(config, choices, folder, shared, trial)
             error = None
         except (Exception, KeyboardInterrupt, SystemExit) as raised:
             error = as_sent(signals.stopped() if signals.asked() else raised, raised)

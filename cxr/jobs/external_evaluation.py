@@ -15,12 +15,12 @@ from cxr.evaluation.intervals import counts_by_group, unpaired_difference
 from cxr.evaluation.screening import operating_point, screening
 from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT, write_predictions
 from cxr.files.writing import read_json, write_json, write_table
-from cxr.jobs.run import versions
 from cxr.models.classifier import load_classifier
 from cxr.reporting import dashboard
 from cxr.reporting import external_report as external
 from cxr.reporting.comparison import read_predictions
 from cxr.training.callbacks import EpochTimer
+from cxr.training.environment import versions
 from cxr.training.scoring import Predicted, calibrate, predict, score, shortcuts, slices
 
 # A set from elsewhere may lack classes; evaluation.json names them.

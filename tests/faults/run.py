@@ -35,7 +35,7 @@ from cxr.data.phantom import draw_phantom  # noqa: E402
 from cxr.files.writing import read_json, read_table  # noqa: E402
 from cxr.jobs.signals import SIGNALS  # noqa: E402
 from cxr.reporting.leaderboard import write as write_leaderboard  # noqa: E402
-from cxr.training.checkpoints import BEFORE, LAST, DurableCheckpointIO, damage  # noqa: E402
+from cxr.training.checkpoints import BEFORE, LAST, Checkpoints, DurableCheckpointIO, damage  # noqa: E402
 
 CELLS = ("cnn_aug-on_seed-0", "cnn_aug-off_seed-0")
 EARLY = ("imports", "start-up", "store build", "search for copies")
@@ -106,7 +106,12 @@ class Lane:
         """A last checkpoint that is none, after two generations were written."""
         halted, cache = self.new()
         fault = Fault("validation", signal.SIGTERM, 1, 3, 0.0)
-        run(self.words(halted, cache), self.log(), fault, lambda: setattr(cxr.jobs.run.Checkpoints, "EPOCH_SECONDS", 0))
+        run(
+            self.words(halted, cache),
+            self.log(),
+            fault,
+            lambda: setattr(Checkpoints, "EPOCH_SECONDS", 0),
+        )
         for name, spoil in DAMAGE.items():
             folder, _ = self.new()
             shutil.copytree(halted, folder)
@@ -125,7 +130,7 @@ class Lane:
         moments: dict[str, tuple[Any, str, int]] = {
             "store build": (cxr.data.store, "fill_store", 1),
             "checkpoint write": (DurableCheckpointIO, "save_checkpoint", 2),
-            "test": (cxr.jobs.run, "test_cell", 1),
+            "test": (cxr.jobs.run, "test_run", 1),
         }
         for moment, (owner, name, call) in moments.items():
             disk = self.place / f"disk-{moment.replace(' ', '-')}"

@@ -35,7 +35,7 @@ PHASES: dict[str, tuple[Any, str, int, float]] = {
     "training": (cxr.jobs.run, "fit", 2, 0.4),
     "validation": (Classifier, "validation_step", 6, 0.005),
     "checkpoint write": (DurableCheckpointIO, "save_checkpoint", 6, 0.004),
-    "test": (cxr.jobs.run, "test_cell", 2, 1.5),
+    "test": (cxr.jobs.run, "test_run", 2, 1.5),
     "leaderboard write": (cxr.reporting.leaderboard, "write", 6, 0.002),
     "report": (cxr.reporting.report, "write", 1, 0.5),
 }

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cxr.files.run_folder import CHECKPOINTS
-from cxr.jobs.run import build_cell, build_data, build_model
 from cxr.models.classifier import load_classifier
 from cxr.options.command_line import read_runs
 from cxr.options.composing import CONF
+from cxr.training.build import build_data, build_model, build_run
 from cxr.training.checkpoints import BEST
 
 NETWORKS = {file.stem: [f"model={file.stem}"] for file in (CONF / "model").glob("*.yaml")} | {
@@ -35,7 +35,7 @@ def test_a_network_trains_and_reads_back(network, drawn, cache, tmp_path):
     training = ["trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=1", "data.val_fraction=0.5"]
     ((_, config),) = read_runs([*NETWORKS[network], *images, *training, "data.batch_size=4", "optim=sgd"])
     data = build_data(config)
-    cell = build_cell(config, tmp_path, data, build_model(config, data))
+    cell = build_run(config, tmp_path, data, build_model(config, data))
     before = [p.clone() for p in cell.model.parameters()]
     cell.trainer.fit(cell.model, cell.data)
     assert cell.trainer.global_step == -(-int((data.split == "train").sum()) // 4)

@@ -133,12 +133,12 @@ def test_the_report_of_a_copied_search_needs_no_optuna(searched, tmp_path, monke
 def test_trials_that_fail_or_diverge_end_no_search(run, tmp_path, monkeypatch, words):
     ends = [ZeroDivisionError("a bug of ours"), Diverged("training diverged: the loss is nan"), None, None]
 
-    def break_two(*arguments, train=cell_module.train_cell):
+    def break_two(*arguments, train=cell_module.train_and_test):
         if error := ends.pop(0):
             raise error
         train(*arguments)
 
-    monkeypatch.setattr(cell_module, "train_cell", break_two)
+    monkeypatch.setattr(cell_module, "train_and_test", break_two)
     code, out, err = run(main, *words, "n_trials=3", f"hydra.sweep.dir={tmp_path}/s")
     assert code == 0 and "ZeroDivisionError: a bug of ours" in err and "Traceback" not in err
     found = read_json(tmp_path / "s" / "search.json")["trials"]
@@ -151,7 +151,7 @@ def test_a_search_whose_trials_all_fail_says_so(run, tmp_path, monkeypatch, word
     def break_all(*_):
         raise UserError("no such hardware")
 
-    monkeypatch.setattr(cell_module, "train_cell", break_all)
+    monkeypatch.setattr(cell_module, "train_and_test", break_all)
     code, _, err = run(main, *words, "n_trials=2", f"hydra.sweep.dir={tmp_path}/s")
     assert code == 1 and "Traceback" not in err
     assert "every trial failed or diverged, so there is no best one" in err.splitlines()[-1]
@@ -164,7 +164,7 @@ def test_a_search_whose_best_run_cannot_be_tested_says_so_and_tests_it_later(run
         raise ZeroDivisionError("a bug of ours")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cell_module, "test_cell", break_test)
+        patch.setattr(cell_module, "test_run", break_test)
         code, _, err = run(main, *words)
     assert code == 1 and "trial 0 is the best one, but its test failed" in err and "Traceback" not in err
     assert read_table(tmp_path / "s" / "leaderboard.csv")[0]["status"] == "failed"
@@ -293,7 +293,7 @@ def test_machines_that_share_a_storage_stop_at_the_total_together(run, tmp_path,
     """Another machine begins two of three trials while our first one runs, and does not end the second."""
     url = f"sqlite:///{tmp_path}/shared.db"
 
-    def others(*arguments, train=cell_module.train_cell):
+    def others(*arguments, train=cell_module.train_and_test):
         study = optuna.load_study(study_name="both", storage=url)
         if len(study.trials) < 3:
             for value in (0.5, None):
@@ -305,7 +305,7 @@ def test_machines_that_share_a_storage_stop_at_the_total_together(run, tmp_path,
                     study.tell(trial, value)
         train(*arguments)
 
-    monkeypatch.setattr(cell_module, "train_cell", others)
+    monkeypatch.setattr(cell_module, "train_and_test", others)
     words = (*words, "n_trials=3", f"storage={url}", "study=both", f"hydra.sweep.dir={tmp_path}/s")
     code, out, _ = run(main, *words)
     assert code == 0 and "not tested yet: trial 2 still runs on another machine" in out
@@ -403,7 +403,7 @@ def test_a_search_that_goes_on_with_other_ranges_is_refused(run, tmp_path, monke
     def break_all(*_):
         raise UserError("no such hardware")
 
-    monkeypatch.setattr(cell_module, "train_cell", break_all)
+    monkeypatch.setattr(cell_module, "train_and_test", break_all)
     words = (*words, "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
     run(main, *words)
     code, _, err = run(main, *words, "optim.lr=interval(0.1,1.0)")

@@ -14,9 +14,9 @@ import torch
 from cxr.data.batches import Batches, SeededOrder
 from cxr.files.writing import read_json, read_table
 from cxr.jobs.output_folder import read_config
-from cxr.jobs.run import build_data
 from cxr.models.classifier import load_classifier
 from cxr.train import main
+from cxr.training.build import build_data
 from cxr.training.checkpoints import BEST, LAST
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu")

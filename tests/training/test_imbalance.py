@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from cxr.data.batches import Batch, Batches, SeededOrder
 from cxr.files.writing import read_json
-from cxr.jobs.run import build_data, build_model
 from cxr.models.classifier import load_classifier
 from cxr.options.command_line import read_runs
 from cxr.train import main
+from cxr.training.build import build_data, build_model
 
 LABELS = np.repeat([0, 1, 2], [70, 25, 5])
 

@@ -1,0 +1,134 @@
+"""Build a run from its options: images, network and Trainer; and fit it."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+
+from cxr.data.datamodule import CXRDataModule
+from cxr.data.image_table import check_screened
+from cxr.errors import UserError
+from cxr.files.run_folder import CHECKPOINTS, STATUS
+from cxr.files.writing import read_json
+from cxr.models.classifier import Classifier
+from cxr.training import distributed
+from cxr.training.callbacks import EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
+from cxr.training.checkpoints import Checkpoints
+from cxr.training.cuda_graphs import ReplayGraphs
+from cxr.training.logger import Board
+from cxr.training.memory import keep_freed_memory
+from cxr.training.trainer import build_trainer, precision_of
+
+log = logging.getLogger(__name__)
+
+
+class TrainingRun(NamedTuple):
+    """A run, ready to be trained with `trainer.fit(model, data)`."""
+
+    data: CXRDataModule
+    model: Classifier
+    trainer: pl.Trainer
+    timer: EpochTimer
+    has_val: bool
+
+
+def build_data(config: Mapping[str, Any]) -> CXRDataModule:
+    """Read and split the images of a run. Raises UserError where they cannot be used."""
+    data = CXRDataModule(config["data"], config["aug"], config["seed"], Path(config["cache_dir"]).expanduser())
+    data.setup()
+    check_screened(config["screen"]["class"], data.images.classes)
+    return data
+
+
+def build_model(config: Mapping[str, Any], data: CXRDataModule) -> Classifier:
+    """The network of a run, its weights drawn from the seed."""
+    keep_freed_memory()
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    arguments = config["model"], config["optim"], data.images.classes, config["data"]["image_size"], data.note
+    weights = data.class_weights() if config["loss"]["weights"] == "balanced" else None
+    model = Classifier(*arguments, weights)
+    if config["compile"]:
+        model.net.compile()  # in place, so that weights keep their names
+    return model
+
+
+def build_run(
+    config: Mapping[str, Any],
+    folder: Path,
+    data: CXRDataModule,
+    model: Classifier,
+    shared_console: bool = False,
+    reporters: Sequence[Callback] = (),
+) -> TrainingRun:
+    """Build the Trainer of a run around its images and its network.
+
+    Args:
+        folder: the run folder.
+        shared_console: other runs write to the console at the same time.
+        reporters: callbacks that report to a search.
+
+    Raises:
+        UserError: Lightning refuses the options `trainer.*`.
+    """
+    quiet_libraries()
+    board = Board(folder)
+    has_val, timer = bool((data.split == "val").any()), EpochTimer()
+    options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
+    if options["precision"] == "auto":  # a resumed run keeps the precision that it began with
+        precision = read_json(folder / STATUS).get("precision", "auto")
+        options = {**options, "precision": distributed.agree(precision_of({**options, "precision": precision}))}
+    console = (
+        EpochLine(f"{folder.name}: " if shared_console else "")
+        if shared_console or not sys.stderr.isatty()
+        else TQDMProgressBar(refresh_rate=20 if torch.cuda.is_available() else 1)  # every update waits for the GPU
+    )
+    watch = StopDiverged()
+    checkpoints = Checkpoints(folder / CHECKPOINTS, data, board, watch)
+    callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), watch, StopWhenAsked()]
+    graphs = ReplayGraphs(
+        config["cuda_graphs"], config["data"]["batch_size"], config["data"]["image_size"], config["compile"]
+    )
+    callbacks += [*reporters, graphs, checkpoints, console]
+    return TrainingRun(data, model, build_trainer(options, folder, board, callbacks), timer, has_val)
+
+
+def fit(run: TrainingRun, start: Path | None, config: Mapping[str, Any]) -> None:
+    """Train from the checkpoint `start`, or from the beginning."""
+    if start:
+        log.info("going on from %s", start)
+    try:
+        run.trainer.fit(run.model, run.data, ckpt_path=start, weights_only=True)
+    except RuntimeError as error:  # the error of torch's compiler is in a private module
+        if config["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UserError(f"compile=true: torch cannot compile here: {str(error).splitlines()[0]}") from error
+        raise
+    except ValueError as error:  # torch refuses one image whose last feature map is one pixel
+        if config["data"]["batch_size"] == 1 and "Expected more than 1 value per channel" in str(error):
+            raise UserError("data.batch_size=1: batch normalisation needs two images or larger ones") from error
+        raise
+
+
+def quiet_libraries() -> None:
+    """Silence messages of Lightning and torch that do not apply here."""
+    # Lightning's own lines on devices and products are for its developers; its warnings stay.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # Of Lightning's own code, against a newer torch.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
+    # Lightning's advice to add workers is wrong for images that lie decoded in memory.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Our order of images is resumable: CXRDataModule keeps its position.
+    warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is not resumable.*")
+    # Every rank has the figures of all images, see Classifier.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # Lightning looks for Slurm, though nothing of it is Lightning's to do here.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    # The first backward pass of a process on a GPU; what torch attempts then, succeeds.
+    warnings.filterwarnings("ignore", message=".*no current CUDA context.*")
+    # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
