@@ -128,10 +128,15 @@ class SeedSteps(Callback):
 
 
 class StopWhenAsked(Callback):
-    """Ends an evaluation at the next batch when the process is asked to stop. (Checkpoints does this for training.)"""
+    """Ends a validation or test at the next batch when the process is asked to stop.
 
-    def on_validation_batch_end(self, *_: Any) -> None:
-        signals.stop_if_asked()
+    A validation within training goes on to its end: a stop there would lose the epoch, and Checkpoints saves and stops
+    right after it.
+    """
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.state.fn != "fit":
+            signals.stop_if_asked()
 
     on_test_batch_end = on_validation_batch_end
 
