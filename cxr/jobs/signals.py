@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 # A closed terminal, Ctrl-C, a kill by a person or a batch system, what submitit has Slurm send before the time limit.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name))
-# A second one of these ends the process at once. Slurm sends SIGTERM after SIGUSR2: that pair does not count.
+# A second one of these ends the process at once, whatever came before: Slurm sends SIGTERM after SIGUSR2.
 INSISTING = (signal.SIGINT, signal.SIGTERM)
 REPEAT = 1  # seconds; a launcher and the terminal may both send a process the same request
 
@@ -25,7 +25,7 @@ class _Asked:
     """The stop request of this process; signals belong to a process, so there is one."""
 
     signal = 0  # the first signal
-    time = 0.0  # when it came (time.monotonic)
+    insisted = 0.0  # when the first SIGINT or SIGTERM came (time.monotonic), or 0
     patient = 0  # number of open patient() blocks
     forwarders: ClassVar[list[Callable[[int], None]]] = []  # pass a signal on to processes that work for this one
 
@@ -43,9 +43,11 @@ def listen() -> None:
 def _hear(number: int, frame: FrameType | None) -> None:
     first, now = not _Asked.signal, time.monotonic()
     if first:
-        _Asked.signal, _Asked.time = number, now
-    elif number in INSISTING and _Asked.signal in INSISTING and now - _Asked.time >= REPEAT:
-        os._exit(128 + number)  # child processes notice that this one is gone, and end too
+        _Asked.signal = number
+    if number in INSISTING:
+        if _Asked.insisted and now - _Asked.insisted >= REPEAT:
+            os._exit(128 + number)  # child processes notice that this one is gone, and end too
+        _Asked.insisted = _Asked.insisted or now
     for forward in tuple(_Asked.forwarders):
         forward(number)
     if first and not _Asked.patient:
@@ -70,7 +72,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        _Asked.signal = 0
+        _Asked.signal, _Asked.insisted = 0, 0.0
         for number, handler in before.items():
             signal.signal(number, handler)
 

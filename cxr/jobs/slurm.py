@@ -5,14 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from cxr.errors import UserError
-from cxr.files import slurm_queue, status
+from cxr.files import slurm_queue
 from cxr.jobs import signals
 
 log = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ def check_free(sweep: Path) -> None:
     if jobs := running_jobs(sweep):
         raise UserError(
             f"{sweep}: Slurm still has jobs of this sweep ({', '.join(jobs)}); wait for them (python -m "
-            f"cxr.leaderboard {sweep} says how far they are), or scancel them: the same command then goes on"
+            f"cxr.leaderboard {sweep} shows their progress), or scancel them: the same command then resumes the sweep"
         )
 
 
@@ -80,72 +78,7 @@ def requeue() -> str:
     try:
         _Job.at_time_limit(signal.SIGUSR2, None)  # writes what resuming needs, calls scontrol requeue and exits
     except UncompletedJobError:
-        return "at its time limit, and was requeued slurm.requeues times already: the same command goes on"
+        return "at its time limit, and was requeued slurm.requeues times already: the same command resumes it"
     except (OSError, subprocess.SubprocessError) as error:
-        return f"at its time limit, and could not be requeued ({error}): the same command goes on"
+        return f"at its time limit, and could not be requeued ({error}): the same command resumes it"
     raise AssertionError("submitit did not end this process")
-
-
-@contextmanager
-def watched(sweep: Path) -> Iterator[None]:
-    """A block that waits for a sweep's jobs, and notices those that end without a result.
-
-    submitit asks Slurm's accounting about such a job, and waits for ever on a cluster without accounting. Here a thread
-    asks the queue, and writes the job's failure where submitit looks for its result: the other jobs still count.
-    """
-    from submitit import SlurmJob
-    from submitit.core.utils import FailedJobError
-
-    logging.getLogger("submitit").setLevel(logging.ERROR)
-    SlurmJob.watcher._make_command = lambda: None  # no calls of sacct, which prints errors without accounting
-    over = threading.Event()
-    thread = threading.Thread(target=watch_jobs, args=(sweep, over), daemon=True)
-    thread.start()
-    try:
-        yield
-    except FailedJobError as error:
-        if "sbatch" not in str(error):
-            raise
-        why = str(error).strip().splitlines()[-1]
-        raise UserError(f"launcher=slurm: Slurm refused the jobs ({why}); check the options slurm.*") from error
-    finally:
-        over.set()
-        thread.join()
-
-
-def watch_jobs(sweep: Path, over: threading.Event) -> None:
-    """Until `over` is set, announce new jobs of a sweep and answer for those that ended without a result."""
-    gone_before, announced = set[str](), set(jobs_of(sweep))
-    while not over.wait(POLL):
-        if new := [job for job in jobs_of(sweep) if job not in announced]:
-            log.info("Slurm's jobs, whose output is in %s: %s", sweep / JOBS, ", ".join(states(new)))
-            announced.update(new)
-        queued = slurm_queue.queue(age=0)
-        if queued is None:
-            continue
-        gone = {job for job in jobs_of(sweep) if job not in queued and unanswered(sweep, job)}
-        for job in gone & gone_before:  # seen twice: a job that has just ended may still be writing
-            answer_for_job(sweep, job)
-        gone_before = gone
-
-
-def unanswered(sweep: Path, job: str) -> list[Path]:
-    """The missing result files of a job, one a node, where submitit looks for them."""
-    folder = sweep / JOBS / job
-    if not (folder / f"{job}_submitted.pkl").exists():  # not submitted yet
-        return []
-    logs = [re.fullmatch(rf"{job}_(\d+)_log\.\w+", path.name) for path in folder.glob("*_log.*")]
-    paths = [folder / f"{job}_{node}_result.pkl" for node in {"0"} | {log[1] for log in logs if log}]
-    return [path for path in paths if not path.exists()]
-
-
-def answer_for_job(sweep: Path, job: str) -> None:
-    """Write the result of a lost job, a failure, where submitit looks for it."""
-    from hydra.core.utils import JobReturn, JobStatus
-    from submitit.core.utils import cloudpickle_dump, temporary_save_path
-
-    failed = JobReturn(status=JobStatus.FAILED)
-    failed.return_value = UserError(status.LOST_JOB.format(job=job))
-    for path in unanswered(sweep, job):
-        with temporary_save_path(path) as part:
-            cloudpickle_dump(("success", failed), part)

@@ -5,11 +5,10 @@ No torch here, and no Optuna before a search begins, for it is an extra.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -18,6 +17,9 @@ from cxr.errors import UserError
 from cxr.options.search_space import search_from, with_settings
 from cxr.search.study import Study
 from cxr.search.trial import why_no_pruning
+
+if TYPE_CHECKING:
+    from cxr.jobs.task import Outcome
 
 
 class SearchSweeper(Sweeper):
@@ -48,20 +50,20 @@ class SearchSweeper(Sweeper):
         with study.reachable():
             study.take_up_again()
             while trials := study.ask(self.batch_size):
-                results = self.launch([study.overrides(trial.number) for trial in trials])
-                outcomes = [result.return_value for result in results]  # see cxr.train.cell
+                outcomes = self.launch([study.overrides(trial.number) for trial in trials])
                 for trial, outcome in zip(trials, outcomes, strict=True):
-                    if outcome is not None:
-                        study.tell(trial, **outcome)
+                    if outcome.state != "stopped":
+                        study.tell(trial, outcome.score, outcome.state == "pruned")
                 study.write_record()
-                if None in outcomes:  # stopped: these trials stay unfinished, and the same command continues them
-                    return
+                if any(outcome.state == "stopped" for outcome in outcomes):
+                    return  # these trials stay unfinished, and the same command resumes them
             if (number := study.untested_best()) is not None:
-                (result,) = self.launch([study.overrides(number, test=True)])
-                if result.status == JobStatus.FAILED:  # with the error printed and in train.log already
+                (outcome,) = self.launch([study.overrides(number, test=True)])
+                if outcome.state == "failed":  # with the error printed and in train.log already
                     raise UserError(f"trial {number} is the best one, but its test failed; give the same command again")
 
-    def launch(self, overrides: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
+    def launch(self, overrides: Sequence[Sequence[str]]) -> list["Outcome"]:
+        """Run trials through the launcher, and return how they ended."""
         results = self.launcher.launch(overrides, initial_job_idx=self.jobs)
         self.jobs += len(overrides)
-        return results
+        return [result.return_value for result in results]

@@ -1,10 +1,9 @@
 """What a run knows of the search whose trial it is. No torch here, and no Optuna."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig
 
 FEW_EPOCHS = 4  # with fewer, pruning saves nothing
 
@@ -26,27 +25,27 @@ class TrialRun:
         return [ReportTrial(self.url, self.study, self.number, make_pruner(self.pruner, self.max_epochs))]
 
 
-def trial_of(config: DictConfig, folder: Path) -> TrialRun | None:
-    """The trial that a run's options name, None for a run that is none.
+def trial_of(options: Mapping[str, Any], sweep: Path) -> TrialRun | None:
+    """The trial that a run's options name; None for the final test, which is none.
 
     Args:
-        folder: of the sweep.
+        sweep: the folder of the sweep.
     """
-    number = config.get("trial")
+    number = options.get("trial")
     if number is None:
         return None
-    pruner = "none" if why_no_pruning(config) else config.pruner
-    url, study = storage_url(config.storage, folder), config.study or folder.name
-    return TrialRun(url, study, number, pruner, config.trainer.max_epochs)
+    pruner = "none" if why_no_pruning(options) else options["pruner"]
+    url, study = storage_url(options["storage"], sweep), options["study"] or sweep.name
+    return TrialRun(url, study, number, pruner, options["trainer"]["max_epochs"])
 
 
-def why_no_pruning(config: DictConfig) -> str:
+def why_no_pruning(options: Mapping[str, Any]) -> str:
     """One line where a pruner is chosen that would be of no use, else ""."""
-    epochs = config.trainer.max_epochs
-    if config.pruner == "none" or epochs >= FEW_EPOCHS:
+    epochs, pruner = options["trainer"]["max_epochs"], options["pruner"]
+    if pruner == "none" or epochs >= FEW_EPOCHS:
         return ""
-    return f"no trial is pruned: trainer.max_epochs={epochs}, and pruner={config.pruner} needs {FEW_EPOCHS} or more"
+    return f"no trial is pruned: trainer.max_epochs={epochs}, and pruner={pruner} needs {FEW_EPOCHS} or more"
 
 
-def storage_url(storage: str | None, folder: Path) -> str:
-    return storage or f"sqlite:///{(folder / 'search.db').resolve()}"
+def storage_url(storage: str | None, sweep: Path) -> str:
+    return storage or f"sqlite:///{(sweep / 'search.db').resolve()}"

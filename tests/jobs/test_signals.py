@@ -36,7 +36,13 @@ IGNORED = ["interrupted", "repeat ignored"]
         (signal.SIGINT, signal.SIGTERM, 143, IGNORED),
         (signal.SIGTERM, signal.SIGTERM, 143, IGNORED),
         (signal.SIGHUP, signal.SIGHUP, 129, [*IGNORED, "second ignored"]),
-        (signal.SIGUSR2, signal.SIGTERM, 140, [*IGNORED, "second ignored"]),  # Slurm's pair at a time limit
+        (signal.SIGHUP, signal.SIGINT, 130, IGNORED),
+        (
+            signal.SIGUSR2,
+            signal.SIGTERM,
+            143,
+            IGNORED,
+        ),  # Slurm's pair, and one more
     ],
 )
 def test_second_signal_ends_the_process_at_once(first, second, code, output):

@@ -93,7 +93,7 @@ def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     assert job in found[killed.name]["error"] and "SIGTERM" in found[cancelled.name]["error"]
     assert "going on from" in (late / "train.log").read_text()
 
-    for name in ("jobs", "basic"):  # the first goes on with what is left
+    for name in ("jobs", "basic"):  # the first resumes what is left
         assert run(main, "-m", *small, *words, f"hydra.sweep.dir={tmp_path / name}")[0] == 0
     assert len(rows(folder)) == 4 and figures(folder) == figures(tmp_path / "basic")
 
@@ -113,7 +113,7 @@ def test_jobs_that_wait_are_told_of(slurm, submit, run, monkeypatch, tmp_path):
     assert code == 0 and "PENDING (" in out
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait(60) == 130
-    assert "go on in" in sweep.stderr.read()
+    assert "continue in" in sweep.stderr.read()
     code, _, said = run(main, "-m", f"hydra.sweep.dir={tmp_path / 'jobs'}", "aug=on,off")
     assert code == 2 and "Slurm still has jobs of this sweep" in said
     subprocess.run(["scancel", *running_jobs(tmp_path / "jobs")], env=slurm, check=True)

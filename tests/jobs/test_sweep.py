@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +16,10 @@ from same import assert_same_run
 import cxr.train
 from cxr.errors import UserError
 from cxr.files.status import alive, read_status
-from cxr.files.writing import read_json, read_table
+from cxr.files.writing import read_json, read_table, write_json
 from cxr.jobs import run as run_module
 from cxr.models.classifier import Classifier
+from cxr.options.command_line import CommandLine
 from cxr.train import main
 
 
@@ -63,8 +65,8 @@ def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "training_step", send)
         code, _, err = run(main, *words)
-    assert code == 143 and err.splitlines()[-1].startswith("cxr: stopped by SIGTERM; what is done is in ")
-    assert err.endswith("the same command goes on from there\n")
+    assert code == 143 and err.splitlines()[-1].startswith("cxr: stopped by SIGTERM; completed work is in ")
+    assert err.endswith("the same command resumes it\n")
     rows = read_table(tmp_path / "s" / "leaderboard.csv")
     assert [(r["status"], r["error"]) for r in rows] == [("failed", "stopped by SIGTERM")], "the other never began"
     run_folder = tmp_path / "s" / rows[0]["run"]
@@ -134,17 +136,28 @@ def test_cells_side_by_side_end_with_a_killed_sweep(tmp_path, small):
 
 
 @pytest.mark.parametrize(
-    ("error", "explained", "printed"),
+    ("error", "printed"),
     [
-        (ZeroDivisionError("a bug"), True, ""),
-        (OSError("no space left"), True, "cxr: OSError: no space left\n"),
-        (UserError("a wrong option"), True, ""),
+        (OSError("a worker was killed"), "cxr: OSError: a worker was killed\n"),
+        (UserError("Slurm refused the jobs"), "cxr: Slurm refused the jobs\n"),
     ],
 )
-def test_an_error_that_is_not_a_runs_own_is_printed(tmp_path, monkeypatch, capsys, error, explained, printed):
-    rows = [{"status": "failed", "error": "ZeroDivisionError: a bug"}, {"status": "done", "error": ""}]
-    monkeypatch.setattr(cxr.train.leaderboard, "collect", lambda _: rows)
-    assert cxr.train.is_explained(error, tmp_path, False) == explained
-    assert capsys.readouterr().err == printed
-    rows.pop(0)
-    assert not cxr.train.is_explained(OSError("no space left"), tmp_path, False)
+def test_an_error_of_the_launcher_is_one_line_and_the_leaderboard_is_written(
+    tmp_path, monkeypatch, capsys, error, printed
+):
+    def launch(*_):
+        raise error
+
+    monkeypatch.setattr(cxr.train, "run_hydra", launch)
+    command = CommandLine([], multirun=True, folder=tmp_path)
+    if not isinstance(error, UserError):  # without a lost run, it is a bug, and needs its traceback
+        with pytest.raises(OSError):
+            cxr.train.sweep(command, None)
+    (tmp_path / "cnn").mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    write_json(tmp_path / "cnn" / "status.json", {"status": "running", "pid": ended.pid, "host": socket.gethostname()})
+    with pytest.raises(SystemExit) as end:
+        cxr.train.sweep(command, None)
+    assert end.value.code == 1 and capsys.readouterr().err == printed
+    assert "lost" in (tmp_path / "leaderboard.csv").read_text()

@@ -18,7 +18,7 @@ from hydra import initialize_config_dir
 from cxr.errors import Diverged, UserError
 from cxr.files.writing import read_json, read_table
 from cxr.jobs import run as cell_module
-from cxr.jobs import signals as stopping
+from cxr.jobs import signals
 from cxr.jobs.output_folder import take_folder
 from cxr.models.classifier import Classifier
 from cxr.options.command_line import read_command
@@ -230,7 +230,7 @@ def test_a_pruned_trial_that_is_killed_before_its_end_trains_no_further(run, tmp
 
     def stop(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
-        stopping.stop_if_asked()
+        signals.stop_if_asked()
 
     def decide(self, study, trial):
         return np.float64(trial.last_step) == 1  # a bool of NumPy's, as Optuna returns
@@ -282,7 +282,7 @@ def test_a_signal_fails_no_trial_and_the_same_command_goes_on(run, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "training_step", send)
         code, _, err = run(main, *words)
-    assert code == 143 and err.endswith("the same command goes on from there\n")
+    assert code == 143 and err.endswith("the same command resumes it\n")
     assert [t.state.name for t in trials_of(tmp_path / "s")] == ["RUNNING"]
     assert run(main, *words)[0] == 0
     assert [t.state.name for t in trials_of(tmp_path / "s")] == ["COMPLETE"]
