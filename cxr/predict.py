@@ -14,7 +14,7 @@ import numpy as np
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
 from cxr.errors import UserError
-from cxr.files.run_folder import prediction, probability_columns
+from cxr.files.predictions import prediction, probability_columns
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_options
 

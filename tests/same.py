@@ -40,8 +40,9 @@ def checkpoint(path: Path) -> dict[str, Any]:
     if "callbacks" in kept:
         timer = kept["callbacks"]["EpochTimer"]
         kept["callbacks"]["EpochTimer"] = len(timer["epochs"])
-        board = kept["callbacks"]["Checkpoints"]
-        kept["callbacks"]["Checkpoints"] = {**board, "scalars": [scalar[1:] for scalar in board["scalars"]]}
+        best = next((key for key in kept["callbacks"] if key.startswith("BestCheckpoint")), None)
+        if best:  # it holds paths
+            kept["callbacks"][best] = kept["callbacks"][best]["best_model_score"]
     return kept
 
 

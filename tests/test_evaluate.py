@@ -68,7 +68,7 @@ def test_seen_images_and_unknown_classes_are_left_out_and_the_rest_is_scored(eva
     found = json.loads((made / "evaluation.json").read_text())
     at_home = {r["file"].rsplit("/", 1)[-1]: r for r in read_table(folder / "predictions.csv")}
     tested = sum(r["label"] != "TUBERCULOSIS" for r in at_home.values())
-    assert {kind: len(files) for kind, files in found["known"].items()} == {
+    assert {kind: len(files) for kind, files in found["matches"].items()} == {
         "trained": 3,
         "tested": tested,
         "patients": 2,
@@ -76,7 +76,7 @@ def test_seen_images_and_unknown_classes_are_left_out_and_the_rest_is_scored(eva
     assert (
         found["unknown_classes"]["EFFUSION"]["images"]
         == 4
-        == sum(found["unknown_classes"]["EFFUSION"]["said"].values())
+        == sum(found["unknown_classes"]["EFFUSION"]["predicted"].values())
     )
     assert found["classes_without_images"] == ["TUBERCULOSIS"]
     reasons = {row["file"]: row["reason"] for row in read_table(made / "rejected.csv")}
@@ -135,7 +135,7 @@ def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, othe
     shutil.copy(folder / CKPT, tmp_path / "best.ckpt")
     code, out, _, made = evaluated(f"data.root={other}", ckpt=tmp_path / "best.ckpt")
     found = json.loads((made / "evaluation.json").read_text())
-    assert code == 0 and found["known"] is None and found["internal"] is None
+    assert code == 0 and found["matches"] is None and found["internal"] is None
     assert "images.npz is not beside the checkpoint" in out and "does not lie in its run folder" in out
 
 

@@ -190,6 +190,14 @@ class CXRDataModule(pl.LightningDataModule):
             self.resident = copy_images(self.store, device)
         return self.resident
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where a checkpoint resumes: "position", an epoch and the number of its batches that are done."""
+        epoch, progress = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress
+        return {"position": (epoch + 1, 0) if progress.is_last_batch else (epoch, progress.current.processed)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.position = tuple(state_dict["position"])
+
     def train_dataloader(self) -> DataLoader:
         return self.loader("train")
 

@@ -9,8 +9,11 @@ from typing import Any, Protocol
 import torch
 
 from cxr.data.fingerprints import check_unchanged, write_fingerprints
+from cxr.data.image_table import class_name
 from cxr.errors import UserError
-from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, write_predictions
+from cxr.evaluation.evaluation import Evaluation, screen
+from cxr.files.predictions import write_predictions
+from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
 from cxr.jobs import signals
@@ -20,11 +23,10 @@ from cxr.reporting import dashboard, model_card
 from cxr.reporting.console import run_summary
 from cxr.training import distributed
 from cxr.training.build import TrainingRun, build_data, build_model, build_run, fit
-from cxr.training.callbacks import CURVES
-from cxr.training.checkpoints import BEFORE, BEST, LAST, check_room, clear, to_go_on_from
+from cxr.training.checkpoints import BEFORE, BEST, LAST, Start, check_room, clear, find_start
 from cxr.training.environment import device_name, versions
 from cxr.training.memory import enough_memory
-from cxr.training.scoring import calibrate, predict, score, screen, shortcuts, slices
+from cxr.training.predicting import predict, predict_masked
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +76,12 @@ def _train_and_test(
         return
     model = build_model(config, data)
     reporters = trial.callbacks() if trial else []
-    run = build_run(config, folder, data, model, shared_console, reporters)
     # Of several ranks, one reads and writes the folder.
-    start = distributed.agree(prepare_folder(run, config, folder) if distributed.rank() == 0 else None)
+    first, by_steps = distributed.rank() == 0, config["trainer"].get("max_steps", -1) != -1
+    start = distributed.agree(find_start(checkpoints, dict(model.hparams), by_steps) if first else None)
+    run = build_run(config, folder, data, model, start, shared_console, reporters)
+    if first:
+        prepare_folder(run, start, folder)
     with signals.patient():
         signals.stop_if_asked()
         fit(run, start, config)
@@ -97,19 +102,16 @@ def _train_and_test(
     (checkpoints / BEFORE).unlink(missing_ok=True)  # the run cannot be resumed any more
 
 
-def prepare_folder(run: TrainingRun, config: Mapping[str, Any], folder: Path) -> Path | None:
-    """Write the files that a run folder has from the beginning; return the checkpoint to resume from, or None."""
-    checkpoints = folder / CHECKPOINTS
-    by_steps = config["trainer"].get("max_steps", -1) != -1
-    start = to_go_on_from(checkpoints, dict(run.model.hparams), by_steps)
+def prepare_folder(run: TrainingRun, start: Start | None, folder: Path) -> None:
+    """Write the files that a run folder has from the beginning; a resumed run has most of them."""
     write_status(folder, "running", precision=str(run.trainer.precision))
     if not start:
         clear(folder)
         run.data.write_tables(folder)
-    write_fingerprints(run.data, checkpoints)
-    check_room(checkpoints, run.model)
-    dashboard.show_images(run.trainer.logger, run.data)
-    return start[0] if start else None
+    write_fingerprints(run.data, folder / CHECKPOINTS)
+    check_room(folder / CHECKPOINTS, run.model)
+    if not start:
+        dashboard.show_images(run.trainer.logger, run.data)
 
 
 def validate_trial(run: TrainingRun, best: Classifier, config: Mapping[str, Any], folder: Path, pruned: bool) -> None:
@@ -118,24 +120,31 @@ def validate_trial(run: TrainingRun, best: Classifier, config: Mapping[str, Any]
     Args:
         pruned: training ended early, because others were better by then.
     """
-    data, options = run.data, {**config["trainer"], "precision": run.trainer.precision}
-    classes, val = data.images.classes, predict(best, data, "val", options, run.timer)
+    val = predict(best, run.data, "val", trained_options(run, config), run.timer)
     metrics = {
-        "classes": list(classes),
-        "network": cost(best.net, config["data"]["image_size"]),
-        "note": data.note,
-        "val": score(val.labels, val.probabilities(best.temperature.item()), data.group[val.index], classes),
+        **about_network(run, best, config),
+        "val": val.scores,
         "train": training_metrics(run) | ({"pruned": True} if pruned else {}),
-        "versions": versions(),
     }
     write_json(folder / METRICS, metrics)
     run.trainer.logger.finalize("success")
 
 
+def trained_options(run: TrainingRun, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options `trainer.*` with the precision of the training: auto must not be measured again."""
+    return {**config["trainer"], "precision": run.trainer.precision}
+
+
+def about_network(run: TrainingRun, best: Classifier, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts "classes", "network", "note" and "versions" of metrics.json."""
+    network = cost(best.net, config["data"]["image_size"])
+    return {"classes": list(best.classes), "network": network, "note": run.data.note, "versions": versions()}
+
+
 def training_metrics(run: TrainingRun) -> dict[str, Any]:
     """The part "train" of metrics.json."""
     hardware = {"device": device_name(run.trainer), "precision": str(run.trainer.precision)}
-    return run.timer.report() | {"history": run.trainer.logger.history(CURVES)} | hardware
+    return run.timer.report() | {"history": run.history.curves()} | hardware
 
 
 def test_run(
@@ -145,47 +154,37 @@ def test_run(
 
     The other arguments are those of train_and_test().
     """
-    data, timer, logger = run.data, run.timer, run.trainer.logger
-    sides = ("val", "test") if run.has_val else ("test",)
-    options = {**config["trainer"], "precision": run.trainer.precision}  # "auto" must not be measured again
-    predictions = {side: predict(best, data, side, options, timer) for side in sides}
-    val, test, classes = predictions.get("val"), predictions["test"], data.images.classes
-    temperature = best.temperature.item() if val else None
-    calibrated = calibrate(test, data.group[test.index], temperature)
-    probabilities = {side: p.probabilities(temperature or 1.0) for side, p in predictions.items()}
-    scores = {
-        side: score(p.labels, probabilities[side], data.group[p.index], classes) for side, p in predictions.items()
+    data, timer, options = run.data, run.timer, trained_options(run, config)
+    evaluations = {
+        split: predict(best, data, split, options, timer) for split in (("val", "test") if run.has_val else ("test",))
     }
-    files = data.images.file[test.index].tolist()
-    write_predictions(folder / PREDICTIONS, files, classes, test.labels.tolist(), probabilities["test"].tolist())
-
-    def draw() -> None:
-        for side, p in predictions.items():
-            predicted = p.index, p.labels, probabilities[side]
-            dashboard.show_evaluation(logger, data, side, scores[side], predicted, classes, step)
-        dashboard.show_calibration(logger, data, "test", calibrated, step)
-
+    test, val = evaluations["test"], evaluations.get("val")
+    write_predictions(
+        folder / PREDICTIONS, data.images.file[test.index].tolist(), test.classes, test.labels, test.probabilities
+    )
     # Drawing takes one core for a second; the others continue meanwhile.
     with ThreadPoolExecutor(1) as artist:
-        drawn = artist.submit(draw)
-        shortcut_scores = shortcuts(best, data, options, timer, test, data.shortcut_predictions(test.index))
-    drawn.result()  # raises the errors of draw()
+        drawn = artist.submit(draw_evaluations, run, evaluations, step)
+        masked = predict_masked(best, data, options, timer)
+    drawn.result()  # raises its errors
+    screened = class_name(config["screen"]["class"]), config["screen"]["sensitivity"]
     metrics = {
-        "classes": list(classes),
-        "n_test": len(test.labels),
-        "network": cost(best.net, config["data"]["image_size"]),
-        "note": data.note,
-        "test": scores["test"],
-        "val": scores.get("val"),
-        "calibration": calibrated,
-        "screening": screen(config["screen"], data, val, test, temperature) if val else None,
-        "slices": slices(data, test),
+        **about_network(run, best, config),
+        **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),
+        "val": val and val.scores,
+        "screening": val and screen(val, test, *screened),
         "leaks": data.leak_counts(),
-        "shortcuts": shortcut_scores,
         "train": training_metrics(run),
-        "versions": versions(),
     }
     write_results(run, metrics, config, choices, folder, step)
+
+
+def draw_evaluations(run: TrainingRun, evaluations: Mapping[str, Evaluation], step: int) -> None:
+    """The pictures of TensorBoard."""
+    logger = run.trainer.logger
+    for split, evaluation in evaluations.items():
+        dashboard.show_evaluation(logger, run.data, split, evaluation, step)
+    dashboard.show_calibration(logger, run.data, "test", evaluations["test"].calibration, step)
 
 
 def write_results(

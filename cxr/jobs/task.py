@@ -55,7 +55,8 @@ class Task:
     def __init__(self, command: CommandLine, words: Sequence[str]) -> None:
         self.sweep = command.folder if command.multirun else None
         self.swept, self.launcher, self.searches = command.swept, command.launcher, bool(command.search)
-        self.command = shlex.join(["python", "-m", "cxr.train", *words])
+        elsewhere = ("hydra.run.dir=", "hydra.sweep.dir=")  # a folder of this machine is no part of a recipe
+        self.command = shlex.join(["python", "-m", "cxr.train", *(w for w in words if not w.startswith(elsewhere))])
         self.launched_by = os.getpid()
         self.error: Exception | None = None
 

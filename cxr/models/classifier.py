@@ -108,7 +108,7 @@ class Classifier(pl.LightningModule):
         loss = (torch.stack(losses) * images).sum() / images.sum()
         scores = self.train_metrics.compute()
         self.train_metrics.reset()
-        # To the logger at once: Lightning does so when this epoch's checkpoint, which has to hold them, is written.
+        # To the logger at once: Lightning does so after this epoch's checkpoint, and a run that stops there loses them.
         options = {"on_step": False, "on_epoch": True, "batch_size": 1, "logger": False}
         self.log("train/loss", loss, prog_bar=True, **options)
         self.log_dict(scores, **options)
@@ -136,6 +136,9 @@ class Classifier(pl.LightningModule):
             )
         scores = self.evaluate()
         self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True)
+        # The step of the epoch's training metrics. (Lightning's default is the first step of the next epoch, which a
+        # resumed run logs again.)
+        self.log("step", float(max(self.global_step - 1, 0)))
         # Before a checkpoint is written: each holds its own temperature.
         self.temperature.fill_(fit_temperature(logits.cpu().numpy(), labels.cpu().numpy()))
         for key, value in scores.items():

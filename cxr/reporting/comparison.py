@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cxr.evaluation.intervals import difference
-from cxr.files.run_folder import METRICS, PREDICTIONS, SPLIT, probability_columns
-from cxr.files.writing import read_json, read_table, write_json
+from cxr.evaluation.differences import paired_difference
+from cxr.files.predictions import read_predictions
+from cxr.files.run_folder import PREDICTIONS
+from cxr.files.writing import write_json
 from cxr.reporting import leaderboard
 from cxr.reporting.console import beaten_lines
 from cxr.reporting.words import words
@@ -28,7 +29,7 @@ def compare(sweep: Path) -> dict[str, Any]:
     Returns:
         The content of comparisons.json. "comparisons": their number; "pairs": for each "option" (the one that differs),
         "ours" and "theirs" (its two values), "where" (the other choices), "seeds" (of both; common seeds are paired),
-        "images", and for f1_macro and accuracy the result of intervals.difference(), corrected for all comparisons.
+        "images", and for f1_macro and accuracy the result of paired_difference(), corrected for all comparisons.
     """
     runs = [
         row
@@ -86,27 +87,10 @@ def compare_pair(
     number = {name: i for i, name in enumerate(first["classes"])}
     labels = np.array([number[name] for name in first["labels"]])
     predicted = [[np.array([number[name] for name in run["predicted"]]) for run in side] for side in sides]
-    result = difference(labels, first["group"], *predicted, len(number), comparisons, RESAMPLES)
+    result = paired_difference(labels, first["group"], *predicted, len(number), comparisons, RESAMPLES)
     where = {key: value for key, value in ours.items() if key != option}
     names = {"option": option, "ours": ours[option], "theirs": theirs[option], "where": where}
     return {**names, "seeds": len(sides[0]), "images": len(labels), **result}
-
-
-def read_predictions(run: Path) -> dict[str, Any]:
-    """Predictions of a run for its test images: run, classes, files, labels, predicted (lists of text), probabilities
-    (float32 (N, C)) and group (int (N,))."""
-    group_of = {row["file"]: int(row["group"]) for row in read_table(run / SPLIT)}
-    rows, classes = read_table(run / PREDICTIONS), read_json(run / METRICS)["classes"]
-    probabilities = [[row[column] for column in probability_columns(classes)] for row in rows]
-    return {
-        "run": run,
-        "classes": classes,
-        "probabilities": np.array(probabilities, dtype=np.float32),
-        "files": [row["file"] for row in rows],
-        "labels": [row["label"] for row in rows],
-        "predicted": [row["prediction"] for row in rows],
-        "group": np.array([group_of[row["file"]] for row in rows]),
-    }
 
 
 def sentences(compared: Mapping[str, Any], lang: str = "en") -> list[str]:

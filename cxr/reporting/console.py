@@ -17,7 +17,7 @@ RULES = ("majority_class", "file_facts", "nearest_neighbour")  # those that need
 
 
 def shortcut_lines(shortcuts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Scores of shortcuts, see cxr.training.scoring.shortcuts()."""
+    """Scores of shortcuts, see cxr.evaluation.evaluation.Evaluation.shortcuts()."""
     return ["shortcuts: macro F1 without the lungs, and within one hospital:"] + [
         f"  {SHORTCUTS[name]:<50}  {s['f1_macro']:.3f} {shown_interval(s['ci95']['f1_macro'])}"
         for name, s in shortcuts.items()

@@ -1,13 +1,15 @@
 """What TensorBoard shows of a run besides Lightning's own scalars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import printable
+from cxr.evaluation.evaluation import Evaluation
 from cxr.files.run_folder import HEADLINES
 from cxr.reporting import figures
 from cxr.reporting.console import reliability_names, with_interval
@@ -24,45 +26,41 @@ def show_images(logger: TensorBoardLogger, data: CXRDataModule) -> None:
 
 
 def show_evaluation(
-    logger: TensorBoardLogger,
-    data: CXRDataModule,
-    side: str,
-    scores: Mapping[str, Any],
-    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
-    classes: Sequence[str],
-    step: int,
+    logger: TensorBoardLogger, data: CXRDataModule, name: str, evaluation: Evaluation, step: int
 ) -> None:
     """Confusion matrix, precision-recall curves and worst mistakes of an evaluation.
 
     Args:
-        side: "val", "test" or "external".
-        scores: as in metrics.json.
-        predicted: rows of the table (N,), labels (N,) and probabilities (N, C).
-        classes: those that the network knows.
+        name: val, test or external.
         step: the optimizer step of the checkpoint that was evaluated.
     """
-    index, labels, probabilities = predicted
     board, note = logger.experiment, data.note
+    labels, probabilities = evaluation.labels, evaluation.probabilities
+    classes, scores = evaluation.classes, evaluation.scores
     accuracy, f1 = (with_interval(scores, key) for key in ("accuracy", "f1_macro"))
-    title = f"{side}: accuracy {accuracy}, macro F1 {f1}, {len(labels)} images"
+    title = f"{name}: accuracy {accuracy}, macro F1 {f1}, {len(labels)} images"
     matrix = figures.confusion_matrix(np.array(scores["confusion_matrix"]), classes, title, note=note)
-    board.add_figure(f"{side}/confusion_matrix", matrix, step)
-    curves = figures.precision_recall(labels, probabilities, classes, f"{side}: precision and recall", note=note)
-    board.add_figure(f"{side}/precision_recall", curves, step)
+    board.add_figure(f"{name}/confusion_matrix", matrix, step)
+    curves = figures.precision_recall(labels, probabilities, classes, f"{name}: precision and recall", note=note)
+    board.add_figure(f"{name}/precision_recall", curves, step)
+    board.add_figure(f"{name}/worst_mistakes", worst_mistakes(data, name, evaluation), step)
 
-    predicted_class = probabilities.argmax(1)
-    wrong = np.flatnonzero(predicted_class != labels)
-    worst = wrong[np.argsort(-probabilities[wrong, predicted_class[wrong]])][:12]
+
+def worst_mistakes(data: CXRDataModule, name: str, evaluation: Evaluation) -> Figure:
+    """The images that were predicted wrongly with the highest probability."""
+    classes, labels, predicted = evaluation.classes, evaluation.labels, evaluation.predicted
+    sure = evaluation.probabilities[np.arange(len(labels)), predicted]
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-sure[wrong])][:12]
+    files = data.images.file[evaluation.index[worst]]
     captions = [
-        f"true {classes[labels[i]]}\n"
-        f"predicted {classes[predicted_class[i]]} {probabilities[i, predicted_class[i]]:.2f}\n"
-        f"{printable(data.images.file[index[i]]).rsplit('/', 1)[-1]}"
-        for i in worst
+        f"true {classes[labels[i]]}\npredicted {classes[predicted[i]]} {sure[i]:.2f}\n"
+        f"{printable(file).rsplit('/', 1)[-1]}"
+        for i, file in zip(worst, files, strict=True)
     ]
-    images = np.array(data.store[index[worst]])
-    title = f"{side}: the {len(worst)} surest of {len(wrong)} mistakes among {len(labels)} images"
-    picture = figures.captioned_images(images, captions, title, note=note, if_none="no mistakes")
-    board.add_figure(f"{side}/worst_mistakes", picture, step)
+    images = np.array(data.store[evaluation.index[worst]])
+    title = f"{name}: the {len(worst)} surest of {len(wrong)} mistakes among {len(labels)} images"
+    return figures.captioned_images(images, captions, title, note=data.note, if_none="no mistakes")
 
 
 def show_calibration(

@@ -80,21 +80,21 @@ def slice_lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """What makes these figures less than they look; it stands above them."""
-    known, lines = evaluation["known"], []
-    if known is None:
+    matches, lines = evaluation["matches"], []
+    if matches is None:
         lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: images of its training may be among these.")
-    elif known["trained"] and evaluation["on_leak"] == "keep":
+    elif matches["trained"] and evaluation["on_leak"] == "keep":
         lines.append(
-            f"WARNING: copies of training images that are scored (data.on_leak=keep): {len(known['trained']):,}."
+            f"WARNING: copies of training images that are scored (data.on_leak=keep): {len(matches['trained']):,}."
         )
-    if known and known["tested"]:
+    if matches and matches["tested"]:
         lines.append(
-            f"WARNING: copies of the run's own test images: {len(known['tested']):,}. They are not from elsewhere, nor "
-            "independent of the internal figures."
+            f"WARNING: copies of the run's own test images: {len(matches['tested']):,}. They are not from "
+            "elsewhere, nor independent of the internal figures."
         )
-    if known and known["patients"]:
+    if matches and matches["patients"]:
         lines.append(
-            f"Images with the name or number of a training image's patient: {len(known['patients']):,}. If these are "
+            f"Images with the name or number of a training image's patient: {len(matches['patients']):,}. If these are "
             "the same people, take the images out; evaluation.json names them."
         )
     if not evaluation["internal"]:
@@ -108,10 +108,10 @@ def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
 def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """What was left out, and what these figures do not say."""
     lines = []
-    if evaluation["known"] and evaluation["on_leak"] == "drop":
-        lines.append(f"Left out as copies of training images: {len(evaluation['known']['trained']):,}.")
+    if evaluation["matches"] and evaluation["on_leak"] == "drop":
+        lines.append(f"Left out as copies of training images: {len(evaluation['matches']['trained']):,}.")
     for name, of in evaluation["unknown_classes"].items():
-        counts = ", ".join(f"{other} {images:,}" for other, images in of["said"].items() if images)
+        counts = ", ".join(f"{other} {images:,}" for other, images in of["predicted"].items() if images)
         lines.append(
             f"{name}: a class that the network does not know; its images are not scored (predicted: {counts})."
         )

@@ -18,10 +18,10 @@ from cxr.files.run_folder import CHECKPOINTS, STATUS
 from cxr.files.writing import read_json
 from cxr.models.classifier import Classifier
 from cxr.training import distributed
-from cxr.training.callbacks import EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
-from cxr.training.checkpoints import Checkpoints
+from cxr.training.callbacks import EpochLine, EpochTimer, History, SeedSteps, StopDiverged, StopWhenAsked
+from cxr.training.checkpoints import BestCheckpoint, LastCheckpoint, Start
 from cxr.training.cuda_graphs import ReplayGraphs
-from cxr.training.logger import Board
+from cxr.training.logger import RunLogger
 from cxr.training.memory import keep_freed_memory
 from cxr.training.trainer import build_trainer, precision_of
 
@@ -35,6 +35,7 @@ class TrainingRun(NamedTuple):
     model: Classifier
     trainer: pl.Trainer
     timer: EpochTimer
+    history: History
     has_val: bool
 
 
@@ -63,6 +64,7 @@ def build_run(
     folder: Path,
     data: CXRDataModule,
     model: Classifier,
+    start: Start | None = None,
     shared_console: bool = False,
     reporters: Sequence[Callback] = (),
 ) -> TrainingRun:
@@ -70,6 +72,7 @@ def build_run(
 
     Args:
         folder: the run folder.
+        start: where training resumes; None: at the beginning.
         shared_console: other runs write to the console at the same time.
         reporters: callbacks that report to a search.
 
@@ -77,8 +80,7 @@ def build_run(
         UserError: Lightning refuses the options `trainer.*`.
     """
     quiet_libraries()
-    board = Board(folder)
-    has_val, timer = bool((data.split == "val").any()), EpochTimer()
+    has_val, timer, history = bool((data.split == "val").any()), EpochTimer(), History()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
     if options["precision"] == "auto":  # a resumed run keeps the precision that it began with
         precision = read_json(folder / STATUS).get("precision", "auto")
@@ -88,22 +90,23 @@ def build_run(
         if shared_console or not sys.stderr.isatty()
         else TQDMProgressBar(refresh_rate=20 if torch.cuda.is_available() else 1)  # every update waits for the GPU
     )
-    watch = StopDiverged()
-    checkpoints = Checkpoints(folder / CHECKPOINTS, data, board, watch)
-    callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), watch, StopWhenAsked()]
     graphs = ReplayGraphs(
         config["cuda_graphs"], config["data"]["batch_size"], config["data"]["image_size"], config["compile"]
     )
-    callbacks += [*reporters, graphs, checkpoints, console]
-    return TrainingRun(data, model, build_trainer(options, folder, board, callbacks), timer, has_val)
+    callbacks = [timer, history, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), StopDiverged()]
+    callbacks += [StopWhenAsked(), *reporters, graphs, console]
+    # Best before last: a checkpoint to resume from has to know the best score.
+    callbacks += [BestCheckpoint(folder / CHECKPOINTS)] * has_val + [LastCheckpoint(folder / CHECKPOINTS)]
+    trainer = build_trainer(options, folder, RunLogger(folder, start.step if start else None), callbacks)
+    return TrainingRun(data, model, trainer, timer, history, has_val)
 
 
-def fit(run: TrainingRun, start: Path | None, config: Mapping[str, Any]) -> None:
-    """Train from the checkpoint `start`, or from the beginning."""
+def fit(run: TrainingRun, start: Start | None, config: Mapping[str, Any]) -> None:
+    """Train from a checkpoint, or from the beginning."""
     if start:
-        log.info("going on from %s", start)
+        log.info("resuming from %s", start.path)
     try:
-        run.trainer.fit(run.model, run.data, ckpt_path=start, weights_only=True)
+        run.trainer.fit(run.model, run.data, ckpt_path=start and start.path, weights_only=True)
     except RuntimeError as error:  # the error of torch's compiler is in a private module
         if config["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(f"compile=true: torch cannot compile here: {str(error).splitlines()[0]}") from error
@@ -124,6 +127,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # Our order of images is resumable: CXRDataModule keeps its position.
     warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is not resumable.*")
+    # It holds the images' fingerprints, and a resumed run's checkpoints.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     # Every rank has the figures of all images, see Classifier.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # Lightning looks for Slurm, though nothing of it is Lightning's to do here.

@@ -87,6 +87,34 @@ class EpochTimer(Callback):
         }
 
 
+class History(Callback):
+    """Keeps loss and macro F1 of each epoch, for metrics.json."""
+
+    def __init__(self) -> None:
+        self.by_epoch: dict[str, dict[int, float]] = {tag: {} for tag in CURVES}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"by_epoch": self.by_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.by_epoch = state_dict["by_epoch"]
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.keep(trainer, "val/")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.keep(trainer, "train/")
+
+    def keep(self, trainer: pl.Trainer, prefix: str) -> None:
+        for tag, epochs in self.by_epoch.items():
+            if trainer.state.fn == "fit" and tag.startswith(prefix) and tag in trainer.callback_metrics:
+                epochs[trainer.current_epoch] = trainer.callback_metrics[tag].item()
+
+    def curves(self) -> dict[str, list[float]]:
+        """The part "history" of metrics.json: a list for each tag, with _ for /."""
+        return {tag.replace("/", "_"): list(epochs.values()) for tag, epochs in self.by_epoch.items() if epochs}
+
+
 class EpochLine(Callback):
     """Logs one line per epoch in place of the progress bar, where the console is a file or a pipe, or is shared by
     several runs.
@@ -130,7 +158,7 @@ class SeedSteps(Callback):
 class StopWhenAsked(Callback):
     """Ends a validation or test at the next batch when the process is asked to stop.
 
-    A validation within training goes on to its end: a stop there would lose the epoch, and Checkpoints saves and stops
+    A validation within training is completed: a stop there would lose the epoch, and LastCheckpoint saves and stops
     right after it.
     """
 
@@ -174,6 +202,9 @@ class StopDiverged(Callback):
             self.look(trainer)
         if trainer.is_last_batch:
             self.settle(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.settle(trainer)
 
     def settle(self, trainer: pl.Trainer) -> None:
         """Check all pending steps, and wait for them. Raises Diverged as look() does."""

@@ -8,11 +8,11 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from cxr.data.datamodule import CXRDataModule
@@ -20,9 +20,7 @@ from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS
 from cxr.files.status import MEND
 from cxr.jobs import signals
-from cxr.training.callbacks import StopDiverged
 from cxr.training.distributed import stop_or_due
-from cxr.training.logger import Board
 
 log = logging.getLogger(__name__)
 
@@ -30,55 +28,63 @@ BEST, LAST, BEFORE = "best.ckpt", "last.ckpt", "last.previous.ckpt"
 SCORE = "val/f1_macro"
 
 
-class Checkpoints(Checkpoint):
-    """Writes best.ckpt, the weights of the highest validation macro F1, all that predicting needs; and last.ckpt, all
-    that training goes on from: after the last epoch, and after others and between steps not more often than worth it
-    (on a GPU, an epoch can take less time than writing its state). And stops the run at the next batch when asked to.
+class BestCheckpoint(ModelCheckpoint):
+    """Writes best.ckpt: the weights with the highest validation macro F1, all that predicting needs."""
 
-    (Lightning's own ModelCheckpoint forgets its best score when the run folder has another path, cannot keep one
-    generation more, and its save_last writes only where the best epoch is written too.)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder,
+            filename=Path(BEST).stem,
+            monitor=SCORE,
+            mode="max",
+            save_weights_only=True,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the best score, also in a run folder that was moved: ModelCheckpoint forgets it where the path differs.
+        Nor are the paths in a checkpoint trusted, which ModelCheckpoint deletes when there is a better epoch."""
+        best = str(Path(self.dirpath) / BEST)
+        paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": "", "dirpath": self.dirpath}
+        score = state_dict["best_model_score"]
+        scores = {"best_k_models": {best: score}, "kth_value": score} if score is not None else {"best_k_models": {}}
+        super().load_state_dict({**state_dict, **paths, **scores})
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes last.ckpt, all that training resumes from: after the last epoch, and after others and between steps no
+    more often than worth it (on a GPU, an epoch can take less time than writing its state). Stops the run at the next
+    batch when asked to.
+
+    (ModelCheckpoint writes either after epochs or at intervals of time, and never on request.)
     """
 
     EPOCH_SECONDS, STEP_SECONDS = 10, 600  # between two writings: at the end of an epoch, within one
 
-    def __init__(self, folder: Path, data: CXRDataModule, board: Board, watch: StopDiverged) -> None:
-        self.folder, self.data, self.board, self.watch = folder, data, board, watch
-        self.best: float | None = None
-        self.finished, self.position = False, (0, 0)
-        self.written = time.monotonic()
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.finished, self.written = folder, False, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """What stands in last.ckpt: the best score, whether training is finished or else the epoch, and batches of it
-        that are done, and the scalars that TensorBoard got."""
-        state = {"best": self.best, "finished": self.finished, "position": self.position}
-        return {**state, "scalars": self.board.scalars}
+        return {"finished": self.finished}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.finished, self.position = state["best"], state["finished"], tuple(state["position"])
-        self.data.position = self.position  # now: a schedule asks for the loader of images before training begins
-        self.board.replay(state["scalars"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.finished = state_dict["finished"]
 
     def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)  # now, and never again: a folder that goes away is an error
         trainer.should_stop = trainer.should_stop or self.finished  # also where it was not max_epochs that ended it
 
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.state.fn == "fit" and SCORE in trainer.callback_metrics:
-            score = trainer.callback_metrics[SCORE].item()
-            if self.best is None or score > self.best:
-                self.best = score
-                trainer.save_checkpoint(self.folder / BEST, weights_only=True)
-
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         done = arguments[-1] + 1
         if trainer.is_last_batch or trainer.global_step == trainer.max_steps:  # the end of the epoch comes at once
             return
-        # Between two steps of the optimizer, and not where a validation is due: it would be left out on the way back.
+        # Between two steps of the optimizer, and not where a validation is due: a resumed run would skip it.
         if done % trainer.accumulate_grad_batches or (trainer.val_check_batch and done % trainer.val_check_batch == 0):
             return
         stop, due = stop_or_due(time.monotonic() - self.written > self.STEP_SECONDS)
         if stop or due:
-            self.write(trainer, (trainer.current_epoch, done))
+            self.write(trainer)
         signals.stop_if_asked(stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -89,13 +95,11 @@ class Checkpoints(Checkpoint):
         )
         stop, due = stop_or_due(time.monotonic() - self.written >= self.EPOCH_SECONDS)
         if self.finished or stop or due:
-            self.write(trainer, (trainer.current_epoch + 1, 0))
+            self.write(trainer)
         signals.stop_if_asked(stop)
 
-    def write(self, trainer: pl.Trainer, position: tuple[int, int]) -> None:
-        """Write last.ckpt, from which training goes on at `position`: an epoch, and batches of it that are done."""
-        self.watch.settle(trainer)
-        self.position = position
+    def write(self, trainer: pl.Trainer) -> None:
+        trainer.logger.experiment.flush()  # a resumed run logs nothing from before its checkpoint again
         trainer.save_checkpoint(self.folder / LAST)
         self.written = time.monotonic()
 
@@ -154,14 +158,22 @@ def damage(path: Path) -> str:
     return f"bad check sum in {wrong}" if wrong else ""
 
 
-def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that training goes on from, and what is in it (tensors stay in the file); None: from the start.
+class Start(NamedTuple):
+    """Where training resumes: a checkpoint, and the steps of the optimizer that it has."""
 
-    A damaged one, or one of another network than `hparams`, is skipped with a warning, and the one before is used.
+    path: Path
+    step: int
+
+
+def find_start(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> Start | None:
+    """The checkpoint to resume training from; None to train from the beginning.
+
+    A checkpoint that is damaged, or belongs to another network than `hparams`, is skipped with a warning, and the one
+    before is used.
 
     Args:
         by_steps: training ends after a number of steps. Then Lightning 2.6 takes the end of an epoch for the middle of
-            one, and would train a batch too many: such a checkpoint is none to go on from.
+            one, and would train a batch too many: such a checkpoint cannot be resumed from.
     """
     for path in (folder / LAST, folder / BEFORE):
         if not path.exists():
@@ -170,28 +182,31 @@ def to_go_on_from(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> t
         try:
             if not why:
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                state = checkpoint["callbacks"][Checkpoints.__qualname__]
-                best, between = state["best"], not (state["finished"] or state["position"][1])
                 why = "" if checkpoint["hyper_parameters"] == hparams else "it belongs to another network"
+                states, step = checkpoint["callbacks"], int(checkpoint["global_step"])
+                between_epochs = not checkpoint[CXRDataModule.__qualname__]["position"][1]
+                finished = states[LastCheckpoint.__qualname__]["finished"]
+                has_best = any(key.startswith(BestCheckpoint.__qualname__) for key in states)
         except Exception as error:  # whatever is wrong with the file, training can restart
             why = f"{type(error).__name__}: {error}".splitlines()[0]
         if why:
-            log.warning("%s is damaged (%s) and is left out", path, why)
+            log.warning("%s is damaged (%s): skipped", path, why)
             continue
-        if by_steps and between:
-            log.warning("%s: with trainer.max_steps, nothing goes on from the end of an epoch", path)
+        if by_steps and between_epochs and not finished:
+            log.warning("%s: with trainer.max_steps, training cannot resume from the end of an epoch: skipped", path)
             continue
-        if best is not None and (lost := damage(folder / BEST)):
+        if has_best and (lost := damage(folder / BEST)):
             log.warning("%s is damaged (%s): training begins anew", folder / BEST, lost)
             return None
-        return path, checkpoint
+        return Start(path, step)
     return None
 
 
 def clear(run: Path) -> None:
-    """Take away what an earlier attempt left in a run folder, of which nobody can go on."""
+    """Remove from a run folder what an earlier attempt left that cannot be resumed."""
     folder = run / CHECKPOINTS
-    for path in (*folder.glob("*.ckpt"), *folder.glob(".*.part"), run / METRICS, run / PREDICTIONS):
+    left = (*folder.glob("*.ckpt"), *folder.glob(".*.part"), *run.glob("events.out.tfevents.*"))
+    for path in (*left, run / METRICS, run / PREDICTIONS):
         path.unlink(missing_ok=True)
 
 

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from cxr.evaluation.differences import paired_difference, unpaired_difference
 from cxr.evaluation.intervals import (
     aurocs,
     counts_by_group,
-    difference,
     draw_weights,
     ends_of,
     exact_share,
     figures_of,
     headline,
     intervals,
-    unpaired_difference,
 )
 
 CONFUSION = np.array([[0.88, 0.1, 0.02], [0.06, 0.92, 0.02], [0.04, 0.06, 0.9]])
@@ -104,7 +103,7 @@ def test_exact_intervals_are_those_of_the_tables():
 
 def test_a_run_against_itself_differs_by_nothing(predicted):
     labels, probabilities, group = predicted
-    found = difference(labels, group, [probabilities.argmax(1)] * 2, [probabilities.argmax(1)] * 2, 3)
+    found = paired_difference(labels, group, [probabilities.argmax(1)] * 2, [probabilities.argmax(1)] * 2, 3)
     for key in ("f1_macro", "accuracy"):
         assert found[key] == {"difference": 0.0, "ci95": [0.0, 0.0], "p": 1.0, "shown": False}
 
@@ -116,14 +115,14 @@ def test_random_relabelings_show_no_difference_and_a_true_one_is_shown():
     for _ in range(100):
         labels, said, group = images_of(200, rng)
         other = rng.permutation(said)
-        found = difference(labels, group, [rng.permutation(said)], [other], 3, resamples=500)
+        found = paired_difference(labels, group, [rng.permutation(said)], [other], 3, resamples=500)
         shown += found["accuracy"]["shown"]
     assert shown <= 10
     labels, good, group = images_of(700, rng)
     bad = np.where(rng.random(len(good)) < 0.1, (good + 1) % 3, good)
-    found = difference(labels, group, [good], [bad], 3)["f1_macro"]
+    found = paired_difference(labels, group, [good], [bad], 3)["f1_macro"]
     assert found["shown"] and found["difference"] > 0 and found["p"] < 0.01
-    wider = difference(labels, group, [good], [bad], 3, comparisons=20)["f1_macro"]
+    wider = paired_difference(labels, group, [good], [bad], 3, comparisons=20)["f1_macro"]
     assert wider["ci95"][0] < found["ci95"][0] and wider["ci95"][1] > found["ci95"][1]
 
 

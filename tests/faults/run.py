@@ -35,7 +35,7 @@ from cxr.data.phantom import draw_phantom  # noqa: E402
 from cxr.files.writing import read_json, read_table  # noqa: E402
 from cxr.jobs.signals import SIGNALS  # noqa: E402
 from cxr.reporting.leaderboard import write as write_leaderboard  # noqa: E402
-from cxr.training.checkpoints import BEFORE, LAST, Checkpoints, DurableCheckpointIO, damage  # noqa: E402
+from cxr.training.checkpoints import BEFORE, LAST, DurableCheckpointIO, LastCheckpoint, damage  # noqa: E402
 
 CELLS = ("cnn_aug-on_seed-0", "cnn_aug-off_seed-0")
 EARLY = ("imports", "start-up", "store build", "search for copies")
@@ -110,7 +110,7 @@ class Lane:
             self.words(halted, cache),
             self.log(),
             fault,
-            lambda: setattr(Checkpoints, "EPOCH_SECONDS", 0),
+            lambda: setattr(LastCheckpoint, "EPOCH_SECONDS", 0),
         )
         for name, spoil in DAMAGE.items():
             folder, _ = self.new()

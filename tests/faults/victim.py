@@ -25,7 +25,7 @@ import cxr.reporting.report
 import cxr.train
 import cxr.training.checkpoints
 from cxr.models.classifier import Classifier
-from cxr.training.checkpoints import Checkpoints, DurableCheckpointIO
+from cxr.training.checkpoints import DurableCheckpointIO, LastCheckpoint
 
 # Where a phase is: the function whose call begins it, on which of its calls (1 to …) and for how many seconds at most.
 PHASES: dict[str, tuple[Any, str, int, float]] = {
@@ -146,6 +146,6 @@ def save_often(rng: random.Random) -> Callable[[], None]:
     epoch, step = rng.choice([(10, 600), (0, 600), (0, 0)])
 
     def prepare() -> None:
-        Checkpoints.EPOCH_SECONDS, Checkpoints.STEP_SECONDS = epoch, step
+        LastCheckpoint.EPOCH_SECONDS, LastCheckpoint.STEP_SECONDS = epoch, step
 
     return prepare

@@ -91,7 +91,7 @@ def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
         late.name: "done", killed.name: "lost", cancelled.name: "failed", calm.name: "done"
     }  # fmt: skip
     assert job in found[killed.name]["error"] and "SIGTERM" in found[cancelled.name]["error"]
-    assert "going on from" in (late / "train.log").read_text()
+    assert "resuming from" in (late / "train.log").read_text()
 
     for name in ("jobs", "basic"):  # the first resumes what is left
         assert run(main, "-m", *small, *words, f"hydra.sweep.dir={tmp_path / name}")[0] == 0

@@ -71,7 +71,7 @@ def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monk
     assert [(r["status"], r["error"]) for r in rows] == [("failed", "stopped by SIGTERM")], "the other never began"
     run_folder = tmp_path / "s" / rows[0]["run"]
     state = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["callbacks"]["Checkpoints"]["position"] == (1, 2)
+    assert state["CXRDataModule"]["position"] == (1, 2)
     assert run(main, *words)[0] == 0
     assert_same_run(run_folder, sweep / run_folder.name)
     before = (run_folder / "metrics.json").stat().st_mtime_ns

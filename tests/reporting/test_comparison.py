@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cxr.files.run_folder import METRICS, PREDICTIONS, write_predictions
+from cxr.files.predictions import write_predictions
+from cxr.files.run_folder import METRICS, PREDICTIONS
 from cxr.files.status import write_status
 from cxr.files.writing import write_json, write_table
 from cxr.reporting import comparison

@@ -16,7 +16,7 @@ from cxr.files.writing import read_json, read_table
 from cxr.jobs import signals
 from cxr.models.classifier import Classifier
 from cxr.train import main
-from cxr.training.checkpoints import BEFORE, BEST, LAST, Checkpoints, DurableCheckpointIO, check_room, damage
+from cxr.training.checkpoints import BEFORE, BEST, LAST, DurableCheckpointIO, LastCheckpoint, check_room, damage
 
 EPOCHS = ("trainer.max_epochs=3", "optim.lr=0.003")
 
@@ -48,7 +48,7 @@ def halted(run, tmp_path, monkeypatch, small):
     words = (*EPOCHS, *small, f"hydra.run.dir={tmp_path}/r")
     with monkeypatch.context() as patch:
         stop_in(patch, 2, 1)
-        patch.setattr(Checkpoints, "EPOCH_SECONDS", 0)
+        patch.setattr(LastCheckpoint, "EPOCH_SECONDS", 0)
         assert run(main, *words)[0] == 143
     folder = tmp_path / "r" / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {BEST, LAST, BEFORE, "images.npz"}
@@ -88,7 +88,7 @@ def test_a_bad_last_checkpoint_is_left_out_for_the_one_before(run, halted, whole
     DAMAGE[name](folder / "checkpoints" / LAST)
     assert run(main, *words)[0] == 0
     said = (folder / "train.log").read_text()
-    assert f"{LAST} is damaged" in said and f"going on from {folder}/checkpoints/{BEFORE}" in said
+    assert f"{LAST} is damaged" in said and f"resuming from {folder}/checkpoints/{BEFORE}" in said
     assert not (folder / "checkpoints" / "canary").exists()
     assert_same_run(folder, whole)
 
@@ -98,7 +98,7 @@ def test_without_a_good_checkpoint_a_run_begins_anew(run, halted, whole):
     for name in (LAST, BEFORE):
         truncate(folder / "checkpoints" / name)
     assert run(main, *words)[0] == 0
-    assert "going on" not in (folder / "train.log").read_text()
+    assert "resuming" not in (folder / "train.log").read_text()
     assert_same_run(folder, whole)
 
 
@@ -200,7 +200,7 @@ def test_a_run_that_ends_by_steps_does_not_go_on_from_the_end_of_an_epoch(run, t
     words = ("trainer.max_epochs=3", "+trainer.max_steps=10", *small)
     assert run(main, *words, f"hydra.run.dir={tmp_path}/whole")[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "EPOCH_SECONDS", 0)
+        patch.setattr(LastCheckpoint, "EPOCH_SECONDS", 0)
         patch.setattr(Classifier, "on_train_start", lambda self: None)
 
         def stop(self, *_):

@@ -1,0 +1,162 @@
+"""All figures of a network on a set of images: arrays in, numbers out.
+
+The test of a run and cxr.evaluate both use Evaluation, so that their figures mean the same.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from cxr.evaluation.calibration import calibration
+from cxr.evaluation.intervals import exact_share, headline, intervals
+from cxr.evaluation.metrics import as_plain, evaluation_metrics
+from cxr.evaluation.screening import choose_threshold, operating_point, screening
+
+log = logging.getLogger(__name__)
+
+SLICES = 20  # values of a column
+PAIR = ("NORMAL", "PNEUMONIA")  # the reference set has them from one source
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions for a set of N images, and their figures under the keys of metrics.json.
+
+    Attributes:
+        index: int64 (N,), rows of the table of images.
+        labels: int64 (N,).
+        logits: float32 (N, C).
+        group: (N,), equal for images that are not independent; see intervals.intervals().
+        classes: the C names.
+        temperature: the divisor of the logits, fitted on validation images; None if there were none.
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    group: np.ndarray
+    classes: Sequence[str]
+    temperature: float | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, mask: np.ndarray) -> "Evaluation":
+        """The evaluation of the images for which `mask` (N,) is true."""
+        columns = {name: getattr(self, name)[mask] for name in ("index", "labels", "logits", "group")}
+        return replace(self, **columns)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Calibrated: float32 (N, C)."""
+        return softmax(self.logits / np.float32(self.temperature or 1.0), axis=1)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Predicted classes: int64 (N,)."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """The part "test" (or "val"); see scores_of()."""
+        return scores_of(self.labels, self.probabilities, self.group, self.classes)
+
+    @cached_property
+    def calibration(self) -> dict[str, Any]:
+        """The part "calibration": how far probabilities are off before and, with a temperature, after calibration."""
+        parts = {"before": calibration(self.labels, softmax(self.logits, axis=1), self.group)}
+        if self.temperature:
+            parts["after"] = calibration(self.labels, self.probabilities, self.group)
+        return {"temperature": self.temperature or 1.0, **parts}
+
+    def operating_point(self, name: str, threshold: float) -> dict[str, Any]:
+        """Sensitivity and specificity for a class; see screening.operating_point()."""
+        label = self.classes.index(name)
+        return operating_point(self.labels == label, self.probabilities[:, label], threshold)
+
+    def figures(
+        self, slices: Mapping[str, np.ndarray], rules: Mapping[str, np.ndarray], masked: Mapping[str, "Evaluation"]
+    ) -> dict[str, Any]:
+        """The parts "n_test", "test", "calibration", "slices" and "shortcuts".
+
+        Args:
+            slices: further columns of the table of images, see ImageTable.
+            rules: predicted classes (N,) of rules that need no network.
+            masked: evaluations of the same network with a part of each image blacked out.
+        """
+        return {
+            "n_test": len(self),
+            "test": self.scores,
+            "calibration": self.calibration,
+            "slices": self.slices(slices),
+            "shortcuts": self.shortcuts(rules, masked),
+        }
+
+    def slices(self, columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, dict[str, Any]]]:
+        """The part "slices": accuracy on the images of each value of a column, with its exact binomial interval.
+
+        (A slice has few images, and few of the classes: macro F1 would mean little.) A column with many values, such as
+        a date, has no slices.
+        """
+        right, slices = self.predicted == self.labels, {}
+        for column, of_images in columns.items():
+            values = of_images[self.index]
+            names = sorted(set(values.tolist()) - {""})
+            if len(names) > SLICES:
+                log.info("no slices by %s: it has %d values, more than %d", column, len(names), SLICES)
+                continue
+            for name in names:
+                hits, images = int(right[values == name].sum()), int((values == name).sum())
+                share = {"images": images, "accuracy": hits / images, "ci95": {"accuracy": exact_share(hits, images)}}
+                slices.setdefault(column, {})[name] = share
+        return slices
+
+    def shortcuts(
+        self, rules: Mapping[str, np.ndarray], masked: Mapping[str, "Evaluation"]
+    ) -> dict[str, dict[str, Any]]:
+        """The part "shortcuts": accuracy and macro F1, with intervals, of predictions that do not need the lungs, and
+        of this network on NORMAL against PNEUMONIA, within one source. Nothing is chosen by it. Arguments as for
+        figures()."""
+        predictions = {**rules, **{name: m.predicted[np.isin(m.index, self.index)] for name, m in masked.items()}}
+        scores = {
+            name: headline(self.labels, predicted, self.group, len(self.classes))
+            for name, predicted in predictions.items()
+        }
+        present = {self.classes[label] for label in self.labels}
+        if set(PAIR) < present:
+            pair = [self.classes.index(name) for name in PAIR]
+            members = self.where(np.isin(self.labels, pair))
+            labels, predicted = (members.labels == pair[1]).astype(int), members.logits[:, pair].argmax(1)
+            scores["normal_or_pneumonia"] = headline(labels, predicted, members.group, 2)
+        return scores
+
+
+def scores_of(
+    labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """All metrics of labels (N,) and probabilities (N, C), with their intervals over groups (N,), in the form of
+    metrics.json."""
+    metrics = evaluation_metrics(len(classes))
+    metrics.update(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    with warnings.catch_warnings():  # a set from elsewhere may lack classes, which as_plain() leaves out
+        warnings.filterwarnings("ignore", message=".*No (positive|negative) samples in targets.*")
+        computed = metrics.compute()
+    return as_plain(computed, classes) | {"ci95": intervals(labels, probabilities, group, classes)}
+
+
+def screen(val: Evaluation, test: Evaluation, name: str, sensitivity: float) -> dict[str, Any] | None:
+    """The part "screening": a class as a screening test whose threshold is chosen on validation images; None if the set
+    lacks the class."""
+    if name not in val.classes:
+        return None
+    label = val.classes.index(name)
+    threshold = choose_threshold(val.labels == label, val.probabilities[:, label], sensitivity)
+    points = [evaluation.operating_point(name, threshold) for evaluation in (val, test)]
+    return screening(name, sensitivity, threshold, *points)

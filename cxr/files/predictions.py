@@ -1,0 +1,52 @@
+"""predictions.csv: the probabilities of each test image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr.files.run_folder import METRICS, PREDICTIONS, SPLIT
+from cxr.files.writing import read_json, read_table, write_table
+
+
+def write_predictions(
+    path: Path, files: Sequence[str], classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray
+) -> None:
+    """Write predictions.csv: file,label,prediction,prob_<class>,… one row an image.
+
+    Args:
+        labels: int (N,). probabilities: (N, C).
+    """
+    rows = (
+        (file, classes[label], *prediction(p, classes))
+        for file, label, p in zip(files, labels.tolist(), probabilities.tolist(), strict=True)
+    )
+    write_table(path, ("file", "label", "prediction", *probability_columns(classes)), rows)
+
+
+def probability_columns(classes: Sequence[str]) -> list[str]:
+    return [f"prob_{name}" for name in classes]
+
+
+def prediction(probabilities: Sequence[float], classes: Sequence[str]) -> tuple[str, ...]:
+    """The most probable class and all probabilities, as a row of a table has them."""
+    best = max(range(len(classes)), key=lambda i: probabilities[i])
+    return (classes[best], *(f"{p:.8f}" for p in probabilities))
+
+
+def read_predictions(run: Path) -> dict[str, Any]:
+    """Predictions of a run for its test images: run, classes, files, labels, predicted (lists of text), probabilities
+    (float32 (N, C)) and group (int (N,))."""
+    group_of = {row["file"]: int(row["group"]) for row in read_table(run / SPLIT)}
+    rows, classes = read_table(run / PREDICTIONS), read_json(run / METRICS)["classes"]
+    probabilities = [[row[column] for column in probability_columns(classes)] for row in rows]
+    return {
+        "run": run,
+        "classes": classes,
+        "probabilities": np.array(probabilities, dtype=np.float32),
+        "files": [row["file"] for row in rows],
+        "labels": [row["label"] for row in rows],
+        "predicted": [row["prediction"] for row in rows],
+        "group": np.array([group_of[row["file"]] for row in rows]),
+    }

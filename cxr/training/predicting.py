@@ -1,0 +1,52 @@
+"""A trained network's predictions for the validation or test images, on one device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cxr.data.datamodule import CXRDataModule
+from cxr.errors import Diverged
+from cxr.evaluation.evaluation import Evaluation
+from cxr.models.classifier import Classifier
+from cxr.training.callbacks import EpochTimer, StopWhenAsked
+from cxr.training.trainer import build_trainer
+
+
+def predict(
+    model: Classifier, data: CXRDataModule, split: str, options: Mapping[str, Any], timer: EpochTimer | None = None
+) -> Evaluation:
+    """Predict the images of a split.
+
+    Args:
+        split: val or test.
+        options: the options `trainer.*`.
+        timer: adds up the time.
+
+    Raises:
+        Diverged: an output is NaN or infinite.
+    """
+    kept = {key: options[key] for key in ("accelerator", "precision")}
+    # One device, also where several trained: then no image is counted twice, and none is missing.
+    kept["devices"] = options["devices"][:1] if isinstance(options["devices"], list) else 1
+    # logger=False: None would be a logger of Lightning's own
+    trainer = build_trainer(kept, data.cache, False, [*([timer] if timer else []), StopWhenAsked()])
+    (trainer.validate if split == "val" else trainer.test)(model, datamodule=data, verbose=False)
+    index, labels, logits = (column.cpu().numpy() for column in model.evaluation())
+    if not np.isfinite(logits).all():
+        raise Diverged("the network's output is not finite: training diverged; try a smaller optim.lr")
+    fitted = model.temperature.item()
+    temperature = None if fitted == 1 else fitted  # it is 1 where there were no validation images
+    return Evaluation(index, labels, logits, data.group[index], model.classes, temperature)
+
+
+def predict_masked(
+    model: Classifier, data: CXRDataModule, options: Mapping[str, Any], timer: EpochTimer | None = None
+) -> dict[str, Evaluation]:
+    """Predict the test images with the lungs blacked out, and with all but the lungs; arguments as for predict()."""
+    masked = {}
+    for name, hidden in (("lungs_black", "lungs"), ("only_lungs", "rest")):
+        data.hidden = hidden
+        masked[name] = predict(model, data, "test", options, timer)
+    data.hidden = ""
+    return masked
