@@ -16,7 +16,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from cxr.errors import UserError
 from cxr.files.run_folder import STATUS, STOP
 from cxr.files.status import close_own, explained, read_status
-from cxr.jobs import signals, slurm
+from cxr.jobs import slurm
 from cxr.jobs.exit_codes import fail
 from cxr.jobs.output_folder import take_folder
 from cxr.jobs.task import Task
@@ -25,6 +25,7 @@ from cxr.options.composing import CONF
 from cxr.reporting import leaderboard
 from cxr.search.recipe import write_recipe
 from cxr.search.study import Study
+from cxr.training import signals
 
 
 def main() -> None:

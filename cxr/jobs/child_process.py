@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 
 from cxr.errors import UserError
 from cxr.files.status import is_done, write_status
-from cxr.jobs import signals
 from cxr.options.ranks import environments, ranks
+from cxr.training import signals
 
 GRACE = 5  # seconds
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from cxr.errors import UserError, printable
-from cxr.jobs import signals
+from cxr.training import signals
 
 
 def fail(error: UserError, code: int = 2) -> NoReturn:

@@ -16,12 +16,12 @@ from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
-from cxr.jobs import signals
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
+from cxr.models.gathering import rank
 from cxr.reporting import dashboard, model_card
 from cxr.reporting.console import run_summary
-from cxr.training import distributed
+from cxr.training import distributed, signals
 from cxr.training.build import TrainingRun, build_data, build_model, build_run, fit
 from cxr.training.checkpoints import BEFORE, BEST, LAST, Start, check_room, clear, find_start
 from cxr.training.environment import device_name, versions
@@ -77,7 +77,7 @@ def _train_and_test(
     model = build_model(config, data)
     reporters = trial.callbacks() if trial else []
     # Of several ranks, one reads and writes the folder.
-    first, by_steps = distributed.rank() == 0, config["trainer"].get("max_steps", -1) != -1
+    first, by_steps = rank() == 0, config["trainer"].get("max_steps", -1) != -1
     start = distributed.agree(find_start(checkpoints, dict(model.hparams), by_steps) if first else None)
     run = build_run(config, folder, data, model, start, shared_console, reporters)
     if first:
@@ -85,9 +85,8 @@ def _train_and_test(
     with signals.patient():
         signals.stop_if_asked()
         fit(run, start, config)
-        rank = distributed.rank()
         distributed.leave()
-        if rank:
+        if not first:
             return
         # Without validation images, the last epoch counts.
         chosen = checkpoints / (BEST if run.has_val else LAST)

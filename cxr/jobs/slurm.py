@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from cxr.errors import UserError
 from cxr.files import slurm_queue
-from cxr.jobs import signals
+from cxr.training import signals
 
 log = logging.getLogger(__name__)
 

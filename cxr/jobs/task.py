@@ -19,13 +19,14 @@ from cxr.errors import Diverged, UserError, printable
 from cxr.files.run_folder import CONFIG, LOCK, METRICS, STATUS, STOP
 from cxr.files.status import explained, is_done, keep_traceback, write_status
 from cxr.files.writing import read_json, write_text
-from cxr.jobs import signals, slurm
+from cxr.jobs import slurm
 from cxr.jobs.child_process import train_isolated
 from cxr.options import resolvers  # noqa: F401 (conf needs them in every worker)
 from cxr.options.command_line import CommandLine
 from cxr.options.ranks import node, ranks
 from cxr.reporting import leaderboard
 from cxr.search.trial import trial_of
+from cxr.training import signals
 
 Options = Mapping[str, Any]
 

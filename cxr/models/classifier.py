@@ -15,8 +15,8 @@ from cxr.data.batches import Batch
 from cxr.errors import Diverged, UserError
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.metrics import evaluation_metrics, training_metrics
+from cxr.models.gathering import gather, rank
 from cxr.options.targets import check_objects
-from cxr.training import distributed
 
 
 class Classifier(pl.LightningModule):
@@ -74,11 +74,11 @@ class Classifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The results of all ranks are in the checkpoint; one rank counts them.
-        self.trained = [tuple(tensors) for tensors in checkpoint.get("trained", ())] if distributed.rank() == 0 else []
+        self.trained = [tuple(tensors) for tensors in checkpoint.get("trained", ())] if rank() == 0 else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "optimizer_states" in checkpoint:  # not best.ckpt, but one to resume from, perhaps within an epoch
-            checkpoint["trained"] = distributed.gather(self.trained)
+            checkpoint["trained"] = gather(self.trained)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.images)
@@ -100,7 +100,7 @@ class Classifier(pl.LightningModule):
 
     def log_training(self, step: int) -> None:
         """Loss and metrics over the images of an epoch, whose last step of the optimizer is `step`."""
-        steps = ([tensor.to(self.device) for tensor in step] for step in distributed.gather(self.trained))
+        steps = ([tensor.to(self.device) for tensor in step] for step in gather(self.trained))
         losses, predicted, labels = zip(*steps, strict=True)
         self.trained = []
         images = torch.tensor([len(batch) for batch in labels], device=losses[0].device)
@@ -127,7 +127,7 @@ class Classifier(pl.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        self.evaluated = distributed.gather(self.evaluated)
+        self.evaluated = gather(self.evaluated)
         _, labels, logits = self.evaluation()
         if not logits.isfinite().all():  # the weights are finite, but the outputs overflow
             raise Diverged(

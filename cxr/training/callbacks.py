@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 
 from cxr.data.batches import Batch
 from cxr.errors import Diverged
-from cxr.jobs import signals
+from cxr.training import signals
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS
 from cxr.files.status import MEND
-from cxr.jobs import signals
+from cxr.training import signals
 from cxr.training.distributed import stop_or_due
 
 log = logging.getLogger(__name__)

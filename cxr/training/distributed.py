@@ -8,20 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
-from cxr.jobs import signals
+from cxr.models.gathering import ranks
 from cxr.options.ranks import devices
-
-
-def rank() -> int:
-    """The number of this process among those of its run; rank 0 writes files."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def ranks() -> int:
-    """How many processes train this run together."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+from cxr.training import signals
 
 
 def join(trainer: Mapping[str, Any]) -> None:
@@ -58,12 +49,3 @@ def stop_or_due(due: bool) -> tuple[int, bool]:
     flags = torch.tensor([signals.asked(), int(due)])
     distributed.all_reduce(flags, distributed.ReduceOp.MAX)
     return int(flags[0]), bool(flags[1])
-
-
-def gather(steps: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-    """The results of the steps of all ranks, rank after rank, on the CPU. With one process: `steps` itself."""
-    if ranks() == 1:
-        return steps
-    results: list[Any] = [None] * ranks()
-    distributed.all_gather_object(results, [tuple(tensor.cpu() for tensor in step) for step in steps])
-    return [step for rank_steps in results for step in rank_steps]

@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from cxr.errors import UserError
 from cxr.jobs.exit_codes import fail
 from cxr.jobs.output_folder import take_folder
-from cxr.jobs.signals import SIGNALS
 from cxr.options.command_line import read_command, read_runs
 from cxr.options.composing import CONF, config_groups
 from cxr.options.grammar import quote
 from cxr.options.rules import RULES, flatten
 from cxr.train import main
+from cxr.training.signals import SIGNALS
 
 
 @pytest.fixture(autouse=True)

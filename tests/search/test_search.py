@@ -18,13 +18,13 @@ from hydra import initialize_config_dir
 from cxr.errors import Diverged, UserError
 from cxr.files.writing import read_json, read_table
 from cxr.jobs import run as cell_module
-from cxr.jobs import signals
 from cxr.jobs.output_folder import take_folder
 from cxr.models.classifier import Classifier
 from cxr.options.command_line import read_command
 from cxr.options.composing import CONF
 from cxr.reporting import report
 from cxr.train import main
+from cxr.training import signals
 
 optuna = pytest.importorskip("optuna", minversion="5", reason="the extra `optuna` is not installed")
 

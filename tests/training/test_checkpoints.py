@@ -13,9 +13,9 @@ from same import assert_same_run
 from cxr.errors import UserError
 from cxr.files.status import write_status
 from cxr.files.writing import read_json, read_table
-from cxr.jobs import signals
 from cxr.models.classifier import Classifier
 from cxr.train import main
+from cxr.training import signals
 from cxr.training.checkpoints import BEFORE, BEST, LAST, DurableCheckpointIO, LastCheckpoint, check_room, damage
 
 EPOCHS = ("trainer.max_epochs=3", "optim.lr=0.003")
@@ -80,6 +80,22 @@ def test_a_run_that_was_stopped_within_an_epoch_ends_with_the_same_bits(run, tmp
     assert state["epoch"] == 1 and len(state["trained"]) > 0, "in the middle of an epoch"
     assert run(main, *words, f"hydra.run.dir={tmp_path}/r")[0] == 0
     assert_same_run(tmp_path / "r", tmp_path / "whole")
+
+
+def test_a_moved_run_keeps_its_best_score_and_no_path_of_a_checkpoint_is_trusted(run, halted, whole, tmp_path, small):
+    folder, _ = halted
+    moved, letter = tmp_path / "elsewhere", tmp_path / "letter"
+    letter.write_text("dear")
+    folder.rename(moved)
+    last = moved / "checkpoints" / LAST
+    state = torch.load(last, weights_only=True)
+    (best,) = (value for key, value in state["callbacks"].items() if key.startswith("BestCheckpoint"))
+    best |= {"kth_best_model_path": str(letter), "best_model_path": str(letter), "dirpath": str(tmp_path)}
+    best["best_k_models"] = {str(letter): torch.tensor(-1.0)}  # worse than any epoch: it would be deleted
+    torch.save(state, last)
+    assert run(main, *EPOCHS, *small, f"hydra.run.dir={moved}")[0] == 0
+    assert letter.read_text() == "dear"
+    assert_same_run(moved, whole)
 
 
 @pytest.mark.parametrize("name", DAMAGE)

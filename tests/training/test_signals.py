@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import os, sys, time
-from cxr.jobs import signals
+from cxr.training import signals
 signals.REPEAT = 0.2
 def send(number):
     try:
