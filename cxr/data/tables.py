@@ -8,7 +8,6 @@ from cxr.data.files import why_closed
 from cxr.errors import UserError, printable
 
 Row = dict[str, str]
-SUFFIXES = (".csv", ".parquet")
 PARTS = ("file", "label", "patient", "split")  # every further column is for slices
 
 

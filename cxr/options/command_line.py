@@ -17,16 +17,15 @@ from yaml import YAMLError
 from cxr.errors import UserError
 from cxr.options.composing import (
     CONF,
-    LOCAL,
     Groups,
     check_choice,
-    check_images,
     checked_run,
     compose_runs,
     config_groups,
     plain,
 )
 from cxr.options.grammar import expand, parse, quote, quote_path, swept
+from cxr.options.hydra_options import check_folder
 from cxr.options.ranks import meeting_point, node
 from cxr.options.resolvers import run_folder_pattern
 from cxr.options.search_space import SWEEPER, Search, checked_search, search_from
@@ -62,6 +61,8 @@ def read_command(argv: Sequence[str], config_name: str) -> CommandLine:
     if args.help or args.hydra_help or args.shell_completion:
         return CommandLine(words, False)
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        if args.config_dir:
+            check_folder(Path(args.config_dir))
         path = [f"hydra.searchpath=[{quote(f'file://{Path(args.config_dir).resolve()}')}]"] if args.config_dir else []
         groups = config_groups(path)
         overrides = [parse(text) for text in args.overrides]
@@ -75,7 +76,6 @@ def read_command(argv: Sequence[str], config_name: str) -> CommandLine:
             added = [f'hydra.sweep.subdir="{run_folder_pattern(varied, list(groups))}"']
         texts = search.samples(groups) if search else expand(overrides)
         configs = [checked_run(name, [*text, *path, *added], groups) for text in texts]
-    check_images([config for config in configs if config.data.source in LOCAL])
     if search:
         search = checked_search(search, configs[0])
     elif configs[0].hydra.sweeper._target_.endswith(SWEEPER):  # chosen by a YAML file

@@ -1,6 +1,7 @@
 """The options of runs, composed from conf and checked, each by itself and all together. No torch here."""
 
 import importlib.util
+import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cxr.data.image_table import check_screened
-from cxr.data.sources import read_local
-from cxr.data.split import group_images, split_images
 from cxr.errors import UserError
 from cxr.options.grammar import expand, parse, quote_path
-from cxr.options.rules import check_name, check_together, check_values, flatten
-from cxr.options.targets import check_hydra, check_names
+from cxr.options.hydra_options import check_word
+from cxr.options.rules import FOLDER_NAME, check_name, check_together, check_values, flatten
+from cxr.options.targets import check_names
 from cxr.options.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -34,8 +33,6 @@ PLUGINS = {
     "launcher=slurm": ("hydra-submitit-launcher", "hydra_plugins.hydra_submitit_launcher"),
     "hparams": ("optuna>=5", "optuna"),  # whatever a user's own search is called
 }
-
-LOCAL = ("folder", "table")  # sources that can be read before anything starts
 
 Groups = Mapping[str, Sequence[str]]
 
@@ -54,8 +51,7 @@ def config_groups(search: Sequence[str]) -> Groups:
 def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     """Raise UserError for a choice that a group does not have, or several values without -m."""
     key = override.key_or_group
-    if key == "hydra.searchpath" and "pkg:" in override.input_line:
-        raise UserError(f"{override.input_line}: imports a package to look for YAML files; write file://DIR")
+    check_word(override)
     if override.is_sweep_override() and not multirun:
         raise UserError(f"{override.input_line}: several values need -m: python -m cxr.train -m {override.input_line}")
     if override.is_delete():
@@ -89,9 +85,7 @@ def compose_runs(argv: Sequence[str], multirun: bool, config_name: str = "config
         overrides = [parse(word) for word in words]
         for override in overrides:
             check_choice(override, groups, multirun)
-        runs = [checked_run(config_name, texts, groups) for texts in expand(overrides)]
-    check_images([run for run in runs if run.data.source in LOCAL and "split" in run.data])
-    return runs
+        return [checked_run(config_name, texts, groups) for texts in expand(overrides)]
 
 
 def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictConfig:
@@ -101,14 +95,14 @@ def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictC
         UserError: an option is misspelt or its value is not allowed.
     """
     overrides = [parse(text) for text in texts]
-    chosen = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group == "hydra.searchpath"]
     try:
-        base = OmegaConf.to_container(compose(config_name, chosen, return_hydra_config=True), resolve=False)
-        names = {*groups, *option_names(base)}
-        for o in overrides:
-            typed = o.value() if isinstance(o.value(), str) else o.input_line.partition("=")[2]
-            check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), names, partial(owners, o, groups))
-        config = compose(config_name, list(texts), return_hydra_config=True)
+        if any(o.is_add() or o.is_force_add() for o in overrides):  # Hydra would add an option that is misspelt
+            check_option_names(config_name, overrides, groups)
+        try:
+            config = compose(config_name, list(texts), return_hydra_config=True)
+        except HydraException:
+            check_option_names(config_name, overrides, groups)  # which says what Hydra does not: what is meant
+            raise
         check_code(config)
         options = plain(config)
         check_values(options)
@@ -120,14 +114,26 @@ def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictC
     return config
 
 
+def check_option_names(config_name: str, overrides: Sequence[Override], groups: Groups) -> None:
+    """Raise UserError for an option that does not exist with the choices of a run."""
+    choices = [o.input_line for o in overrides if o.key_or_group in groups or o.key_or_group == "hydra.searchpath"]
+    base = OmegaConf.to_container(compose(config_name, choices, return_hydra_config=True), resolve=False)
+    names = {*groups, *option_names(base)}
+    for o in overrides:
+        typed = o.value() if isinstance(o.value(), str) else o.input_line.partition("=")[2]
+        check_name(o.key_or_group, typed, o.is_add() or o.is_force_add(), names, partial(owners, o, groups))
+
+
 def check_code(config: DictConfig) -> None:
-    """Raise UserError for options that name code which they may not, or would write outside of the run folder."""
+    """Raise UserError for options that name code which they may not, or a run folder outside of the sweep's."""
     raw = OmegaConf.to_container(config, resolve=False)
     # Stand-ins for values that exist during a run only, so that every ${…} can be resolved and checked.
     raw["hydra"]["runtime"]["output_dir"] = "RUN"
     raw["hydra"]["job"] |= {"id": "0", "num": 0}
     resolved = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
-    check_hydra(resolved.pop("hydra"))
+    subdir = resolved.pop("hydra")["sweep"]["subdir"]
+    if subdir is not None and not re.fullmatch(FOLDER_NAME, str(subdir)):
+        raise UserError(f"hydra.sweep.subdir={subdir}: must be the name of a folder, without slashes")
     check_names(resolved, "")
 
 
@@ -141,7 +147,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def owners(override: Override, groups: Groups) -> list[str]:
     """The choices that have an option, such as data=folder for data.root, or launcher=parallel for n."""
-    found = []
+    having = []
     for group, choices in groups.items():
         for choice in choices:
             file = CONF / group / f"{choice}.yaml"
@@ -150,24 +156,11 @@ def owners(override: Override, groups: Groups) -> list[str]:
             part = "" if file.read_text(encoding="utf-8").startswith("# @package _global_") else f"{group}."
             names = option_names(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
             if override.key_or_group in (f"{part}{name}" for name in names):
-                found.append(f"{group}={choice}")
-    return found
+                having.append(f"{group}={choice}")
+    return having
 
 
 def option_names(config: Mapping[str, Any]) -> set[str]:
     """Every option of a config and every part that holds some: optim.lr, optim."""
     names = {name for name, _ in flatten(config)}
     return names | {".".join(parts[:n]) for name in names if (parts := name.split(".")) for n in range(1, len(parts))}
-
-
-def check_images(runs: Sequence[DictConfig]) -> None:
-    """Raise UserError where images cannot be read, split or screened as the runs require. (Copies among the images are
-    found later, when they are decoded.)"""
-    sources, splits = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
-    pairs = {(tuple(run.data.get(key) for key in sources), tuple(run.data[key] for key in splits)) for run in runs}
-    tables = {source: read_local(dict(zip(sources, source, strict=True))) for source, _ in pairs}
-    groups = {source: group_images(images.patient) for source, images in tables.items()}
-    for source, split in pairs:
-        split_images(tables[source], groups[source], *split)
-    for run in runs:
-        check_screened(run.screen["class"], tables[tuple(run.data.get(key) for key in sources)].classes)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr.data.tables import SUFFIXES as TABLES
 from cxr.errors import UserError
 from cxr.options.ranks import ranks
 
@@ -36,6 +35,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
+def is_printable(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
 def whole(low: int) -> Rule:
     return Rule(f"a whole number from {low}", lambda v: is_whole(v, low))
 
@@ -56,7 +59,10 @@ PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed")  # images become 
 
 # An option that is missing here is checked by nobody but its reader, as those of a user's own YAML are.
 RULES = {
-    "name": Rule("the name of a folder, without slashes", lambda v: bool(re.fullmatch(FOLDER_NAME, str(v)))),
+    "name": Rule(
+        "the name of a folder, without slashes or line breaks",
+        lambda v: is_printable(str(v)) and bool(re.fullmatch(FOLDER_NAME, str(v))),
+    ),
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "cache_dir": TEXT,
     "compile": BOOLEAN,
@@ -69,7 +75,8 @@ RULES = {
     "study": Rule("null or the name of a search", lambda v: v is None or (isinstance(v, str) and v != "")),
     "sampler": one_of("tpe", "random"),
     "pruner": one_of("none", "median", "hyperband"),
-    "slurm.partition": Rule("null or the name of a partition", lambda v: v is None or (isinstance(v, str) and v != "")),
+    # It stands in a batch script, as the name does.
+    "slurm.partition": Rule("null or the name of a partition", lambda v: v is None or is_printable(v)),
     "slurm.time": whole(1),
     "slurm.requeues": whole(0),
     "slurm.warning": whole(1),
@@ -80,7 +87,7 @@ RULES = {
     "data.root": Rule("a folder of images", lambda v: v is None or (isinstance(v, str) and v != "")),
     "data.table": Rule(
         "the path of a CSV or parquet file",
-        lambda v: Path(v).suffix.lower() in TABLES and Path(v).expanduser().is_file(),
+        lambda v: Path(v).suffix.lower() in (".csv", ".parquet") and Path(v).expanduser().is_file(),
     ),
     "data.sampler": one_of("uniform", "balanced"),
     "loss.weights": one_of("none", "balanced"),

@@ -225,6 +225,9 @@ def test_own_networks_need_a_word_that_no_file_can_say(own, monkeypatch):
             build("model", {"_target_": name})
 
 
+OWN = "of Hydra's own options, only hydra.run.dir"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -233,26 +236,25 @@ def test_own_networks_need_a_word_that_no_file_can_say(own, monkeypatch):
         ("+model.deep=[{_target_:os.system}]", "model.deep.0._target_=os.system"),
         ("+trainer.profiler={_target_:os.system}", "trainer.profiler._target_"),
         ("optim._target_=torch.hub.load", "optim._target_=torch.hub.load"),
-        ("hydra.launcher._target_=os.system", "hydra.launcher._target_=os.system"),
-        ("+hydra.callbacks.mine._target_=os.system", "hydra.callbacks.mine._target_=os.system"),
-        (
-            "+hydra.callbacks.mine._target_=cxr.jobs.hydra_callback.os.system",
-            "hydra.callbacks.mine._target_=cxr.jobs.hydra_callback.os.system",
-        ),
-        (
-            "+hydra.callbacks.mine._target_=cxr.jobs.hydra_callback.command",
-            "hydra.callbacks.mine._target_=cxr.jobs.hydra_callback.command",
-        ),
-        ("hydra.job_logging.handlers.file.class=subprocess.Popen", "logs go to the console and"),
-        ("hydra.job_logging.handlers.file.filename=../x", "logs go to the console and"),
-        ("hydra.job_logging.handlers.console.stream=ext://os.environ", "logs go to the console and"),
-        ("hydra.job.name=../x", "hydra.job.name=../x: must be the name of a folder"),
-        ("hydra.output_subdir=../x", "hydra.output_subdir=../x: must be the name of a folder"),
+        ("hydra.launcher._target_=os.system", OWN),
+        ("+hydra.launcher.deep={_target_:os.system}", OWN),
+        ("+hydra.launcher.deep=${model}", OWN),
+        ("+model@hydra.job=cnn", OWN),
+        ("hydra/launcher=joblib", OWN),
+        ("+hydra.callbacks.mine._target_=os.system", OWN),
+        ("+hydra.callbacks.mine._target_=cxr.jobs.task.os.system", OWN),
+        ("+hydra.callbacks.mine._target_=cxr.jobs.task.Task", OWN),
+        ("hydra.searchpath=[file:///x]", OWN),
+        ("hydra.job_logging.handlers.file.class=subprocess.Popen", OWN),
+        ("hydra.job_logging.handlers.file.filename=../x", OWN),
+        ("hydra.job_logging.handlers.console.stream=ext://os.environ", OWN),
+        ("hydra.job.name=../x", OWN),
+        ("hydra.output_subdir=../x", OWN),
         ("-m aug=on,off hydra.sweep.subdir=../${seed}", "hydra.sweep.subdir=../0: must be the name of a folder"),
         ("-m aug=on,off hydra.sweep.subdir=/x", "hydra.sweep.subdir=/x: must be the name of a folder"),
         ("model=sub/mine", "model=sub/mine: unknown"),
-        ("+hydra.job.env_set.CXR_TRUST=os", "hydra.job.env_set: options set no environment variables"),
-        ("hydra.searchpath=[pkg://os]", "imports a package"),
+        ("+hydra.job.env_set.CXR_TRUST=os", OWN),
+        ("hydra.searchpath=[pkg://os]", OWN),
         ("--config-path /x", "write --config-dir DIR"),
         ("--experimental-rerun x.pickle", "a pickle is a program"),
         ("--help --config-dir /x", "--help: without --config-dir"),
@@ -267,20 +269,40 @@ def test_options_of_the_command_line_name_no_code_and_no_place_outside(said, tmp
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("hydra:\n  job_logging:\n    filters:\n      mine: {'()': os.system}\n", "logs go to the console"),
-        ("hydra:\n  hydra_logging: ${model.log}\nmodel:\n  log: {version: 1, f: {'()': os.system}}\n", "logs go to"),
-        ("hydra:\n  callbacks: \"${oc.create:'{mine: {_target_: os.system}}'}\"\n", "hydra.callbacks.mine._target_"),
-        ("hydra:\n  sweeper:\n    params: {hydra.job.name: ../x}\n", "hydra.sweeper.params: hydra.job.name"),
+        ("hydra:\n  job_logging:\n    filters:\n      mine: {'()': os.system}\n", OWN),
+        ("hydra:\n  hydra_logging: ${model.log}\nmodel:\n  log: {version: 1, f: {'()': os.system}}\n", OWN),
+        ("hydra:\n  callbacks: \"${oc.create:'{mine: {_target_: os.system}}'}\"\n", OWN),
+        ("hydra:\n  sweeper:\n    params: {hydra.job.name: ../x}\n", OWN),
+        ("hydra:\n  sweep:\n    subdir: ../x\n  job:\n    env_set: {CXR_TRUST: os}\n", OWN),
+        ('"hy\\x64ra": {job: {env_set: {CXR_TRUST: os}}}\n', OWN),
+        ("defaults:\n  - override /hydra/launcher: submitit_local\n", OWN),
+        ("defaults:\n  - part@hydra.job.env_set: x\n", OWN),
+        ("defaults:\n  - /${aug}/launcher: x\n", OWN),
+        ("#@package: hydra.job\nenv_set: {CXR_TRUST: os}\n", OWN),
         ("a: b: c\n", "mapping values are not allowed"),
-        ("hydra:\n  sweep:\n    subdir: ../x\n  job:\n    env_set: {CXR_TRUST: os}\n", "hydra.job.env_set"),
+        ('slurm: {partition: "x\\ntouch canary"}\n', "slurm.partition="),
+        ('name: "x\\ntouch canary"\n', "name=x"),
     ],
 )
-def test_files_of_choices_are_data(said, tmp_path, text, says):
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "theirs.yaml").write_text(f"# @package _global_\n{text}")
-    code, line = said(train.main, "-m", "--config-dir", tmp_path, "aug=on,off", "experiment=theirs", "name=n")
+def test_files_of_choices_are_data(said, tmp_path, monkeypatch, text, says):
+    monkeypatch.setattr("cxr.options.composing.check_plugin", lambda *_: None)  # launcher=slurm needs no Slurm here
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "theirs.yaml").write_text(f"# @package _global_\n{text}")
+    words = ["-m", "--config-dir", tmp_path / "conf", "aug=on,off", "experiment=theirs", "seed=1"]
+    code, line = said(train.main, *words, *(["launcher=slurm"] if text.startswith("slurm") else []))
     assert code == 2 and says in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_choices_reaches_hydra_by_no_link(said, tmp_path):
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    (evil / "theirs.yaml").write_text("# @package hydra.job\nenv_set: {CXR_TRUST: os}\n")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "experiment").symlink_to(evil)
+    (evil / "round").symlink_to(tmp_path / "conf")
+    code, line = said(train.main, "--config-dir", tmp_path / "conf", "experiment=theirs")
+    assert code == 2 and OWN in line
 
 
 def test_swept_values_stay_in_the_folder_of_the_sweep(tmp_path, monkeypatch):
