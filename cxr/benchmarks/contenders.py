@@ -109,7 +109,7 @@ def draws(spec: Spec) -> dict[str, Any]:
     for epoch in range(spec["epochs"]):
         here = data.draws(epoch, torch.device("cpu")).view(torch.int32)
         result["differ"] += int((data.draws(epoch, device).cpu().view(torch.int32) != here).sum())
-        there = data.augment.draw(index.to(device), size, data.seed, epoch).cpu().view(torch.int32)
+        there = data.augment.draw_maps(index.to(device), size, data.seed, epoch).cpu().view(torch.int32)
         result["would differ if drawn there"] += int((there != here).sum())
     return result
 

@@ -12,6 +12,7 @@ from cxr.data.cache import built, fingerprint
 from cxr.data.image_table import ImageTable, patient_of
 from cxr.data.split import find_leaks, group_images
 from cxr.data.store import Store, open_store
+from cxr.errors import printable
 from cxr.files.writing import read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,25 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
         "copies": [describe_pair(images, store, *pair) for pair in copies],
         "leaks": describe_leaks(images, copies),
     }
+
+
+def log_findings(images: ImageTable, copies: Copies) -> None:
+    """Log the number of images, what cannot be used, and copies."""
+    counts = ", ".join(f"{name} {number}" for name, number in images.counts().items())
+    log.info("%d images in %s: %s", len(images), printable(str(images.root)), counts)
+    for file, reason in images.rejected[:10]:
+        log.warning("not used: %s (%s)", printable(file), reason)
+    if len(images.rejected) > 10:
+        log.warning("not used: %d more files, all in rejected.csv", len(images.rejected) - 10)
+    if copies:
+        first, second = (printable(images.file[row]) for row in copies[0][:2])
+        log.info(
+            "%d pairs of images show the same image, %s and %s among them (python -m cxr.audit lists them); they are "
+            "kept together",
+            len(copies),
+            first,
+            second,
+        )
 
 
 def describe_pair(images: ImageTable, store: Store, first: int, second: int, likeness: float) -> dict[str, Any]:

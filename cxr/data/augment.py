@@ -28,7 +28,7 @@ class Augment:
         """Whether images are changed at all."""
         return bool(self.flip or self.degrees or self.crop)
 
-    def draw(self, index: Tensor, size: int, seed: int, epoch: int) -> Tensor:
+    def draw_maps(self, index: Tensor, size: int, seed: int, epoch: int) -> Tensor:
         """Draw the augmentation of each image in an epoch.
 
         Args:
@@ -58,7 +58,7 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
 
     Args:
         images: float tensor of shape (B, C, S, S).
-        matrices: what Augment.draw() returned for them, shape (B, 2, 3).
+        matrices: what Augment.draw_maps() returned for them, shape (B, 2, 3).
 
     Returns:
         float tensor of shape (B, C, S, S), bilinear; what lies outside of an image is black.

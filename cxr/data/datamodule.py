@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cxr.data.audit import VERSION as AUDIT_VERSION
-from cxr.data.audit import audit, load_copies
+from cxr.data.audit import load_copies, log_findings
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
 from cxr.data.cache import built, fingerprint
@@ -23,8 +22,6 @@ from cxr.data.sources import read_images
 from cxr.data.split import find_leaks, group_images, split_images
 from cxr.data.store import Store, open_store
 from cxr.errors import UserError, printable
-from cxr.files.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS
-from cxr.files.writing import as_text, read_json, write_json, write_table
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ class CXRDataModule(pl.LightningDataModule):
         self.group = group_images(images.patient, [(first, second) for first, second, _ in self.copies])
         self.images, self.note = images, images.note
         self.split = self.assign_split()
-        self.log_images()
+        log_findings(images, self.copies)
         self.log_split()
 
     def assign_split(self) -> np.ndarray:
@@ -88,24 +85,6 @@ class CXRDataModule(pl.LightningDataModule):
         d = self.data
         fractions = d["test_fraction"], d["val_fraction"]
         return split_images(self.images, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"])
-
-    def log_images(self) -> None:
-        images = self.images
-        counts = ", ".join(f"{name} {number}" for name, number in images.counts().items())
-        log.info("%d images in %s: %s", len(images), printable(str(images.root)), counts)
-        for file, reason in images.rejected[:10]:
-            log.warning("not used: %s (%s)", printable(file), reason)
-        if len(images.rejected) > 10:
-            log.warning("not used: %d more files, all in rejected.csv", len(images.rejected) - 10)
-        if self.copies:
-            first, second, _ = self.copies[0]
-            log.info(
-                "%d pairs of images show the same image, %s and %s among them (python -m cxr.audit lists them); they "
-                "are kept together",
-                len(self.copies),
-                printable(images.file[first]),
-                printable(images.file[second]),
-            )
 
     def log_split(self) -> None:
         if (leaks := self.leak_counts()) and leaks["images"]:
@@ -216,12 +195,12 @@ class CXRDataModule(pl.LightningDataModule):
         return batch._replace(images=images)
 
     def draws(self, epoch: int, device: torch.device) -> Tensor:
-        """The augmentation of every image of the table in an epoch, float32 (N, 2, 3); see Augment.draw().
+        """The augmentation of every image of the table in an epoch, float32 (N, 2, 3); see Augment.draw_maps().
 
         Drawn once an epoch: its many small steps take as long for a batch as for all images. On the CPU: a GPU's sine
         and cosine differ in the last bit."""
         if self.drawn is None or self.drawn[:2] != (epoch, device):
-            drawn = self.augment.draw(torch.arange(len(self.images)), self.store.size, self.seed, epoch)
+            drawn = self.augment.draw_maps(torch.arange(len(self.images)), self.store.size, self.seed, epoch)
             self.drawn = epoch, device, drawn.to(device)
         return self.drawn[2]
 
@@ -251,32 +230,6 @@ class CXRDataModule(pl.LightningDataModule):
 
         with built(self.cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
             return dict(np.load(folder / "predictions.npz"))
-
-    def load_audit(self) -> dict[str, Any]:
-        """The findings of audit() on these images; made once for each state of them."""
-        images, copies = self.readable, self.data["copies"]
-        inputs = [copies, images.root, images.rejected, images.note, images.classes, self.copies]
-        columns = images.label, images.file, images.patient, images.split, self.compared.facts["sha256"]
-        inputs += [column.tolist() for column in columns]
-
-        def build(folder: Path) -> None:
-            write_json(folder / AUDIT, audit(images, self.compared, self.copies, copies))
-
-        with built(self.cache / f"audit-{fingerprint(AUDIT_VERSION, *inputs)}", build) as folder:
-            return read_json(folder / AUDIT)
-
-    def write_tables(self, folder: Path) -> None:
-        """Write audit.json, split.csv and rejected.csv."""
-        write_json(folder / AUDIT, self.load_audit())
-        write_table(folder / SPLIT, SPLIT_COLUMNS, self.split_rows())
-        write_table(folder / "rejected.csv", ("file", "reason"), self.images.rejected)
-
-    def split_rows(self) -> Iterator[tuple[str, ...]]:
-        """The rows of split.csv, in the table's order, as they read back from it."""
-        images = self.images
-        labels = [images.classes[i] for i in images.label]
-        columns = images.file, labels, images.patient, self.split, self.group
-        return (tuple(as_text(value) for value in row) for row in zip(*columns, strict=True))
 
 
 def check_same_images(images: ImageTable, compared: ImageTable) -> None:

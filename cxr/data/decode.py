@@ -22,9 +22,6 @@ MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RG
 MIN_SIDE = 16
 BAND = 2**20  # pixels that are converted at a time
 
-# Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
-warnings.filterwarnings("ignore", module="PIL")
-
 
 class BadImage(ValueError):
     """A file that is not an image; the message is the reason that users read."""
@@ -53,6 +50,8 @@ def decode(path: Path, size: int) -> Decoded:
         UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any image; see why_unreadable().
         UserError: memory ran out, which says nothing about the image.
     """
+    # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         return read(path, size)
     except UNREADABLE:

@@ -13,6 +13,7 @@ import torch
 from cxr.data.cache import built, fingerprint
 from cxr.data.copies import shrink
 from cxr.data.datamodule import CXRDataModule
+from cxr.data.run_tables import split_rows
 from cxr.data.store import Store
 from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS
@@ -70,7 +71,7 @@ def has_fingerprints(folder: Path) -> bool:
 def check_unchanged(data: CXRDataModule, run: Path) -> None:
     """Raise UserError if a run that continues in its folder began with other images or another split."""
     rows = [tuple(row[key] for key in SPLIT_COLUMNS) for row in read_table(run / SPLIT)]
-    changed = {row[0] for row in {*rows} ^ {*data.split_rows()}}
+    changed = {row[0] for row in {*rows} ^ {*split_rows(data)}}
     try:
         kept = read_fingerprints(run / CHECKPOINTS / SIDE_FILE)
         before = dict(zip(kept["files"].tolist(), kept["sha256"].tolist(), strict=True))

@@ -123,12 +123,12 @@ def dataset_root(folder: Path) -> Path:
 
 def read_phantom(images: int, seed: int, cache: Path) -> ImageTable:
     """Draw phantom images into the cache, once for each number and seed, and read them as a folder."""
-    import cxr.data.phantom as drawing
+    from cxr.data import phantom, phantom_chest
 
     # The drawing code is part of the key: images drawn by an older version must not pass for this one's.
-    key = fingerprint(images, seed, Path(drawing.__file__).read_bytes())
+    key = fingerprint(images, seed, *(Path(module.__file__).read_bytes() for module in (phantom, phantom_chest)))
     with built(
-        cache / f"phantom-{images}-{seed}-{key}", lambda folder: drawing.draw_phantom(folder, images, seed)
+        cache / f"phantom-{images}-{seed}-{key}", lambda folder: phantom.draw_phantom(folder, images, seed)
     ) as root:
         return replace(read_folder(root), note="drawn images (phantom): says nothing about patients")
 

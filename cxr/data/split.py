@@ -43,9 +43,9 @@ def split_images(
         split = use_given_test(images, group, on_leak)
     else:
         split = np.full(len(images), "train", dtype="<U6")
-        split[draw(images, group, split == "train", test_fraction, 2 if val_fraction else 1, rng)] = "test"
+        split[draw_groups(images, group, split == "train", test_fraction, 2 if val_fraction else 1, rng)] = "test"
     if val_fraction:
-        split[draw(images, group, split == "train", val_fraction, 1, rng)] = "val"
+        split[draw_groups(images, group, split == "train", val_fraction, 1, rng)] = "val"
     check_classes(images, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
     return split
 
@@ -91,7 +91,7 @@ def group_images(patient: np.ndarray, copies: Iterable[tuple[int, int]] = ()) ->
     return connected_components(graph, directed=False)[1][node]
 
 
-def draw(
+def draw_groups(
     images: ImageTable, group: np.ndarray, pool: np.ndarray, fraction: float, leave: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw whole groups from `pool` (bool, N) until each class has given `fraction` of its images there.

@@ -8,6 +8,7 @@ import numpy as np
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.external import ExternalImages
+from cxr.data.run_tables import load_audit
 from cxr.errors import UserError
 from cxr.evaluation.calibration import calibration
 from cxr.evaluation.differences import unpaired_difference
@@ -53,7 +54,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     files = data.images.file[scored.index].tolist()
     write_predictions(folder / PREDICTIONS, files, scored.classes, scored.labels, scored.probabilities)
     write_table(folder / "rejected.csv", ("file", "reason"), data.left_out())
-    write_json(folder / AUDIT, data.load_audit())
+    write_json(folder / AUDIT, load_audit(data))
     draw_evaluation(folder, data, scored)
     return external.write(folder, result)
 

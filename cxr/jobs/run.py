@@ -10,6 +10,7 @@ import torch
 
 from cxr.data.fingerprints import check_unchanged, write_fingerprints
 from cxr.data.image_table import class_name
+from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
 from cxr.evaluation.evaluation import Evaluation, screen
 from cxr.files.predictions import write_predictions
@@ -106,7 +107,7 @@ def prepare_folder(run: TrainingRun, start: Start | None, folder: Path) -> None:
     write_status(folder, "running", precision=str(run.trainer.precision))
     if not start:
         clear(folder)
-        run.data.write_tables(folder)
+        write_tables(run.data, folder)
     write_fingerprints(run.data, folder / CHECKPOINTS)
     check_room(folder / CHECKPOINTS, run.model)
     if not start:

@@ -20,7 +20,7 @@ def images():
 def test_equals_torchvision_flip_then_rotation_then_crop_image_by_image(images):
     augment = Augment(flip=0.5, degrees=10, crop=0.1)
     index = torch.arange(100, 116)
-    warped = warp(images, augment.draw(index, SIZE, seed=3, epoch=2))
+    warped = warp(images, augment.draw_maps(index, SIZE, seed=3, epoch=2))
     u = uniform(index, seed=3, epoch=2)
     pad = round(0.1 * SIZE)
     assert 0 < (u[:, 0] < 0.5).sum() < 16, "both flipped and unflipped images are wanted here"
@@ -36,7 +36,7 @@ def test_equals_torchvision_flip_then_rotation_then_crop_image_by_image(images):
 
 
 def test_warp_is_torchs_own_affine_grid_and_sampling(images):
-    matrices = Augment(flip=0.5, degrees=10, crop=0.1).draw(torch.arange(16), SIZE, seed=0, epoch=0)
+    matrices = Augment(flip=0.5, degrees=10, crop=0.1).draw_maps(torch.arange(16), SIZE, seed=0, epoch=0)
     grid = torch.nn.functional.affine_grid(matrices, list(images.shape), align_corners=False)
     want = torch.nn.functional.grid_sample(images, grid, align_corners=False)
     assert (warp(images, matrices) - want).abs().max() < 1e-4
@@ -47,7 +47,7 @@ def test_draws_depend_on_seed_epoch_and_image_alone():
     index = torch.arange(16)
 
     def draw(index, seed=0, epoch=0):
-        return augment.draw(index, SIZE, seed, epoch)
+        return augment.draw_maps(index, SIZE, seed, epoch)
 
     whole = draw(index)
     assert torch.equal(whole, draw(index.flip(0)).flip(0))

@@ -20,6 +20,7 @@ from cxr.data.cache import built
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.decode import MAX_PIXELS, decode
 from cxr.data.files import list_files, not_an_image
+from cxr.data.run_tables import write_tables
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 from cxr.errors import UserError, printable
@@ -231,7 +232,7 @@ def test_all_kinds_at_once_go_through_every_table(all_kinds, tmp_path, caplog, m
     assert all(line.isprintable() for line in lines) and not any(line.startswith("not used: b") for line in lines)
     assert dict(data.images.rejected).keys() == {name for name, expected in names.items() if expected != USED}
     (tmp_path / "out").mkdir()
-    data.write_tables(tmp_path / "out")
+    write_tables(data, tmp_path / "out")
     expected = {os.fsencode(name).decode("utf-8", "surrogateescape") for name in names}
     written = [r["file"] for name in ("split.csv", "rejected.csv") for r in read_table(tmp_path / "out" / name)]
     assert {n.encode("utf-8", "backslashreplace").decode() for n in expected} <= set(written)

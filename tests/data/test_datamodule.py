@@ -7,6 +7,7 @@ import torch
 from cxr.data import datamodule
 from cxr.data.batches import Batch, SeededOrder, copy_images
 from cxr.data.datamodule import CXRDataModule
+from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
 from cxr.files.writing import read_table
 
@@ -102,7 +103,7 @@ def test_no_batch_of_one_image_in_training(build, drawn):
 def test_tables(build, drawn, tmp_path):
     module = build(drawn, split="given")
     assert module.leak_counts() == {"on_leak": "drop", "images": int((module.split == "unused").sum())}
-    module.write_tables(tmp_path)
+    write_tables(module, tmp_path)
     rows = read_table(tmp_path / "split.csv")
     assert [r["file"] for r in rows] == module.images.file.tolist()
     assert {r["split"] for r in rows} == {"train", "val", "test", "unused"}

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from cxr.data.decode import decode
-from cxr.data.phantom import Drawing, _chest, _plan, _write, draw_phantom
+from cxr.data.phantom import Drawing, draw_phantom, plan_images, write_image
+from cxr.data.phantom_chest import chest
 from cxr.data.sources import read_folder
 from cxr.files.writing import read_table
 
@@ -62,7 +63,7 @@ def test_every_image_is_another(drawn: Path) -> None:
 
 
 def test_proportions_and_patients_of_the_default_set() -> None:
-    plan = list(_plan(600, seed=0))
+    plan = list(plan_images(600, seed=0))
     assert len(plan) == len({image.file for image in plan}) == 600
     shares = {label: count / 600 for label, count in Counter(image.label for image in plan).items()}
     counts = {"COVID19": 576, "NORMAL": 1579, "PNEUMONIA": 4245, "TURBERCULOSIS": 703}
@@ -93,7 +94,7 @@ def test_formats_modes_and_sizes_are_mixed_in_every_class(drawn: Path) -> None:
 
 def test_file_names_do_not_depend_on_the_label() -> None:
     png = defaultdict(list)
-    for image in _plan(7000, seed=0):
+    for image in plan_images(7000, seed=0):
         png[image.label].append(image.file.endswith("png"))
     assert all(abs(np.mean(found) - 1 / 3) < 0.07 for found in png.values())
 
@@ -102,7 +103,7 @@ def test_modes_and_sizes_do_not_depend_on_the_label(tmp_path: Path) -> None:
     """The same patients' images with other findings have the same mode and size, and another picture."""
     images = [Drawing("train", label, 7, 2, f"{label}.png") for label in sorted(LABELS)]
     for image in images:
-        _write(tmp_path, 0, image)
+        write_image(tmp_path, 0, image)
     pictures = [Image.open(tmp_path / image.file) for image in images]
     assert len({(picture.mode, picture.size) for picture in pictures}) == 1
     assert len({picture.tobytes() for picture in pictures}) == len(LABELS)
@@ -113,7 +114,7 @@ def test_modes_and_sizes_do_not_depend_on_the_label(tmp_path: Path) -> None:
 def test_a_finding_shows_in_the_lungs_and_nowhere_else(label: str, patient: int) -> None:
     y, x = np.mgrid[-1:1:128j, -1:1:128j].astype(np.float32)
     with_finding, without = (
-        _chest(name, x, y, np.random.default_rng([0, patient]), np.random.default_rng(1)) for name in (label, "NORMAL")
+        chest(name, x, y, np.random.default_rng([0, patient]), np.random.default_rng(1)) for name in (label, "NORMAL")
     )
     finding = with_finding - without
     assert finding.max() > 0.1
