@@ -12,7 +12,8 @@ from cxr.errors import printable
 from cxr.files.run_folder import AUDIT
 from cxr.files.writing import write_json
 from cxr.jobs.single_command import run_single
-from cxr.reporting.leaderboard import markdown_table
+from cxr.reporting.markdown import markdown_table
+from cxr.reporting.words import words
 
 USAGE = """python -m cxr.audit data=folder data.root=DIR [option=value …]
 Looks for bad files, copies, contradictions and leaks; options are those of cxr.train. Writes audit.json and a picture
@@ -30,17 +31,17 @@ def look(options: dict[str, Any], folder: Path) -> None:
     cache = Path(options["cache_dir"]).expanduser()
     images = read_images(options["data"], cache)
     store, images, copies = load_copies(images, cache, options["data"]["copies"])
-    found = audit(images, store, copies, options["data"]["copies"])
-    write_json(folder / AUDIT, found)
-    for number, copy in enumerate(found["copies"][:PICTURES], start=1):
+    findings, w = audit(images, store, copies, options["data"]["copies"]), words("en")
+    write_json(folder / AUDIT, findings)
+    for number, copy in enumerate(findings["copies"][:PICTURES], start=1):
         picture_pair(images.root, copy, folder / "copies" / f"{number:03}.png")
     rows = [
-        [what, f"{number:,}" if number else "none", printable(example)]
-        for what, number, example in summarise_audit(found)
+        [line.title(w), f"{line.number:,}" if line.number else w["none"], line.example(w)]
+        for line in summarise_audit(findings)
     ]
-    counts = ", ".join(f"{name} {number:,}" for name, number in found["classes"].items())
-    print(f"\n{found['images']:,} images in {printable(found['root'])}: {counts}\n")
-    print(markdown_table(["", "found", "such as"], rows))
+    counts = ", ".join(f"{name} {number:,}" for name, number in findings["classes"].items())
+    print(f"\n{findings['images']:,} images in {printable(findings['root'])}: {counts}\n")
+    print(markdown_table(["", w["found"], w["example"]], rows))
     print(f"\nall in {folder / AUDIT}")
 
 

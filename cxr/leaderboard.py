@@ -6,7 +6,9 @@ from pathlib import Path
 from cxr.errors import UserError
 from cxr.jobs import slurm
 from cxr.jobs.exit_codes import fail
-from cxr.reporting import comparison, leaderboard
+from cxr.reporting.comparison import write_comparisons
+from cxr.reporting.leaderboard import overview, write_leaderboard
+from cxr.reporting.rows import collect
 
 
 def main() -> None:
@@ -16,12 +18,12 @@ def main() -> None:
             raise UserError("usage: python -m cxr.leaderboard DIR, the folder of a sweep")
         sweep = Path(sys.argv[1])
         jobs = slurm.running_jobs(sweep)
-        if not (jobs or leaderboard.collect(sweep)):
+        if not (jobs or collect(sweep)):
             raise UserError(f"{sweep}: no run folders directly in it")
     except UserError as error:
         fail(error)
-    print(leaderboard.head(sweep, leaderboard.write(sweep)))
-    for line in comparison.write(sweep):
+    print(overview(sweep, write_leaderboard(sweep)))
+    for line in write_comparisons(sweep):
         print(f"- {line}")
     if jobs:
         print(f"Slurm's jobs: {', '.join(slurm.states(jobs))}")

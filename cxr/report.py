@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cxr.errors import UserError
 from cxr.jobs.exit_codes import fail
-from cxr.reporting.report import write
+from cxr.reporting.report import write_report
 from cxr.reporting.words import LANGUAGES
 
 USAGE = "usage: python -m cxr.report DIR [report.lang=en|ko], the folder of a sweep or of a run"
@@ -24,9 +24,9 @@ def main() -> None:
             raise UserError(USAGE)
         if lang not in LANGUAGES:
             raise UserError(f"report.lang={lang}: must be {' or '.join(LANGUAGES)}")
-        written = write(Path(folders[0]), lang)
+        written = write_report(Path(folders[0]), lang)
         if written is None:
-            raise UserError(f"{folders[0]}: no finished run of this version of cxr in it")
+            raise UserError(f"{folders[0]}: no finished run in it")
     except UserError as error:
         fail(error)
     print(written)

@@ -23,7 +23,8 @@ from cxr.jobs.output_folder import take_folder
 from cxr.jobs.task import Task
 from cxr.options.command_line import CommandLine, compose_trial, read_command
 from cxr.options.composing import CONF
-from cxr.reporting import leaderboard
+from cxr.reporting.leaderboard import overview, write_leaderboard
+from cxr.reporting.rows import collect
 from cxr.search.recipe import write_recipe
 from cxr.search.study import Study
 from cxr.training import signals
@@ -105,7 +106,7 @@ def end_stopped(command: CommandLine | None) -> NoReturn:
         with suppress(OSError, UserError):  # such as a full disk: completed work stays as it is
             close_own(command.folder, f"stopped by {name}")
             if command.multirun:
-                leaderboard.write(command.folder)
+                write_leaderboard(command.folder)
         if jobs := slurm.running_jobs(command.folder):
             advice = f"; Slurm's jobs {', '.join(jobs)} continue in {command.folder} (scancel stops them)"
         else:
@@ -122,14 +123,14 @@ def sweep(command: CommandLine, task: Task) -> None:
         run_hydra(command, task)
     except Exception as error:  # of the launcher or of the search: runs raise none
         incomplete = True
-        lost = any(row["status"] == "lost" for row in leaderboard.collect(command.folder))
+        lost = any(row["status"] == "lost" for row in collect(command.folder))
         if not lost and (command.search or not isinstance(error, UserError)):
             raise
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         print(f"cxr: {kind}{' '.join(str(error).split())[:200]}", file=sys.stderr)
     if signals.asked():
         return
-    rows = leaderboard.write(command.folder)  # once more: runs side by side may have overtaken each other
+    rows = write_leaderboard(command.folder)  # once more: runs side by side may have overtaken each other
     best = write_recipe(Study(command.search, command.folder), compose_trial) if command.search else ""
     report_sweep(command, rows)
     if command.search:  # failed trials do not spoil a search
@@ -140,12 +141,13 @@ def sweep(command: CommandLine, task: Task) -> None:
 
 def report_sweep(command: CommandLine, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the leaderboard and the comparisons of a sweep, and write its report."""
-    from cxr.reporting import comparison, report  # scipy.stats, matplotlib: not before they are needed
+    from cxr.reporting.comparison import write_comparisons  # scipy.stats, matplotlib: not before they are needed
+    from cxr.reporting.report import write_report
 
-    print(f"\n{leaderboard.head(command.folder, rows)}\n")
-    for line in comparison.write(command.folder):
+    print(f"\n{overview(command.folder, rows)}\n")
+    for line in write_comparisons(command.folder):
         print(f"- {line}")
-    path = report.write(command.folder, command.lang)
+    path = write_report(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {path}" if path else ""))
 
 

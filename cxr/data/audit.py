@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -191,38 +191,46 @@ def describe_leaks(images: ImageTable, copies: Copies) -> dict[str, Any]:
     return {"patients": patients, "copies": images.file[sorted(crossing)].tolist(), "images": leaks}
 
 
-def summarise_audit(findings: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """The findings of audit() in lines: what, how many, and an example or an explanation."""
+class AuditLine(NamedTuple):
+    """A finding: its key in the words of reports (audit_<key>), how many there are, and a file as an example; instead
+    of one, the images beside test, or that such copies were not searched for."""
+
+    key: str
+    number: int
+    file: str = ""
+    beside_test: int = 0
+    searched: bool = True
+
+    def title(self, w: Mapping[str, str]) -> str:
+        return w[f"audit_{self.key}"].format(tiny=TINY)
+
+    def example(self, w: Mapping[str, str]) -> str:
+        if not self.searched:
+            return w["audit_not_searched"]
+        return w["audit_beside_test"].format(n=self.beside_test) if self.beside_test else printable(self.file)
+
+
+def summarise_audit(findings: Mapping[str, Any]) -> list[AuditLine]:
+    """The findings of audit() in lines."""
     copies, patients = findings["copies"], findings["leaks"]["patients"]
-    kinds = {kind: [c for c in copies if c["kind"] == kind] for kind in ("same bytes", "same pixels", "near")}
 
-    def first(items: Sequence[Any]) -> str:
-        return "" if not items else str(items[0]["file"] if isinstance(items[0], Mapping) else items[0])
+    def files(key: str) -> AuditLine:
+        first = findings[key][0] if findings[key] else ""
+        return AuditLine(key, len(findings[key]), first["file"] if isinstance(first, Mapping) else first)
 
-    def pair(items: Sequence[Mapping[str, Any]]) -> str:
-        return " = ".join(items[0]["files"]) if items else ""
+    def pairs(key: str, members: Sequence[Mapping[str, Any]], searched: bool = True) -> AuditLine:
+        return AuditLine(key, len(members), " = ".join(members[0]["files"]) if members else "", searched=searched)
 
-    def images_of(kind: str) -> str:
-        return f"{sum(p['elsewhere'] for p in patients[kind].values())} images beside test" if patients[kind] else ""
+    def people(key: str, kind: str) -> AuditLine:
+        return AuditLine(key, len(patients[kind]), beside_test=sum(p["elsewhere"] for p in patients[kind].values()))
 
-    lines = [("cannot be used", len(findings["rejected"]), first(findings["rejected"]))]
-    lines += [
-        ("another type than its name says", len(findings["wrong_type"]), first(findings["wrong_type"])),
-        (f"smaller than {TINY} pixels", len(findings["tiny"]), first(findings["tiny"])),
-        ("blank", len(findings["blank"]), first(findings["blank"])),
-        ("coloured", len(findings["coloured"]), first(findings["coloured"])),
-        ("pairs of the same bytes", len(kinds["same bytes"]), pair(kinds["same bytes"])),
-        ("pairs of the same pixels", len(kinds["same pixels"]), pair(kinds["same pixels"])),
-        ("pairs that show the same image", len(kinds["near"]), pair(kinds["near"])),
-    ]
-    if findings["copies_looked_for"] == "exact":
-        lines[-2:] = [(what, number, "not looked for: data.copies=near does") for what, number, _ in lines[-2:]]
-    two, across = ([c for c in copies if c[key]] for key in ("two_labels", "across"))
-    lines.append(("pairs under two labels", len(two), pair(two)))
+    near = findings["copies_looked_for"] == "near"
+    lines = [files(key) for key in ("rejected", "wrong_type", "tiny", "blank", "coloured")]
+    for kind in ("same bytes", "same pixels", "near"):
+        members = [copy for copy in copies if copy["kind"] == kind]
+        lines.append(pairs(kind.replace(" ", "_"), members, near or kind == "same bytes"))
+    lines.append(pairs("two_labels", [copy for copy in copies if copy["two_labels"]]))
     if findings["splits"].get("test"):
-        lines += [
-            ("pairs across the given split", len(across), pair(across)),
-            ("patients across the given split", len(patients["sure"]), images_of("sure")),
-            ("possible ones: a number in file names", len(patients["possible"]), images_of("possible")),
-        ]
+        lines.append(pairs("across", [copy for copy in copies if copy["across"]]))
+        lines += [people("patients", "sure"), people("possible_patients", "possible")]
     return lines

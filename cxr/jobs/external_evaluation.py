@@ -20,7 +20,7 @@ from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
 from cxr.files.writing import read_json, write_json, write_table
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.reporting import dashboard
-from cxr.reporting import external_report as external
+from cxr.reporting.external_report import EVALUATION, write_external_report
 from cxr.training.environment import versions
 from cxr.training.predicting import predict, predict_masked
 
@@ -50,13 +50,13 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         "classes_without_images": [name for name, s in scored.scores["per_class"].items() if not s["support"]],
         "unknown_classes": unknown,
     }
-    write_json(folder / external.EVALUATION, result)
+    write_json(folder / EVALUATION, result)
     files = data.images.file[scored.index].tolist()
     write_predictions(folder / PREDICTIONS, files, scored.classes, scored.labels, scored.probabilities)
     write_table(folder / "rejected.csv", ("file", "reason"), data.left_out())
     write_json(folder / AUDIT, load_audit(data))
     draw_evaluation(folder, data, scored)
-    return external.write(folder, result)
+    return write_external_report(folder, result)
 
 
 def predict_known(

@@ -20,8 +20,9 @@ from cxr.files.writing import read_json, write_json
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.models.gathering import rank
-from cxr.reporting import dashboard, model_card
+from cxr.reporting import dashboard
 from cxr.reporting.console import run_summary
+from cxr.reporting.model_card import write_model_card
 from cxr.training import distributed, signals
 from cxr.training.build import TrainingRun, build_data, build_model, build_run, fit
 from cxr.training.checkpoints import BEFORE, BEST, LAST, Start, check_room, clear, find_start
@@ -197,7 +198,7 @@ def write_results(
 ) -> None:
     """Write metrics.json, the model card and TensorBoard's HParams; print the summary."""
     write_json(folder / METRICS, metrics)
-    model_card.write(folder, metrics, config, read_json(folder / AUDIT))
+    write_model_card(folder, metrics, config, read_json(folder / AUDIT))
     dashboard.show_choices(run.trainer.logger, choices, config, metrics["test"], step)
     run.trainer.logger.finalize("success")
     print(run_summary(folder, metrics), flush=True)

@@ -24,7 +24,7 @@ from cxr.jobs.child_process import train_isolated
 from cxr.options import resolvers  # noqa: F401 (conf needs them in every worker)
 from cxr.options.command_line import CommandLine
 from cxr.options.ranks import node, ranks
-from cxr.reporting import leaderboard
+from cxr.reporting.leaderboard import write_leaderboard
 from cxr.search.trial import trial_of
 from cxr.training import signals
 
@@ -170,7 +170,7 @@ class Task:
     def rewrite_leaderboard(self) -> None:
         """Rewrite the leaderboard of the sweep, if there is one."""
         if self.sweep:
-            leaderboard.write(self.sweep)
+            write_leaderboard(self.sweep)
 
 
 def wait_for(path: Path, seconds: float = 300) -> None:

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from cxr.evaluation.differences import paired_difference
+from cxr.evaluation.differences import FIGURES, paired_difference
 from cxr.files.predictions import read_predictions
 from cxr.files.run_folder import PREDICTIONS
 from cxr.files.writing import write_json
-from cxr.reporting import leaderboard
 from cxr.reporting.console import beaten_lines
+from cxr.reporting.rows import Row, choices, collect, finished_metrics, tested_rows
 from cxr.reporting.words import words
 
-FIGURES = {"f1_macro": "macro F1", "accuracy": "accuracy"}
 COMPARISONS = "comparisons.json"
 Recipe = tuple[tuple[str, str], ...]  # (option, value) of every choice but the seed
 RESAMPLES = 10_000  # the ends of intervals that are corrected for many comparisons lie far out
@@ -33,7 +32,7 @@ def compare(sweep: Path) -> dict[str, Any]:
     """
     runs = [
         row
-        for row in leaderboard.opened(sweep, leaderboard.collect(sweep))
+        for row in tested_rows(sweep, collect(sweep))
         if row["status"] == "done" and (sweep / row["run"] / PREDICTIONS).exists()
     ]
     predictions = {row["run"]: read_predictions(sweep / row["run"]) for row in runs}
@@ -50,10 +49,10 @@ def compare(sweep: Path) -> dict[str, Any]:
     return {"comparisons": comparisons, "pairs": [compare_pair(*pair, comparisons) for pair in pairs]}
 
 
-def recipes_of(runs: Sequence[leaderboard.Row]) -> dict[Recipe, dict[Any, leaderboard.Row]]:
+def recipes_of(runs: Sequence[Row]) -> dict[Recipe, dict[Any, Row]]:
     """Rows of the leaderboard by recipe and seed."""
-    options = [key for key in leaderboard.choices(runs) if key != "seed"]
-    recipes: dict[Recipe, dict[Any, leaderboard.Row]] = {}
+    options = [key for key in choices(runs) if key != "seed"]
+    recipes: dict[Recipe, dict[Any, Row]] = {}
     for row in runs:
         recipe = tuple((key, str(row[key])) for key in options if key in row)
         recipes.setdefault(recipe, {})[row.get("seed", 0)] = row
@@ -70,7 +69,7 @@ def pairs_of(recipes: Sequence[Recipe]) -> Iterator[tuple[str, Recipe, Recipe]]:
             yield differing[0], ours, theirs
 
 
-def representatives(recipe: Mapping[Any, leaderboard.Row], other: Mapping[Any, leaderboard.Row]) -> list[str]:
+def representatives(recipe: Mapping[Any, Row], other: Mapping[Any, Row]) -> list[str]:
     """The runs of a recipe to compare with another one: those of the common seeds, else all."""
     return [recipe[seed]["run"] for seed in sorted(set(recipe) & set(other)) or sorted(recipe)]
 
@@ -114,12 +113,12 @@ def phrase(result: Mapping[str, Any], figure: str, w: Mapping[str, str]) -> str:
     return w["difference" if result["shown"] else "no_difference"].format(figure=figure, numbers=numbers)
 
 
-def write(sweep: Path) -> list[str]:
+def write_comparisons(sweep: Path) -> list[str]:
     """Write comparisons.json; add its sentences, and which networks are no better than simple rules, to leaderboard.md,
     and return them."""
     compared = compare(sweep)
     write_json(sweep / COMPARISONS, compared)
-    lines = sentences(compared) + beaten_lines(leaderboard.finished(sweep))
+    lines = sentences(compared) + beaten_lines(finished_metrics(sweep))
     if lines:
         with (sweep / "leaderboard.md").open("a", encoding="utf-8") as file:
             file.write("\n## Comparisons\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr.files.run_folder import SIDE_FILE
-from cxr.reporting.comparison import FIGURES
 from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines, with_interval
-from cxr.reporting.leaderboard import inert, markdown_table
+from cxr.reporting.markdown import inert, markdown_table
 
 EVALUATION = "evaluation.json"
 
 
-def write(folder: Path, evaluation: Mapping[str, Any]) -> str:
+def write_external_report(folder: Path, evaluation: Mapping[str, Any]) -> str:
     """Write evaluation.md, and return what the console says."""
     warnings = warning_lines(evaluation)
     lines = [*warnings, *([""] if warnings else []), comparison_table(evaluation), ""]
@@ -59,7 +58,7 @@ def difference_lines(evaluation: Mapping[str, Any]) -> list[str]:
     if not evaluation["internal"]:
         return []
     shown = []
-    for key, name in FIGURES.items():
+    for key, name in (("f1_macro", "macro F1"), ("accuracy", "accuracy")):
         away = evaluation["difference"][key]
         low, high = away["ci95"]
         shown.append(f"{away['difference']:+.3f} [{low:+.3f}, {high:+.3f}] {name}".replace("-", "−"))

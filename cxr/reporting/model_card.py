@@ -6,28 +6,29 @@ from typing import Any
 
 from cxr.files.run_folder import STATUS
 from cxr.files.writing import read_json
-from cxr.reporting import leaderboard
 from cxr.reporting.console import (
     beaten_lines,
     calibration_lines,
+    interval_text,
     screening_lines,
     shortcut_lines,
-    shown_interval,
     with_interval,
 )
-from cxr.reporting.leaderboard import in_short
+from cxr.reporting.markdown import in_short, inert, markdown_table
 from cxr.reporting.words import render, words
 
 CARD = "MODEL_CARD.md"
 
 
-def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], audit: Mapping[str, Any]) -> None:
+def write_model_card(
+    folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], audit: Mapping[str, Any]
+) -> None:
     """Write MODEL_CARD.md into a run folder; every number stands in metrics.json or audit.json."""
     w = words(config["report"]["lang"])
     test, ends = metrics["test"], metrics["test"]["ci95"]["per_class"]
     per_class = [
-        [name, f"{s['precision']:.3f} {shown_interval(ends[name]['precision'])}"]
-        + [f"{s[key]:.3f} {shown_interval(ends[name][key])}" for key in ("recall", "f1")]
+        [name, f"{s['precision']:.3f} {interval_text(ends[name]['precision'])}"]
+        + [f"{s[key]:.3f} {interval_text(ends[name][key])}" for key in ("recall", "f1")]
         + [str(s["support"])]
         for name, s in test["per_class"].items()
     ]
@@ -35,18 +36,16 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
     headlines.append(["macro AUROC", with_interval(test, "auroc_macro")])
     values = {
         "name": folder.name,
-        "note": metrics["note"],
+        "note": w.get(metrics["note"], metrics["note"]),
         "network": f"{network_name(config)}, {config['data']['image_size']} px, {cost(metrics['network'], w)}",
-        "epochs": metrics["train"]["epochs"],
-        "headlines": leaderboard.markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
-        "per_class": leaderboard.markdown_table(
-            [w["class"], w["precision"], w["recall"], "F1", w["images"]], per_class
-        ),
-        "beaten": beaten_lines({folder.name: metrics}),
+        "epochs": w["epochs"].format(n=metrics["train"]["epochs"]),
+        "headlines": markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
+        "per_class": markdown_table([w["class"], w["precision"], w["recall"], "F1", w["images"]], per_class),
+        "beaten": beaten_lines({folder.name: metrics}, w),
         "leaks": metrics["leaks"],
         "seed": config["seed"],
         "command": read_json(folder / STATUS).get("command", ""),
-        "slices": leaderboard.markdown_table(
+        "slices": markdown_table(
             [w["column"], w["value"], w["images"], w["accuracy"]],
             [
                 [column, value, str(s["images"]), with_interval(s, "accuracy")]
@@ -58,18 +57,18 @@ def write(folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], a
         else "",
         "images": [f"{name} {number:,}" for name, number in audit["classes"].items()],
         "split": config["data"]["split"],
-        "shortcuts": [line.strip() for line in shortcut_lines(metrics["shortcuts"])[1:]],
-        "calibration": [line.strip() for line in calibration_lines(metrics["calibration"])],
-        "screening": [line.strip() for line in screening_lines(metrics["screening"])],
+        "shortcuts": [line.strip() for line in shortcut_lines(metrics["shortcuts"], w)[1:]],
+        "calibration": [line.strip() for line in calibration_lines(metrics["calibration"], w)],
+        "screening": [line.strip() for line in screening_lines(metrics["screening"], w)],
         "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")],
         "versions": metrics["versions"],
         "data_hash": audit["sha256"],
     }
-    (folder / CARD).write_text(leaderboard.inert(render(CARD, config["report"]["lang"], values)), encoding="utf-8")
+    (folder / CARD).write_text(inert(render(CARD, config["report"]["lang"], values)), encoding="utf-8")
 
 
 def network_name(config: Mapping[str, Any]) -> str:
-    """What the network is called: timm's name for it, or that of the function or class that makes it."""
+    """timm's name for the network, or that of the function or class that makes it."""
     return config["model"].get("name") or config["model"]["_target_"].rsplit(".", 1)[-1]
 
 

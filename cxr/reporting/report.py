@@ -5,124 +5,119 @@ import io
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from cxr.data.audit import summarise_audit
 from cxr.files.run_folder import AUDIT, METRICS, SEARCH, SPLIT, STATUS
-from cxr.files.writing import read_json, read_table
-from cxr.reporting import comparison, figures, leaderboard
+from cxr.files.writing import read_json, read_table, write_text
+from cxr.reporting import comparison, figures
 from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
 from cxr.reporting.console import beaten_lines, reliability_names, with_interval
+from cxr.reporting.leaderboard import SHOWN, grid_rows, grid_sentence, line_of, trial_rows, trial_sentence
+from cxr.reporting.markdown import in_short
+from cxr.reporting.rows import COST, Row, collect, row_of, tested_rows
 from cxr.reporting.words import render, words
 
 REPORT = "report.html"
-NEEDED = {"calibration", "screening", "shortcuts"}  # runs of earlier versions lack them
-PICTURED = 8  # cells whose matrix and reliability are shown
+PICTURED = 8  # recipes whose matrix and reliability are shown
 
 
 class Run(NamedTuple):
     """A finished run: its row of the leaderboard, its folder, and its metrics.json."""
 
-    row: leaderboard.Row
+    row: Row
     folder: Path
     metrics: Mapping[str, Any]
 
 
-def write(folder: Path, lang: str) -> Path | None:
-    """Write report.html into the folder of a sweep or of one run; None where no run is done.
+def write_report(folder: Path, lang: str) -> Path | None:
+    """Write report.html into the folder of a sweep or of one run; None where no run is done and tested.
 
     Args:
-        lang: of headings and standing sentences: en or ko.
+        lang: en or ko.
     """
     single = (folder / STATUS).exists()
-    rows = [leaderboard.row_of(folder)] if single else leaderboard.collect(folder)
+    rows = [row_of(folder)] if single else collect(folder)
     runs = []
-    for row in rows if single else leaderboard.opened(folder, rows):
+    for row in rows if single else tested_rows(folder, rows):
         where = folder if single else folder / row["run"]
         metrics = read_json(where / METRICS)
-        if row["status"] == "done" and metrics.keys() >= NEEDED and (where / SPLIT).exists():
+        if row["status"] == "done" and "test" in metrics:  # the trials of a search have none
             runs.append(Run(row, where, metrics))
     if not runs:
         return None
-    path = folder / REPORT
-    part = path.with_name(f".{REPORT}.part")
-    part.write_text(render("report.html", lang, contents(folder, rows, runs, lang)), encoding="utf-8")
-    part.replace(path)
-    return path
-
-
-def contents(folder: Path, rows: Sequence[leaderboard.Row], runs: Sequence[Run], lang: str) -> dict[str, Any]:
-    """The values for the report's template; every number comes from a metrics file."""
     w = words(lang)
-    first = runs[0].metrics
-    search_record = read_json(folder / SEARCH)
-    audit = read_json(runs[0].folder / AUDIT)
-    prevalences = [
-        f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
-        for run in runs[:1]
-        if run.metrics["screening"]
-        for p in run.metrics["screening"]["prevalences"]
-        for key in ("ppv", "npv")
-    ]
-    rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["shortcuts"]))
-    seeds = {run.row.get("seed") for run in runs}
+    values = {**about(folder, runs, w), **answers(folder, rows, runs, lang), **figure_tables(runs, w)}
+    write_text(folder / REPORT, render(REPORT, lang, {**values, "pictures": pictures(runs)}))
+    return folder / REPORT
+
+
+def about(folder: Path, runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
+    """The template's values about the sweep, its images and how to repeat it."""
+    first, audit = runs[0].metrics, read_json(runs[0].folder / AUDIT)
+    one_seed = len({run.row.get("seed") for run in runs}) == 1
+    command = read_json(runs[0].folder / STATUS).get("command", "")
     return {
         "name": folder.name,
         "runs": runs,
+        "single": (folder / STATUS).exists(),
         "versions": first["versions"],
         "device": first["train"]["device"],
-        "note": first["note"],
-        "searched": bool(search_record),
-        "search_pictures": search_pictures(search_record),
-        "grid": leaderboard.trial_rows(rows)[: leaderboard.SHOWN + 1] if search_record else leaderboard.grid_rows(rows),
-        "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
-        "single": (folder / STATUS).exists(),
-        "sentence": (leaderboard.trial_sentence if search_record else leaderboard.sentence)(rows).replace("**", ""),
-        "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}, lang),
-        "audit": [[what, number or w["none"], such] for what, number, such in summary_of(audit)],
-        "pictures": pictures(runs),
-        "scores": [
-            [run.row["run"], *(with_interval(run.metrics["test"], k) for k in ("f1_macro", "accuracy", "auroc_macro"))]
-            for run in runs
-        ],
-        "costs": [[run.row["run"], *costs_of(run)] for run in runs if run.row["flops"] != ""],
-        "shortcuts": [
-            [w[rule] for rule in rules],
-            *([run.row["run"], *shortcut_row(run.metrics["shortcuts"], rules)] for run in runs),
-        ],
-        "calibration": [[run.row["run"], *calibration_row(run.metrics["calibration"])] for run in runs],
-        "screened": (first["screening"] or {}).get("class", ""),
-        "screening": [
-            [run.row["run"], *screening_row(run.metrics["screening"], w)] for run in runs if run.metrics["screening"]
-        ],
-        "prevalences": prevalences,
-        "limits": [w["use_text"], w["limit_once"], w["limit_source"], w["limit_external"]]
-        + ([w["limit_seed"]] if len(seeds) == 1 else []),
-        "command": read_json(runs[0].folder / STATUS).get("command", "")
-        + f"\npython -m cxr.report {shlex.quote(str(folder))}",
-        "data_hash": audit.get("sha256", ""),
+        "note": w.get(first["note"], first["note"]),
+        "audit": [[line.title(w), line.number or w["none"], line.example(w)] for line in summarise_audit(audit)],
+        "data_hash": audit["sha256"],
+        "limits": [w[key] for key in ("use_text", "limit_once", "limit_source", "limit_external")]
+        + [w["limit_seed"]] * one_seed,
+        "command": f"{command}\npython -m cxr.report {shlex.quote(str(folder))}",
     }
 
 
-def costs_of(run: Run) -> list[str]:
-    """Parameters, FLOPs an image; runs of earlier versions have none."""
-    return [leaderboard.in_short(run.row[key]) for key in leaderboard.COST]
+def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -> dict[str, Any]:
+    """The template's values that answer what the sweep or the search asks."""
+    w, search_record = words(lang), read_json(folder / SEARCH)
+    table, sentence = (trial_rows, trial_sentence) if search_record else (grid_rows, grid_sentence)
+    return {
+        "searched": bool(search_record),
+        "search_pictures": search_pictures(search_record),
+        "grid": table(rows, w)[: SHOWN + 1] if search_record else table(rows, w),
+        "sentence": sentence(rows, w).replace("**", ""),
+        "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
+        "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}, lang),
+    }
 
 
-def summary_of(audit: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """The lines of an audit; none of a run from before training looked for them."""
-    from cxr.data.audit import summarise_audit
+def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
+    """The template's tables of figures: one row a run, its name first."""
+    rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["shortcuts"]))
+    screened = [run for run in runs if run.metrics["screening"]]
 
-    return summarise_audit(audit) if audit else []
+    def table(row: Callable[[Mapping[str, Any]], list[str]], runs: Sequence[Run] = runs) -> list[list[str]]:
+        return [[run.row["run"], *row(run.metrics)] for run in runs]
+
+    return {
+        "scores": table(lambda m: [with_interval(m["test"], key) for key in ("f1_macro", "accuracy", "auroc_macro")]),
+        "costs": table(lambda m: [in_short(m["network"][key]) for key in COST]),
+        "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
+        "calibration": table(lambda m: calibration_row(m["calibration"])),
+        "screening": table(lambda m: screening_row(m["screening"], w), screened),
+        "screened": screened[0].metrics["screening"]["class"] if screened else "",
+        "prevalences": [
+            f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
+            for run in screened[:1]
+            for p in run.metrics["screening"]["prevalences"]
+            for key in ("ppv", "npv")
+        ],
+    }
 
 
 def shortcut_row(shortcuts: Mapping[str, Any], rules: Sequence[str]) -> list[str]:
-    """Macro F1 by each rule; sets without NORMAL and PNEUMONIA have none of these two."""
+    """Macro F1 of each shortcut; sets without NORMAL and PNEUMONIA lack the last one."""
     return [with_interval(shortcuts[rule], "f1_macro") if rule in shortcuts else "–" for rule in rules]
 
 
@@ -149,20 +144,20 @@ def screening_row(screening: Mapping[str, Any], w: Mapping[str, str]) -> list[st
 def pictures(runs: Sequence[Run]) -> dict[str, Any]:
     """Every picture as PNG in base64."""
     metrics = runs[0].metrics
-    cells: dict[str, list[Run]] = {}
+    recipes: dict[str, list[Run]] = {}
     for run in runs:
-        cells.setdefault(f"{leaderboard.line_of(run.row)}, aug={run.row.get('aug', '')}", []).append(run)
+        recipes.setdefault(f"{line_of(run.row)}, aug={run.row.get('aug', '')}", []).append(run)
     counts: dict[str, Counter[str]] = {}
     for row in read_table(runs[0].folder / SPLIT):
         counts.setdefault(row["split"], Counter())[row["label"]] += 1
     matrices, reliability = [], []
-    for cell, own in list(cells.items())[:PICTURED]:
-        test, calibrated = own[0].metrics["test"], own[0].metrics["calibration"]
+    for recipe, seeds in list(recipes.items())[:PICTURED]:
+        test, calibrated = seeds[0].metrics["test"], seeds[0].metrics["calibration"]
         title = f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}"
-        matrix = figures.confusion_matrix(np.array(test["confusion_matrix"]), own[0].metrics["classes"], title)
-        matrices.append((cell, png(matrix)))
-        reliability.append((cell, png(figures.reliability(reliability_names(calibrated), ""))))
-    histories = {cell: [run.metrics["train"]["history"] for run in own] for cell, own in cells.items()}
+        matrix = figures.confusion_matrix(np.array(test["confusion_matrix"]), seeds[0].metrics["classes"], title)
+        matrices.append((recipe, png(matrix)))
+        reliability.append((recipe, png(figures.reliability(reliability_names(calibrated), ""))))
+    histories = {recipe: [run.metrics["train"]["history"] for run in seeds] for recipe, seeds in recipes.items()}
     order = [split for split in ("train", "val", "test", "unused") if split in counts]
     return {
         "counts": png(figures.class_counts({s: {c: counts[s][c] for c in metrics["classes"]} for s in order})),
@@ -170,20 +165,19 @@ def pictures(runs: Sequence[Run]) -> dict[str, Any]:
         "curves": png(figures.learning_curves(histories)),
         "matrices": matrices,
         "reliability": reliability,
-        "cost": cost_picture(cells),
+        "cost": cost_picture(recipes),
     }
 
 
-def cost_picture(cells: Mapping[str, Sequence[Run]]) -> str:
-    """Accuracy against cost of the cells whose cost is known; "" where these do not have two different networks."""
-    found, networks = [], set()
-    for own in cells.values():
-        row = own[0].row
-        if row["flops"] != "":
-            seeds = [(run.row["f1_macro"], run.row["f1_macro_low"], run.row["f1_macro_high"]) for run in own]
-            found.append(Point(leaderboard.line_of(row), f"aug={row.get('aug', '')}", row["flops"], seeds))
-            networks.add((row.get("model"), row["parameters"]))
-    return png(accuracy_against_cost(found)) if len(networks) > 1 else ""
+def cost_picture(recipes: Mapping[str, Sequence[Run]]) -> str:
+    """Macro F1 against cost; "" where there are not two different networks."""
+    points, networks = [], set()
+    for runs in recipes.values():
+        row = runs[0].row
+        seeds = [(run.row["f1_macro"], run.row["f1_macro_low"], run.row["f1_macro_high"]) for run in runs]
+        points.append(Point(line_of(row), f"aug={row.get('aug', '')}", row["flops"], seeds))
+        networks.add((row.get("model"), row["parameters"]))
+    return png(accuracy_against_cost(points)) if len(networks) > 1 else ""
 
 
 def search_pictures(search_record: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from cxr.errors import UserError
 from cxr.files.run_folder import SEARCH
 from cxr.files.writing import read_json, write_json
 from cxr.options.search_space import Search, value_of
-from cxr.reporting import leaderboard
+from cxr.reporting.rows import Row, collect
 from cxr.search.trial import storage_url
 
 # Attributes of trials (the folder that runs it, by its token; one too many) and, the last, of a study.
@@ -154,18 +154,18 @@ class Study:
             print(f"not tested yet: trial {elsewhere[0]} still runs on another machine; {again} when it has ended")
         elif best.user_attrs.get(BY) != self.token:
             print(f"not tested yet: trial {best.number}, the best one, ran on another machine; {again} there")
-        elif (row := self.row_of(best, leaderboard.collect(self.folder))) and row["f1_macro"] == "":
+        elif (row := self.row_of(best, collect(self.folder))) and row["f1_macro"] == "":
             return best.number
         return None
 
-    def row_of(self, trial: Any, rows: Sequence[leaderboard.Row]) -> leaderboard.Row | None:
+    def row_of(self, trial: Any, rows: Sequence[Row]) -> Row | None:
         """The leaderboard's row of a trial; None for one that ran on another machine."""
         params = plain_params(trial)
         return next((row for row in rows if params and all(row.get(k, k) == v for k, v in params.items())), None)
 
     def write_record(self) -> list[dict[str, Any]]:
         """Write search.json, and return its trials."""
-        rows = leaderboard.collect(self.folder)
+        rows = collect(self.folder)
         trials = []
         for trial in self.trials():
             state, row = trial.state.name.lower(), self.row_of(trial, rows)

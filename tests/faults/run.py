@@ -33,7 +33,7 @@ from victim import PHASES, Fault, run, save_often  # noqa: E402
 import cxr.jobs.run  # noqa: E402
 from cxr.data.phantom import draw_phantom  # noqa: E402
 from cxr.files.writing import read_json, read_table  # noqa: E402
-from cxr.reporting.leaderboard import write as write_leaderboard  # noqa: E402
+from cxr.reporting.leaderboard import write_leaderboard  # noqa: E402
 from cxr.training.checkpoints import BEFORE, LAST, DurableCheckpointIO, LastCheckpoint, damage  # noqa: E402
 from cxr.training.signals import SIGNALS  # noqa: E402
 

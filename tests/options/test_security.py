@@ -22,7 +22,9 @@ from cxr.models import resnet, weights
 from cxr.models.classifier import build, load_classifier
 from cxr.options.command_line import read_command
 from cxr.options.targets import check_objects
-from cxr.reporting import leaderboard, model_card, report
+from cxr.reporting.leaderboard import write_leaderboard
+from cxr.reporting.model_card import write_model_card
+from cxr.reporting.report import write_report
 
 
 class Canary:
@@ -361,8 +363,8 @@ def test_no_name_becomes_a_part_of_a_page_or_a_table(sweep, tmp_path):
     for path in copy.glob("*/split.csv"):
         rows = [{**row, "label": row["label"].replace("NORMAL", NAME)} for row in read_table(path)]
         write_table(path, list(rows[0]), [list(row.values()) for row in rows])
-    leaderboard.write(copy)
-    page = Page(report.write(copy, "en").read_text())
+    write_leaderboard(copy)
+    page = Page(write_report(copy, "en").read_text())
     assert NAME in page.text
     tags = "html head meta title style body h1 h2 h3 h4 p section div table thead tbody tr th td ul li img pre code br"
     assert {tag for tag, _ in page.tags} <= set(tags.split())
@@ -372,7 +374,7 @@ def test_no_name_becomes_a_part_of_a_page_or_a_table(sweep, tmp_path):
     run = next(copy.glob("*/metrics.json")).parent
     metrics, audit = (json.loads((run / name).read_text()) for name in ("metrics.json", "audit.json"))
     config = yaml.safe_load((run / "config.yaml").read_text())
-    model_card.write(run, metrics | {"note": NAME}, config, audit)
+    write_model_card(run, metrics | {"note": NAME}, config, audit)
     for path in (copy / "leaderboard.md", run / "MODEL_CARD.md"):
         text = path.read_text()
         assert "<" not in text and "](" not in text, path

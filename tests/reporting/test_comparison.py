@@ -1,4 +1,4 @@
-"""Which cells are held against each other, and what is said of them."""
+"""Which recipes are compared, and in which words."""
 
 import numpy as np
 import pytest
@@ -22,17 +22,17 @@ def add(tmp_path):
     def make(right, seed=0, skip=0, **choices):
         folder = tmp_path / "-".join(map(str, [*choices.values(), seed]))
         folder.mkdir()
-        said = np.where(rng.random(600) < right, labels, 1 - labels)
+        predicted = np.where(rng.random(600) < right, labels, 1 - labels)
         started = len(list(tmp_path.iterdir()))
         write_status(folder, "done", choices=choices | {"seed": seed}, started=started)
-        write_json(folder / METRICS, {"classes": CLASSES, "test": {}, "train": {}})
-        write_predictions(folder / PREDICTIONS, files[skip:], CLASSES, labels[skip:], np.eye(2)[said[skip:]].tolist())
+        write_json(folder / METRICS, {"classes": CLASSES, "test": {"f1_macro": 1}, "shortcuts": {}, "train": {}})
+        write_predictions(folder / PREDICTIONS, files[skip:], CLASSES, labels[skip:], np.eye(2)[predicted[skip:]])
         write_table(folder / "split.csv", ("file", "group"), [(file, i // 2) for i, file in enumerate(files)])
 
     return make
 
 
-def test_cells_that_differ_in_one_choice(add, tmp_path):
+def test_recipes_that_differ_in_one_choice(add, tmp_path):
     for model, aug, right in (("cnn", "on", 0.8), ("cnn", "off", 0.8), ("net", "on", 0.95), ("net", "off", 0.8)):
         add(right, model=model, aug=aug)
     found = comparison.compare(tmp_path)
@@ -47,10 +47,10 @@ def test_cells_that_differ_in_one_choice(add, tmp_path):
         and pairs["model", "net", "cnn", "on"]["f1_macro"]["shown"]
     )
     assert not pairs["aug", "on", "off", "cnn"]["f1_macro"]["shown"]
-    said = comparison.sentences(found)
-    assert any(line.startswith("aug=on against off (net): +0.1") for line in said)
-    assert any("no difference in macro F1 shown" in line for line in said)
-    assert "corrected for 8 comparisons" in said[-1] and "one seed per recipe" in said[-1]
+    lines = comparison.sentences(found)
+    assert any(line.startswith("aug=on against off (net): +0.1") for line in lines)
+    assert any("no difference in macro F1 shown" in line for line in lines)
+    assert "corrected for 8 comparisons" in lines[-1] and "one seed per recipe" in lines[-1]
 
 
 def test_seeds_are_paired_and_other_test_images_are_not_compared(add, tmp_path):
@@ -63,6 +63,6 @@ def test_seeds_are_paired_and_other_test_images_are_not_compared(add, tmp_path):
     assert "patients and seeds" in comparison.sentences({"comparisons": 2, "pairs": [pair]})[-1]
 
 
-def test_one_cell_is_compared_with_nothing(add, tmp_path):
+def test_one_recipe_is_compared_with_nothing(add, tmp_path):
     add(0.9, model="cnn", aug="on")
-    assert comparison.write(tmp_path) == []
+    assert comparison.write_comparisons(tmp_path) == []

@@ -7,7 +7,9 @@ from cxr.files.run_folder import METRICS
 from cxr.files.status import read_status, write_status
 from cxr.files.writing import read_json, read_table, write_json
 from cxr.leaderboard import main
-from cxr.reporting import leaderboard
+from cxr.reporting.leaderboard import as_markdown, overview, write_leaderboard
+from cxr.reporting.markdown import in_short, value_text
+from cxr.reporting.rows import collect
 
 
 def add(sweep, model, aug, seed, f1=None, status="done", error="", note=""):
@@ -23,7 +25,10 @@ def add(sweep, model, aug, seed, f1=None, status="done", error="", note=""):
             "precision_macro": 0.8,
             "recall_macro": 0.7,
         }
-        write_json(folder / METRICS, {"test": test, "train": {"epochs": 2, "images_per_s": 50.0}, "note": note})
+        write_json(
+            folder / METRICS,
+            {"test": test, "train": {"epochs": 2, "images_per_s": 50.0}, "note": note, "shortcuts": {}},
+        )
     return folder
 
 
@@ -36,7 +41,7 @@ def test_rows_and_grid(tmp_path):
     ]:
         add(tmp_path, model, aug, seed, f1)
     add(tmp_path, "net", "off", 0, status="failed", error="ValueError: a|b")
-    leaderboard.write(tmp_path)
+    write_leaderboard(tmp_path)
     rows = read_table(tmp_path / "leaderboard.csv")
     assert [row["run"] for row in rows][:2] == ["cnn_aug-on_seed-0", "cnn_aug-off_seed-0"]
     assert list(rows[0]) == [
@@ -55,14 +60,14 @@ def test_rows_and_grid(tmp_path):
 
 
 def test_costs_stand_behind_the_rest(tmp_path):
-    """Of runs that know theirs; those of earlier versions do not."""
+    """Failed runs have none."""
     folders = [add(tmp_path, model, "on", 0, 0.5) for model in ("cnn", "net")]
-    assert "flops" not in leaderboard.as_markdown(leaderboard.write(tmp_path), "")
+    assert "flops" not in as_markdown(write_leaderboard(tmp_path), "")
     write_json(
         folders[1] / METRICS, read_json(folders[1] / METRICS) | {"network": {"parameters": 11172292, "flops": 3}}
     )
-    old, new = leaderboard.write(tmp_path)
-    assert (old["parameters"], old["flops"], new["parameters"], new["flops"]) == ("", "", 11172292, 3)
+    failed, done = write_leaderboard(tmp_path)
+    assert (failed["parameters"], failed["flops"], done["parameters"], done["flops"]) == ("", "", 11172292, 3)
     assert [row["parameters"] for row in read_table(tmp_path / "leaderboard.csv")] == ["", "11172292"]
     lines = [line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if "_seed-" in line]
     assert [[cell.strip() for cell in line.split("|")][-3:-1] for line in lines] == [["", ""], ["11.2 M", "3"]]
@@ -80,12 +85,12 @@ def test_costs_stand_behind_the_rest(tmp_path):
     ],
 )
 def test_in_short(number, text):
-    assert leaderboard.in_short(number) == text
+    assert in_short(number) == text
 
 
 def test_notes_and_single_seed_are_said(tmp_path):
     add(tmp_path, "cnn", "on", 0, 0.5, note="drawn images (phantom): says nothing about patients")
-    text = leaderboard.grid(leaderboard.collect(tmp_path))
+    text = overview(tmp_path, collect(tmp_path))
     assert "Drawn images (phantom): says nothing about patients" in text
     assert "another seed would have given another" in text
 
@@ -99,7 +104,7 @@ def test_a_lottery_is_called_one(tmp_path):
     ):
         metrics = read_json(folder / METRICS)
         write_json(folder / METRICS, metrics | {"train": {"history": {"val_f1_macro": figures}}})
-        assert ("wandered by 0.280" in leaderboard.grid(leaderboard.collect(tmp_path))) == wide
+        assert ("varied by 0.280" in overview(tmp_path, collect(tmp_path))) == wide
 
 
 def test_a_run_whose_process_has_gone_is_lost(tmp_path):
@@ -128,5 +133,5 @@ def test_by_hand(tmp_path, run):
 @pytest.mark.parametrize(
     ("value", "text"), [(0.123456, "0.1235"), (1234.5, "1234"), ("", ""), (3, "3"), ("a\nb", "a b")]
 )
-def test_shown(value, text):
-    assert leaderboard.shown(value) == text
+def test_value_text(value, text):
+    assert value_text(value) == text

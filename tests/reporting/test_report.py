@@ -7,9 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from cxr import report
+from cxr import report, train
 from cxr.reporting.console import beaten_lines
-from cxr.reporting.leaderboard import in_short
+from cxr.reporting.markdown import in_short
 from cxr.reporting.words import LANGUAGES, TEMPLATES, words
 
 
@@ -28,20 +28,21 @@ def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
 
 
 def test_two_networks_are_shown_against_their_cost(run, sweep, tmp_path):
-    """The picture is there with two networks only; of cells of earlier versions nothing is known."""
+    """The picture is there with two networks only."""
     sweep = shutil.copytree(sweep, tmp_path / "sweep")
     folder = sweep / "cnn_aug-off_seed-0"
     network = json.loads((folder / "metrics.json").read_text())["network"]
     page = (sweep / "report.html").read_text()
     parameters, flops = (in_short(network[key]) for key in ("parameters", "flops"))
     assert f"<td>{folder.name}</td><td>{parameters}</td><td>{flops}</td>" in page
-    for changed, pictures in (({"parameters": 10**9, "flops": 10**12}, 8), (None, 7)):
-        metrics = json.loads((folder / "metrics.json").read_text()) | {"network": changed}
-        (folder / "metrics.json").write_text(json.dumps({k: v for k, v in metrics.items() if v is not None}))
-        assert run(report.main, sweep)[0] == 0
-        page = (sweep / "report.html").read_text()
-        assert page.count("data:image/png;base64,") == pictures
-        assert ("<td>1.00 G</td><td>1.00 T</td>" in page) == bool(changed)
+    assert page.count("data:image/png;base64,") == 7
+    metrics = json.loads((folder / "metrics.json").read_text())
+    larger = metrics | {"network": {"parameters": 10**9, "flops": 10**12}}
+    (folder / "metrics.json").write_text(json.dumps(larger))
+    assert run(report.main, sweep)[0] == 0
+    page = (sweep / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 8
+    assert "<td>1.00 G</td><td>1.00 T</td>" in page
 
 
 def test_what_users_named_is_escaped(run, folder, tmp_path):
@@ -54,6 +55,20 @@ def test_what_users_named_is_escaped(run, folder, tmp_path):
     assert code == 0 and out.strip() == str(folder / "report.html")
     assert "&lt;script&gt;" in page and "<script" not in page
     assert "혼동 행렬" in page and '<html lang="ko">' in page
+
+
+def test_a_korean_report_and_card_have_no_english_sentence(run, sweep, small, tmp_path):
+    """Names, options, commands and paths apart, no three English words follow each other."""
+    assert run(report.main, sweep, "report.lang=ko")[0] == 0
+    page = (sweep / "report.html").read_text()
+    words = ("trainer.max_epochs=1", *small, "report.lang=ko", f"hydra.run.dir={tmp_path}/r")
+    assert run(train.main, *words)[0] == 0
+    texts = [re.sub(r"(?s)<style.*?</style>|<pre>.*?</pre>|<code>.*?</code>|<[^>]+>", " ; ", page)]
+    texts += [(tmp_path / "r" / name).read_text() for name in ("MODEL_CARD.md",)]
+    for text in texts:
+        text = re.sub(r"`[^`]*`|python -m [\w.]+|\S+=\S+|\S+/\S+", ";", text)
+        assert not re.findall(r"\b[A-Za-z]{2,}(?: [a-z]{2,}){2,}", text)
+    assert run(report.main, sweep)[0] == 0  # other tests read it in English
 
 
 def test_every_word_is_there_in_every_language():
@@ -83,8 +98,8 @@ def test_networks_that_are_no_better_than_thumbnails_are_named():
     assert beaten_lines({"a": run(0.5, 0.4)}) == []
     lines = beaten_lines({"a": run(0.2, 0.4), "b": run(0.5, 0.4), "c": run(0.4, 0.4), "d": run(0.1, 0.1)})
     assert lines == [
-        "No better than nearest neighbour on thumbnails (macro F1 0.400): a, c.",
-        "No better than always predict the most frequent class (macro F1 0.200): d.",
+        "No better than the rule “nearest neighbour on thumbnails” (macro F1 0.400): a, c.",
+        "No better than the rule “always predict the most frequent class” (macro F1 0.200): d.",
     ]
 
 

@@ -22,7 +22,7 @@ from cxr.jobs.output_folder import take_folder
 from cxr.models.classifier import Classifier
 from cxr.options.command_line import read_command
 from cxr.options.composing import CONF
-from cxr.reporting import report
+from cxr.reporting.report import write_report
 from cxr.train import main
 from cxr.training import signals
 
@@ -119,7 +119,7 @@ def test_the_report_of_a_copied_search_needs_no_optuna(searched, tmp_path, monke
     (copy / "search.db").unlink()
     found = read_json(copy / "search.json")
     assert abs(sum(found["importances"].values()) - 1) < 1e-6 and len(found["importances"]) == 2
-    text = report.write(copy, "en").read_text()
+    text = write_report(copy, "en").read_text()
     assert text.count('<img alt="Hyperparameter search"') == 1
     assert text.count('<img alt="Importance of the searched options"') == 1 and "chose nothing" in text
     best = max(found["trials"], key=lambda trial: trial["value"])["run"]
@@ -127,7 +127,7 @@ def test_the_report_of_a_copied_search_needs_no_optuna(searched, tmp_path, monke
         "their test images are shut"
     )
     (copy / "search.json").write_text(json.dumps(found | {"importances": {}}))
-    assert "Too few trials" in report.write(copy, "en").read_text()
+    assert "Too few trials" in write_report(copy, "en").read_text()
 
 
 def test_trials_that_fail_or_diverge_end_no_search(run, tmp_path, monkeypatch, words):

@@ -1,0 +1,40 @@
+"""Markdown tables, and values as text in them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def value_text(value: Any) -> str:
+    """A value as it stands in a table."""
+    text = (
+        f"{value:.4g}"
+        if isinstance(value, float) and not 1000 <= abs(value) < 1e7
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
+    return " ".join(text.split())
+
+
+def in_short(number: int | str) -> str:
+    """A large number to three digits, such as 11.2 M or 3.46 G; "" stays "", which means unknown."""
+    if number == "":
+        return ""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if float(number) >= 0.9995 * size:
+            return f"{float(number) / size:#.3g}".rstrip(".") + unit
+    return str(number)
+
+
+def inert(text: str) -> str:
+    """Disable HTML, links and pictures, which names of files and classes could bring into Markdown."""
+    return text.replace("<", "&lt;").replace("](", "]&#40;")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown whose columns also line up as plain text."""
+    table = [[str(cell).replace("|", "\\|") for cell in line] for line in [header, *rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
+    lines = [[cell.ljust(w) for cell, w in zip(line, widths, strict=True)] for line in table]
+    lines.insert(1, ["-" * w for w in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
