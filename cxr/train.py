@@ -16,7 +16,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from cxr.data.precheck import check_images
 from cxr.errors import UserError
 from cxr.files.run_folder import STATUS, STOP
-from cxr.files.status import close_own, explained, read_status
+from cxr.files.status import explained, mark_unfinished, read_status
 from cxr.jobs import slurm
 from cxr.jobs.exit_codes import fail
 from cxr.jobs.output_folder import take_folder
@@ -104,7 +104,7 @@ def end_stopped(command: CommandLine | None) -> NoReturn:
     name, advice = signals.asked_by(), ""
     if command and command.folder:
         with suppress(OSError, UserError):  # such as a full disk: completed work stays as it is
-            close_own(command.folder, f"stopped by {name}")
+            mark_unfinished(command.folder, f"stopped by {name}")
             if command.multirun:
                 write_leaderboard(command.folder)
         if jobs := slurm.running_jobs(command.folder):

@@ -1,4 +1,4 @@
-"""status.json: whether a run is running, done, failed or lost; and what to say where its folder cannot be written."""
+"""status.json: whether a run is running, done, failed or lost; and the error where its folder cannot be written."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cxr.errors import UserError
 from cxr.files import slurm_queue
@@ -17,6 +17,18 @@ from cxr.files.writing import read_json, write_json
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 MEND = "make room, or mend the folder, then give the same command again, with its name=NAME: it resumes there"
 LOST_JOB = "its Slurm job {job} ended without an error message (memory, a time limit, scancel, a lost node?)"
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        state: done, pruned, failed or stopped.
+        score: macro F1 on validation images, 0 where training diverged; None where there is none.
+    """
+
+    state: str
+    score: float | None = None
 
 
 def write_status(folder: Path, status: str, error: str = "", **more: Any) -> None:
@@ -29,15 +41,12 @@ def write_status(folder: Path, status: str, error: str = "", **more: Any) -> Non
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What status.json says; a run that claims to be running though its process, or its Slurm job, has gone is lost."""
+    """The content of status.json; a run that is running there though its process or Slurm job has gone is lost."""
     record = read_json(folder / STATUS)
     if record.get("status") != "running":
         return record
     if job := record.get("job"):  # perhaps on another machine, perhaps waiting for its next start
-        unchanged = (
-            slurm_queue.has_ended(job) and read_json(folder / STATUS) == record
-        )  # it may have ended well meanwhile
-        if unchanged:
+        if slurm_queue.has_ended(job) and read_json(folder / STATUS) == record:  # it may have ended well meanwhile
             record |= {"status": "lost", "error": LOST_JOB.format(job=job)}
     elif record["host"] == socket.gethostname() and not alive(record["pid"]):
         record |= {"status": "lost", "error": "its process ended without an error message"}
@@ -76,15 +85,12 @@ def explained(folder: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error.strerror or error}; {MEND}") from error
 
 
-def close_own(folder: Path, error: str) -> None:
-    """Say of the runs in a run folder or of a sweep that this process has left unfinished that they failed."""
+def mark_unfinished(folder: Path, error: str) -> None:
+    """Mark the runs that this process left unfinished in a run folder, or in a sweep's, as failed."""
     for path in (folder / STATUS, *folder.glob(f"*/{STATUS}")):
         record = read_json(path)
-        if (
-            record.get("status") == "running"
-            and record["pid"] == os.getpid()
-            and record["host"] == socket.gethostname()
-        ):
+        ours = (record.get("pid"), record.get("host")) == (os.getpid(), socket.gethostname())
+        if ours and record["status"] == "running":
             write_status(path.parent, "failed", error)
 
 

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.utils import configure_log
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 
 from cxr.errors import UserError
 from cxr.files.status import is_done, write_status
+from cxr.jobs.plan import Plan
 from cxr.options.ranks import environments, ranks
 from cxr.training import signals
 
@@ -31,14 +31,7 @@ class Worker(NamedTuple):
     answer: Connection
 
 
-def train_isolated(
-    job_logging: Mapping[str, Any],
-    config: Mapping[str, Any],
-    choices: Mapping[str, Any],
-    folder: Path,
-    shared: bool,
-    trial: Any = None,
-) -> None:
+def train_isolated(plan: Plan, job_logging: Mapping[str, Any]) -> None:
     """Call train_and_test() in a process of its own, or one a device. Stop signals are passed on to them.
 
     Args:
@@ -53,13 +46,11 @@ def train_isolated(
     multiprocessing.set_start_method(method, force=True)  # a child inherits the default, and does not know joblib's
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["cxr.jobs.run"])
-    workers = []
+    workers, trainer = [], plan.options["trainer"]
     with signals.patient():
-        for environment in environments(config["trainer"]) if ranks(config["trainer"]) > 1 else [{}]:
+        for environment in environments(trainer) if ranks(trainer) > 1 else [{}]:
             ours, theirs = context.Pipe(duplex=False)
-            child = context.Process(
-                target=_child, args=(theirs, environment, job_logging, config, choices, folder, shared, trial)
-            )
+            child = context.Process(target=_child, args=(theirs, environment, job_logging, plan))
             child.start()
             theirs.close()
             workers.append(Worker(child, ours))
@@ -125,37 +116,28 @@ def death_message(code: int) -> str:
     return f"its process crashed ({name}); train.log has its last output"
 
 
-def _child(
-    answer: Connection,
-    environment: Mapping[str, str],
-    job_logging: Mapping[str, Any],
-    config: Mapping[str, Any],
-    choices: Mapping[str, Any],
-    folder: Path,
-    shared: bool,
-    trial: Any,
-) -> None:
+def _child(answer: Connection, environment: Mapping[str, str], job_logging: Mapping[str, Any], plan: Plan) -> None:
     """Train, as one of several ranks if `environment` sets RANK, and send the error raised, or None. status.json gets
     this process's number, train.log the stack if it crashes."""
     multiprocessing.set_start_method(None, force=True)  # for the workers of this process
     signals.listen()
-    signals.end_after(
-        multiprocessing.parent_process().join
-    )  # the launching process, not the server that forked this one
+    # The launching process, not the server that forked this one.
+    signals.end_after(multiprocessing.parent_process().join)
     os.environ.update(environment)
-    if environment.get("RANK", "0") == "0":  # all ranks log the same
+    first = environment.get("RANK", "0") == "0"
+    if first:  # all ranks log the same
         configure_log(OmegaConf.create(dict(job_logging)))
-    with (folder / "train.log").open("a") as log:
+    with (plan.folder / "train.log").open("a") as log:
         faulthandler.enable(log)
         try:
-            if environment.get("RANK", "0") == "0" and not is_done(folder, config.get("trial")):
-                write_status(folder, "running")
+            if first and not is_done(plan.folder, plan.options.get("trial")):
+                write_status(plan.folder, "running")
             from cxr.jobs.run import train_and_test
             from cxr.training import distributed
 
             if environment:
-                distributed.join(config["trainer"])
-            train_and_test(config, choices, folder, shared, trial)
+                distributed.join(plan.options["trainer"])
+            train_and_test(plan)
             error = None
         except (Exception, KeyboardInterrupt, SystemExit) as raised:
             error = as_sent(signals.stopped() if signals.asked() else raised, raised)

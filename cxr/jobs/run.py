@@ -4,10 +4,11 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from cxr.data.datamodule import CXRDataModule
 from cxr.data.fingerprints import check_unchanged, write_fingerprints
 from cxr.data.image_table import class_name
 from cxr.data.run_tables import write_tables
@@ -17,6 +18,7 @@ from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
+from cxr.jobs.plan import Plan
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.models.gathering import rank
@@ -33,60 +35,39 @@ from cxr.training.predicting import predict, predict_masked
 log = logging.getLogger(__name__)
 
 
-class Trial(Protocol):
-    """The trial of a search, see cxr.search.trial.TrialRun."""
-
-    def callbacks(self) -> list[Any]:
-        """What reports to the search; has `pruned`, whether it ended training."""
-
-
-def train_and_test(
-    config: Mapping[str, Any],
-    choices: Mapping[str, Any],
-    folder: Path,
-    shared_console: bool,
-    trial: Trial | None = None,
-) -> None:
+def train_and_test(plan: Plan) -> None:
     """Train and test a run, or what is left of it: a stopped run resumes from its last checkpoint, to the same bits;
     for a finished run, only check that its images are unchanged.
-
-    Args:
-        config: the resolved options, plain data.
-        choices: what distinguishes this run from its neighbours: model, aug, seed, every other swept option.
-        folder: the run folder; cxr/evaluation/README.md lists its files.
-        shared_console: other runs write to the console at the same time.
-        trial: the trial of a search that this run is, if any. Its test images stay unopened.
 
     Raises:
         UserError: the images, the weights or the hardware do not fit the options, or have changed since the run began;
             the disk or the memory is full. Diverged: training did.
         Stopped: the process was asked to stop.
     """
-    with explained(folder), enough_memory(config["data"]["batch_size"]):
-        _train_and_test(config, choices, folder, shared_console, trial)
+    with explained(plan.folder), enough_memory(plan.options["data"]["batch_size"]):
+        data = build_data(plan.options)
+        if (plan.folder / CHECKPOINTS / SIDE_FILE).exists():
+            check_unchanged(data, plan.folder)
+        if is_done(plan.folder, plan.options.get("trial")):
+            log.info("%s is done already", plan.folder)
+        else:
+            train(plan, data)
 
 
-def _train_and_test(
-    config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path, shared_console: bool, trial: Trial | None
-) -> None:
-    checkpoints = folder / CHECKPOINTS
-    data = build_data(config)
-    if (checkpoints / SIDE_FILE).exists():
-        check_unchanged(data, folder)
-    if is_done(folder, config.get("trial")):
-        log.info("%s is done already", folder)
-        return
-    model = build_model(config, data)
-    reporters = trial.callbacks() if trial else []
+def train(plan: Plan, data: CXRDataModule) -> None:
+    """Train, then test the best network; a trial of a search is validated instead."""
+    options, checkpoints = plan.options, plan.folder / CHECKPOINTS
+    model = build_model(options, data)
+    reporters = plan.trial.callbacks() if plan.trial else []
     # Of several ranks, one reads and writes the folder.
-    first, by_steps = rank() == 0, config["trainer"].get("max_steps", -1) != -1
+    first, by_steps = rank() == 0, options["trainer"].get("max_steps", -1) != -1
     start = distributed.agree(find_start(checkpoints, dict(model.hparams), by_steps) if first else None)
-    run = build_run(config, folder, data, model, start, shared_console, reporters)
+    run = build_run(options, plan.folder, data, model, start, plan.shared_console, reporters)
     if first:
-        prepare_folder(run, start, folder)
+        prepare_folder(run, start, plan.folder)
     with signals.patient():
         signals.stop_if_asked()
-        fit(run, start, config)
+        fit(run, start, options)
         distributed.leave()
         if not first:
             return
@@ -96,10 +77,10 @@ def _train_and_test(
             raise UserError("trainer.*: no validation ran with these options, so there is no best checkpoint to test")
         step = torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["global_step"]
         best = load_classifier(chosen)
-        if trial:
-            validate_trial(run, best, config, folder, pruned=any(reporter.pruned for reporter in reporters))
+        if plan.trial:
+            validate_trial(run, best, plan, pruned=any(reporter.pruned for reporter in reporters))
         else:
-            test_run(run, best, step, config, choices, folder)
+            test_run(run, best, step, plan)
     (checkpoints / BEFORE).unlink(missing_ok=True)  # the run cannot be resumed any more
 
 
@@ -115,30 +96,30 @@ def prepare_folder(run: TrainingRun, start: Start | None, folder: Path) -> None:
         dashboard.show_images(run.trainer.logger, run.data)
 
 
-def validate_trial(run: TrainingRun, best: Classifier, config: Mapping[str, Any], folder: Path, pruned: bool) -> None:
+def validate_trial(run: TrainingRun, best: Classifier, plan: Plan, pruned: bool) -> None:
     """Write metrics.json of a trial of a search, without test images: its network on the validation images.
 
     Args:
         pruned: training ended early, because others were better by then.
     """
-    val = predict(best, run.data, "val", trained_options(run, config), run.timer)
+    val = predict(best, run.data, "val", trained_options(run, plan), run.timer)
     metrics = {
-        **about_network(run, best, config),
+        **about_network(run, best, plan),
         "val": val.scores,
         "train": training_metrics(run) | ({"pruned": True} if pruned else {}),
     }
-    write_json(folder / METRICS, metrics)
+    write_json(plan.folder / METRICS, metrics)
     run.trainer.logger.finalize("success")
 
 
-def trained_options(run: TrainingRun, config: Mapping[str, Any]) -> dict[str, Any]:
+def trained_options(run: TrainingRun, plan: Plan) -> dict[str, Any]:
     """The options `trainer.*` with the precision of the training: auto must not be measured again."""
-    return {**config["trainer"], "precision": run.trainer.precision}
+    return {**plan.options["trainer"], "precision": run.trainer.precision}
 
 
-def about_network(run: TrainingRun, best: Classifier, config: Mapping[str, Any]) -> dict[str, Any]:
+def about_network(run: TrainingRun, best: Classifier, plan: Plan) -> dict[str, Any]:
     """The parts "classes", "network", "note" and "versions" of metrics.json."""
-    network = cost(best.net, config["data"]["image_size"])
+    network = cost(best.net, plan.options["data"]["image_size"])
     return {"classes": list(best.classes), "network": network, "note": run.data.note, "versions": versions()}
 
 
@@ -148,36 +129,31 @@ def training_metrics(run: TrainingRun) -> dict[str, Any]:
     return run.timer.report() | {"history": run.history.curves()} | hardware
 
 
-def test_run(
-    run: TrainingRun, best: Classifier, step: int, config: Mapping[str, Any], choices: Mapping[str, Any], folder: Path
-) -> None:
-    """Open the test images, once, and write the results of the network `best`, which is that of a training step.
-
-    The other arguments are those of train_and_test().
-    """
-    data, timer, options = run.data, run.timer, trained_options(run, config)
+def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
+    """Open the test images, once, and write the results of the network `best`, which is that of a training step."""
+    data, timer, options = run.data, run.timer, trained_options(run, plan)
     evaluations = {
         split: predict(best, data, split, options, timer) for split in (("val", "test") if run.has_val else ("test",))
     }
     test, val = evaluations["test"], evaluations.get("val")
     write_predictions(
-        folder / PREDICTIONS, data.images.file[test.index].tolist(), test.classes, test.labels, test.probabilities
+        plan.folder / PREDICTIONS, data.images.file[test.index].tolist(), test.classes, test.labels, test.probabilities
     )
     # Drawing takes one core for a second; the others continue meanwhile.
     with ThreadPoolExecutor(1) as artist:
         drawn = artist.submit(draw_evaluations, run, evaluations, step)
         masked = predict_masked(best, data, options, timer)
     drawn.result()  # raises its errors
-    screened = class_name(config["screen"]["class"]), config["screen"]["sensitivity"]
+    screened = plan.options["screen"]
     metrics = {
-        **about_network(run, best, config),
+        **about_network(run, best, plan),
         **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),
         "val": val and val.scores,
-        "screening": val and screen(val, test, *screened),
+        "screening": val and screen(val, test, class_name(screened["class"]), screened["sensitivity"]),
         "leaks": data.leak_counts(),
         "train": training_metrics(run),
     }
-    write_results(run, metrics, config, choices, folder, step)
+    write_results(run, metrics, plan, step)
 
 
 def draw_evaluations(run: TrainingRun, evaluations: Mapping[str, Evaluation], step: int) -> None:
@@ -188,17 +164,11 @@ def draw_evaluations(run: TrainingRun, evaluations: Mapping[str, Evaluation], st
     dashboard.show_calibration(logger, run.data, "test", evaluations["test"].calibration, step)
 
 
-def write_results(
-    run: TrainingRun,
-    metrics: Mapping[str, Any],
-    config: Mapping[str, Any],
-    choices: Mapping[str, Any],
-    folder: Path,
-    step: int,
-) -> None:
+def write_results(run: TrainingRun, metrics: Mapping[str, Any], plan: Plan, step: int) -> None:
     """Write metrics.json, the model card and TensorBoard's HParams; print the summary."""
+    folder = plan.folder
     write_json(folder / METRICS, metrics)
-    write_model_card(folder, metrics, config, read_json(folder / AUDIT))
-    dashboard.show_choices(run.trainer.logger, choices, config, metrics["test"], step)
+    write_model_card(folder, metrics, plan.options, read_json(folder / AUDIT))
+    dashboard.show_choices(run.trainer.logger, plan.choices, plan.options, metrics["test"], step)
     run.trainer.logger.finalize("success")
     print(run_summary(folder, metrics), flush=True)

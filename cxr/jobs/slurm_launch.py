@@ -11,8 +11,8 @@ from submitit.slurm import slurm as submitit
 
 from cxr.errors import UserError
 from cxr.files import slurm_queue
+from cxr.files.status import Outcome
 from cxr.jobs import slurm
-from cxr.jobs.task import Outcome
 
 log = logging.getLogger(__name__)
 

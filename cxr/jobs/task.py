@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxr.errors import Diverged, UserError, printable
 from cxr.files.run_folder import CONFIG, LOCK, METRICS, STATUS, STOP
-from cxr.files.status import explained, is_done, keep_traceback, write_status
+from cxr.files.status import Outcome, explained, is_done, keep_traceback, write_status
 from cxr.files.writing import read_json, write_text
 from cxr.jobs import slurm
 from cxr.jobs.child_process import train_isolated
+from cxr.jobs.plan import Plan
 from cxr.options import resolvers  # noqa: F401 (conf needs them in every worker)
 from cxr.options.command_line import CommandLine
 from cxr.options.ranks import node, ranks
@@ -29,18 +30,6 @@ from cxr.search.trial import trial_of
 from cxr.training import signals
 
 Options = Mapping[str, Any]
-
-
-class Outcome(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-        state: done, pruned, failed or stopped.
-        score: macro F1 on validation images, 0 where training diverged; None where there is none.
-    """
-
-    state: str
-    score: float | None = None
 
 
 class Task:
@@ -76,7 +65,8 @@ class Task:
                     self.begin(folder, options, choices, began)
                 elif node(options["trainer"]):
                     wait_for(folder / STATUS)
-            self.train(options, choices, folder, hydra)
+            trial = trial_of(options, self.sweep) if self.searches else None
+            self.train(Plan(options, choices, folder, self.launcher != "basic", trial), hydra)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
             if not signals.asked():
                 raise
@@ -117,21 +107,19 @@ class Task:
         write_text(folder / CONFIG, OmegaConf.to_yaml({"choices": choices, **options}))
         self.rewrite_leaderboard()
 
-    def train(self, options: Options, choices: Options, folder: Path, hydra: DictConfig) -> None:
+    def train(self, plan: Plan, hydra: DictConfig) -> None:
         """Train and test, in this process or in child processes."""
-        trial = trial_of(options, self.sweep) if self.searches else None
-        arguments = options, choices, folder, self.launcher != "basic", trial
         # Trials of a search with the same options share a folder, one after the other.
-        with FileLock(folder / LOCK) if self.searches else nullcontext():
-            if options["isolate"] or ranks(options["trainer"]) > 1:
-                train_isolated(OmegaConf.to_container(hydra.job_logging, resolve=True), *arguments)
+        with FileLock(plan.folder / LOCK) if self.searches else nullcontext():
+            if plan.options["isolate"] or ranks(plan.options["trainer"]) > 1:
+                train_isolated(plan, OmegaConf.to_container(hydra.job_logging, resolve=True))
                 return
             from cxr.jobs.run import train_and_test
 
             # Imported objects live until the end: the garbage collector need not walk them each time.
             if not gc.get_freeze_count():
                 gc.freeze()
-            train_and_test(*arguments)
+            train_and_test(plan)
 
     def end(self, folder: Path, outcome: Outcome, error: Exception | None, began: float | None) -> None:
         """Record how a run ended, and announce a failure.

@@ -7,7 +7,6 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cxr.errors import UserError
@@ -62,11 +61,6 @@ class Search:
         return [base, *([*self.fixed, *(first | {key: word}).values()] for key, word in others)]
 
 
-def is_search(config: DictConfig) -> bool:
-    """Whether options, Hydra's included, are those of a search."""
-    return config.hydra.mode == RunMode.MULTIRUN and config.hydra.sweeper._target_.endswith(SWEEPER)
-
-
 def value_of(word: str) -> Any:
     """The value of an override, such as 0.1 in optim.lr=0.1."""
     value = OverridesParser.create().parse_overrides([word])[0].value()
@@ -83,13 +77,10 @@ def search_from(config: DictConfig, overrides: Sequence[Override]) -> Search | N
     Raises:
         UserError: a range without a search, or a search without ranges, or a range that is not allowed.
     """
-    sweeper = config.hydra.sweeper._target_
-    if sweeper.endswith(".BasicSweeper"):
+    if not config.hydra.sweeper._target_.endswith(SWEEPER):
         if ranges := [o.input_line for o in overrides if o.is_interval_sweep()]:
             raise UserError(f"{ranges[0]}: a range is for a search: add hparams=optuna")
         return None
-    if not sweeper.endswith(SWEEPER) or config.hydra.runtime.choices.hparams == "none":
-        raise UserError("hydra.sweeper: only the sweepers of cxr are used; for a search, write hparams=optuna")
     typed = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
     names = {o.key_or_group for o in typed}
     if "trial" in names:

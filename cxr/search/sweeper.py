@@ -5,7 +5,7 @@ No torch here, and no Optuna before a search begins, for it is an extra.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -14,12 +14,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from cxr.errors import UserError
+from cxr.files.status import Outcome
 from cxr.options.search_space import search_from, with_settings
 from cxr.search.study import Study
 from cxr.search.trial import why_no_pruning
-
-if TYPE_CHECKING:
-    from cxr.jobs.task import Outcome
 
 
 class SearchSweeper(Sweeper):
@@ -62,7 +60,7 @@ class SearchSweeper(Sweeper):
                 if outcome.state == "failed":  # with the error printed and in train.log already
                     raise UserError(f"trial {number} is the best one, but its test failed; give the same command again")
 
-    def launch(self, overrides: Sequence[Sequence[str]]) -> list["Outcome"]:
+    def launch(self, overrides: Sequence[Sequence[str]]) -> list[Outcome]:
         """Run trials through the launcher, and return how they ended."""
         results = self.launcher.launch(overrides, initial_job_idx=self.jobs)
         self.jobs += len(overrides)

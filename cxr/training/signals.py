@@ -125,14 +125,6 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def leave_to_parent(parent: int) -> None:
-    """Ignore stop signals in a worker process: the parent acts on those that reach a whole terminal or job. SIGTERM
-    still ends it, because Python's pools end their workers that way."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-    end_with_parent(parent)
-
-
 def end_with_parent(parent: int) -> None:
     """End this process when the process `parent` has ended, however it ended. Otherwise it would work for nothing, or
     wait for ever and hold its parent's locks."""

@@ -36,10 +36,10 @@ def test_leaderboard_and_grid(sweep):
 
 
 def test_a_failed_run_is_a_row_and_the_others_continue(run, tmp_path, monkeypatch, small):
-    def break_one(config, choices, *more, train=run_module.train_and_test):
-        if choices["aug"] == "on":
+    def break_one(plan, train=run_module.train_and_test):
+        if plan.choices["aug"] == "on":
             raise ZeroDivisionError("a bug of ours")
-        train(config, choices, *more)
+        train(plan)
 
     monkeypatch.setattr(run_module, "train_and_test", break_one)
     words = ("-m", "aug=on,off", "trainer.max_epochs=1", *small)
