@@ -25,7 +25,7 @@ capstone: .venv/installed ## the grid by the 2022 capstone's protocol, DATA=DIR
 seeds: .venv/installed ## the grid with three seeds
 	$(RUN) cxr.train -m model=cnn,resnet18 aug=on,off seed=0,1,2 $(images)
 
-parallel: .venv/installed ## the grid, N cells at a time: for a GPU that one cell leaves idle
+parallel: .venv/installed ## the grid, N runs at a time: for a GPU that one run leaves idle
 	$(RUN) cxr.train -m launcher=parallel n=$(or $(N),2) model=cnn,resnet18 aug=on,off $(images)
 
 slurm: .venv/installed ## the grid as jobs of Slurm
@@ -37,13 +37,13 @@ ddp: .venv/installed ## ResNet-18 on N devices (2)
 search: .venv/installed ## the best options of MODEL (cnn), by validation images, in N trials (20)
 	$(RUN) cxr.train -m hparams=optuna n_trials=$(or $(N),20) model=$(or $(MODEL),cnn) $(images)
 
-networks: .venv/installed ## larger networks, and what they cost
+networks: .venv/installed ## larger networks, and their cost
 	$(RUN) cxr.train -m model=resnet18,resnet34,resnet50,densenet121,efficientnet_b0 $(images)
 
-balance: .venv/installed ## classes of which there are few: counted as they are, or all the same
+balance: .venv/installed ## rare classes: as they are, or all classes weighted equally
 	$(RUN) cxr.train -m loss.weights=none,balanced $(images)
 
-audit: .venv/installed ## what is wrong with the images, DATA=DIR
+audit: .venv/installed ## find problems in the images, DATA=DIR
 	$(RUN) cxr.audit $(images)
 
 bench: .venv/installed ## speed, against the network alone and a student's loop
@@ -52,13 +52,13 @@ bench: .venv/installed ## speed, against the network alone and a student's loop
 scale: .venv/installed ## speed and memory at 1, 10 and 100 thousand images
 	$(RUN) cxr.bench --scale model=cnn aug=on $(images)
 
-gpu: .venv/installed ## all that there is to measure on a GPU, in 8 minutes (IMAGES=a tar or a folder); else a dry run
+gpu: .venv/installed ## measure everything on a GPU, in 8 minutes (IMAGES=a tar or a folder); a dry run without GPU
 	$(RUN) cxr.bench --gpu $(if $(IMAGES),--images '$(IMAGES)') $(if $(OUT),--out '$(OUT)')
 
-gpu-folder: .venv/installed ## build/gpu, all that make gpu needs on a machine with no network, IMAGES=TAR
+gpu-folder: .venv/installed ## build/gpu, everything that make gpu needs on a machine without network, IMAGES=TAR
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash cxr/benchmarks/gpu.sh '$(IMAGES)'
 
-report: .venv/installed ## report.html of the sweep or run DIR anew
+report: .venv/installed ## rebuild report.html of the sweep or run DIR
 	$(RUN) cxr.report '$(DIR)'
 
 board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far
@@ -70,16 +70,16 @@ test: .venv/installed ## the tests (three at a time: some wait for processes of 
 long: .venv/installed ## the tests that take longest: side by side, several devices, the benchmark, the README's commands
 	$(RUN) pytest -n 3 --dist worksteal -m long
 
-faults: .venv/installed ## kill, stop, starve and mislead real runs, and see that nothing is lost (6 minutes)
+faults: .venv/installed ## kill, stop and starve real runs, and check that nothing is lost (6 minutes)
 	.venv/bin/python tests/faults/run.py
 
 lint: .venv/installed ## ruff
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 
-clean: ## remove what make and Python left behind; runs/ stays
+clean: ## remove what make and Python made; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info && find cxr tests -name __pycache__ -prune -exec rm -rf {} +
 
-clean-cache: ## remove decoded and drawn images and what was found of them from CACHE
+clean-cache: ## remove decoded and drawn images, and audits of them, from CACHE
 	@test -n '$(CACHE)'
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)

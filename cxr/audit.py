@@ -1,4 +1,4 @@
-"""python -m cxr.audit: what is wrong with a set of images, before anybody trains on it."""
+"""python -m cxr.audit: find problems in a set of images before you train on it."""
 
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ PICTURES = 200  # pairs that are pictured; audit.json names all
 
 
 def main() -> None:
-    """Exit codes: 0 looked at, whatever was found; 2 wrong options or no images."""
-    run_single(look, USAGE)
+    """Exit codes: 0 audited, with or without findings; 2 wrong options or no images."""
+    run_single(audit_images, USAGE)
 
 
-def look(options: dict[str, Any], folder: Path) -> None:
-    """Audit the images that the options name; write and print what was found."""
+def audit_images(options: dict[str, Any], folder: Path) -> None:
+    """Audit the images that the options name; write and print the findings."""
     cache = Path(options["cache_dir"]).expanduser()
     images = read_images(options["data"], cache)
     store, images, copies = load_copies(images, cache, options["data"]["copies"])
@@ -46,7 +46,7 @@ def look(options: dict[str, Any], folder: Path) -> None:
 
 
 def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
-    """Both images of a pair side by side, with what the set says of each."""
+    """Both images of a pair side by side, with their labels, patients and splits."""
     from cxr.reporting.figures import captioned_images
 
     images = np.stack([decode(root / file, 384).pixels for file in copy["files"]])

@@ -1,4 +1,4 @@
-"""python -m cxr.leaderboard DIR: make a sweep's leaderboard anew from its run folders."""
+"""python -m cxr.leaderboard DIR: rebuild a sweep's leaderboard from its run folders."""
 
 import sys
 from pathlib import Path

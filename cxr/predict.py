@@ -1,4 +1,4 @@
-"""python -m cxr.predict: what a trained network says of images that nobody labelled."""
+"""python -m cxr.predict: predict unlabelled images with a trained network."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Exit codes: 0 every file was read, 1 some could not be (their rows say why), 2 wrong options, 128 + N stopped."""
+    """Exit codes: 0 every file was read, 1 some were not (their rows give the reason), 2 wrong options, 128 + N."""
     with answering():
         unread = predict(read_options(sys.argv[1:], "predict"))
     raise SystemExit(unread)

@@ -1,4 +1,4 @@
-"""python -m cxr.report DIR: make report.html of a sweep, or of one run, anew from its run folders."""
+"""python -m cxr.report DIR: rebuild report.html of a sweep or of one run from its run folders."""
 
 import sys
 from pathlib import Path

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from cxr.data.cache import is_unfinished
 from cxr.data.decode import UNREADABLE, decode, is_transient, why_unreadable
-from cxr.data.processes import spread
 from cxr.data.shards import DAMAGED, LISTS, Record, move_shard, read_shard, write_shard
+from cxr.data.workers import spread
 from cxr.errors import UserError, printable
 
 log = logging.getLogger(__name__)

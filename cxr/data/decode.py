@@ -48,7 +48,7 @@ def decode(path: Path, size: int) -> Decoded:
 
     Raises:
         UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any image; see why_unreadable().
-        UserError: memory ran out, which says nothing about the image.
+        UserError: memory ran out, for which the image is not to blame.
     """
     # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
     warnings.filterwarnings("ignore", module="PIL")
@@ -116,7 +116,7 @@ def to_gray(image: Image.Image) -> tuple[Image.Image, int]:
     gray, coloured = Image.new("L", image.size), 0
     image.load()
     deep = image.mode.startswith(("I", "F"))
-    # 16-bit images use 10 to 16 of their bits and nothing says how many: the image's own range becomes 0-255.
+    # 16-bit images use 10 to 16 of their bits, the file does not state how many: the image's own range becomes 0-255.
     low, high = map(np.float32, image.getextrema()) if deep else (0, 0)
     span = max(float(high - low), 1.0)
     for top, band in bands(image):
@@ -160,8 +160,8 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
-# Whatever Pillow raises for a bad file: ten thousands of files of which some bytes were changed made it raise the first
-# three and struct.error.
+# The errors of Pillow for a bad file. (Tens of thousands of files with changed bytes raised the first three and
+# struct.error.)
 UNREADABLE = (
     *(OSError, ValueError, SyntaxError, TypeError, ArithmeticError, LookupError, EOFError),
     *(struct.error, zlib.error, Image.DecompressionBombError),

@@ -86,7 +86,7 @@ def plan_images(images: int, seed: int) -> Iterator[Drawing]:
 
 def write_image(root: Path, seed: int, image: Drawing) -> None:
     """Draw one image and save it; size and mode come from the image's own generator, whatever its label."""
-    body = np.random.default_rng([seed, image.patient])  # anew for every image: same patient, same anatomy
+    body = np.random.default_rng([seed, image.patient])  # again for every image: same patient, same anatomy
     shot = np.random.default_rng([seed, image.patient, image.number])
     short, aspect = shot.integers(160, 301), shot.uniform(0.85, 1.4)  # width by height
     width, height = round(short * max(1, aspect)), round(short * max(1, 1 / aspect))

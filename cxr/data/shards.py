@@ -17,11 +17,11 @@ DAMAGED = (OSError, ValueError, TypeError, EOFError)  # raised by read_shard() f
 
 
 class Record(NamedTuple):
-    """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded anew when one of them
+    """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded again when one of them
     changes. `width` to `sha256` are those of cxr.data.decode.Decoded.
 
     A rejected image has a reason in `rejected`, and black pixels. With `retry`, the system could not read the file,
-    which says nothing about the image: it is tried again whenever the store is opened.
+    for which the image is not to blame: it is tried again whenever the store is opened.
     """
 
     file: str

@@ -26,7 +26,7 @@ def _ask() -> frozenset[str] | None:
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format=%i"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):  # its controller is away for a moment, say
+    except (OSError, subprocess.SubprocessError):  # for example, its controller is down for a moment
         return None
     return frozenset(answer.stdout.split())
 

@@ -31,7 +31,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a file in UTF-8 whole or not at all: others read it while runs go on. Bytes in a file's name that are no
+    """Write a file in UTF-8 whole or not at all: others read it while runs continue. Bytes in a file's name that are no
     UTF-8 are written as \\udcNN, which JSON reads back as they were."""
     part = part_of(path)
     try:
@@ -43,7 +43,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def part_of(path: Path) -> Path:
-    """Where this process, on whatever machine, writes a file before it takes its name."""
+    """A temporary name beside `path`, different for every process and machine."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
 
 

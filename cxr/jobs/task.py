@@ -22,7 +22,7 @@ from cxr.files.writing import read_json, write_text
 from cxr.jobs import slurm
 from cxr.jobs.child_process import train_isolated
 from cxr.jobs.plan import Plan
-from cxr.options import resolvers  # noqa: F401 (conf needs them in every worker)
+from cxr.options import run_folder_name  # noqa: F401 (conf needs its interpolations in every worker)
 from cxr.options.command_line import CommandLine
 from cxr.options.ranks import node, ranks
 from cxr.reporting.leaderboard import write_leaderboard

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def cost(net: nn.Module, image_size: int) -> dict[str, int]:
-    """Parameters, and FLOPs of the forward pass of one image, of a network that is not being trained: what it has
-    learnt, and random numbers, stay as they are."""
+    """The number of parameters of a network, and the FLOPs of its forward pass for one image. Its weights, and torch's
+    random numbers, stay unchanged."""
     image = torch.zeros(1, 1, image_size, image_size, device=next(net.parameters()).device)
     learnt = [p for p in net.parameters() if p.requires_grad]
     was_training = net.training

@@ -31,6 +31,5 @@ def densenet121(n_classes: int, image_size: int, weights: str | None) -> DenseNe
 
 
 def renamed(state: State) -> State:
-    """A state dict with today's keys: published ones are of before a module's name could have no dot in it, and say
-    denselayer1.norm.1.weight for denselayer1.norm1.weight."""
+    """A state dict with today's keys: published ones have denselayer1.norm.1.weight for denselayer1.norm1.weight."""
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value for key, value in state.items()}

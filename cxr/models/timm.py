@@ -13,7 +13,7 @@ from cxr.options.timm_names import check_timm
 
 
 class TimmNetwork(nn.Module):
-    """A network of timm, and what it takes images as: (image - zero) / one.
+    """A network of timm behind its normalisation of images: (image - zero) / one.
 
     From scratch these are 0 and 1; pretrained, the mean over the channels of what the network was trained with.
     Images (B, 1, S, S), float from 0 to 1, become logits (B, n_classes).

@@ -27,7 +27,7 @@ from cxr.options.composing import (
 from cxr.options.grammar import expand, parse, quote, quote_path, swept
 from cxr.options.hydra_options import check_folder
 from cxr.options.ranks import meeting_point, node
-from cxr.options.resolvers import run_folder_pattern
+from cxr.options.run_folder_name import run_folder_pattern
 from cxr.options.search_space import SWEEPER, Search, checked_search, search_from
 
 
@@ -89,9 +89,9 @@ def read_command(argv: Sequence[str], config_name: str) -> CommandLine:
 
 
 def check_flags(args: Namespace) -> None:
-    """Raise UserError for Hydra's flags that would bypass the checks of options."""
+    """Raise UserError for flags of Hydra that would bypass the checks of options."""
     if args.experimental_rerun:
-        raise UserError("--experimental-rerun: a pickle is a program, and is not read; give that run's options anew")
+        raise UserError("--experimental-rerun: a pickle is a program, and is not read; type that run's options")
     if args.config_path:  # Hydra would read it instead of conf
         raise UserError(f"--config-path {args.config_path}: write --config-dir DIR to add a folder of your own choices")
     if (args.help or args.hydra_help) and args.config_dir:  # Hydra would read unchecked files to set up its log
@@ -101,7 +101,7 @@ def check_flags(args: Namespace) -> None:
 
 
 def locate_output(command: CommandLine, configs: Sequence[DictConfig]) -> CommandLine:
-    """Complete a command line with its output folder and what the configs of its runs say.
+    """Complete a command line with its output folder and the options of its runs.
 
     Raises:
         UserError: two runs would share a folder, or several machines could not.

@@ -1,4 +1,4 @@
-"""The options of runs, composed from conf and checked, each by itself and all together. No torch here."""
+"""The options of runs, composed from conf and checked, one by one and together. No torch here."""
 
 import importlib.util
 import re
@@ -31,14 +31,14 @@ CONF = Path(__file__).parents[2] / "conf"
 PLUGINS = {
     "launcher=parallel": ("hydra-joblib-launcher", "hydra_plugins.hydra_joblib_launcher"),
     "launcher=slurm": ("hydra-submitit-launcher", "hydra_plugins.hydra_submitit_launcher"),
-    "hparams": ("optuna>=5", "optuna"),  # whatever a user's own search is called
+    "hparams": ("optuna>=5", "optuna"),  # a user's own search may have any name
 }
 
 Groups = Mapping[str, Sequence[str]]
 
 
 def config_groups(search: Sequence[str]) -> Groups:
-    """What can be chosen: the folders of conf and of a --config-dir, and the names in them."""
+    """The groups of choices: folders of conf and of a --config-dir, and the names in them."""
     loader = GlobalHydra.instance().config_loader()
     names = loader.list_groups("")
     return {
@@ -55,7 +55,7 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
     if override.is_sweep_override() and not multirun:
         raise UserError(f"{override.input_line}: several values need -m: python -m cxr.train -m {override.input_line}")
     if override.is_delete():
-        raise UserError(f"{override.input_line}: nothing can be taken out; set another value instead")
+        raise UserError(f"{override.input_line}: options cannot be removed; set another value instead")
     if key not in groups:
         return
     typed = override.input_line.partition("=")[2]
@@ -68,13 +68,13 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
 
 
 def check_plugin(choice: str, package: str, module: str, multirun: bool) -> None:
-    """Raise UserError where a choice is made without -m, or its package is not there."""
+    """Raise UserError if a choice is made without -m, or its package is missing."""
     if not multirun:
-        raise UserError(f"{choice}: trains several runs, and needs -m: python -m cxr.train -m {choice} …")
+        raise UserError(f"{choice}: is for several runs, and needs -m: python -m cxr.train -m {choice} …")
     if importlib.util.find_spec(module) is None:
         raise UserError(f"{choice} needs {package}: pip install {shlex.quote(package)}")
     if choice == "launcher=slurm" and not shutil.which("sbatch"):
-        raise UserError("launcher=slurm: there is no sbatch here; give the command on a machine of the cluster")
+        raise UserError("launcher=slurm: sbatch was not found; run the command on a machine of the cluster")
 
 
 def compose_runs(argv: Sequence[str], multirun: bool, config_name: str = "config") -> list[DictConfig]:
@@ -101,7 +101,7 @@ def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictC
         try:
             config = compose(config_name, list(texts), return_hydra_config=True)
         except HydraException:
-            check_option_names(config_name, overrides, groups)  # which says what Hydra does not: what is meant
+            check_option_names(config_name, overrides, groups)  # with a message that suggests the right name
             raise
         check_code(config)
         options = plain(config)
@@ -125,7 +125,7 @@ def check_option_names(config_name: str, overrides: Sequence[Override], groups: 
 
 
 def check_code(config: DictConfig) -> None:
-    """Raise UserError for options that name code which they may not, or a run folder outside of the sweep's."""
+    """Raise UserError if options name code that they may not, or a run folder outside of the sweep's."""
     raw = OmegaConf.to_container(config, resolve=False)
     # Stand-ins for values that exist during a run only, so that every ${…} can be resolved and checked.
     raw["hydra"]["runtime"]["output_dir"] = "RUN"
@@ -151,7 +151,7 @@ def owners(override: Override, groups: Groups) -> list[str]:
     for group, choices in groups.items():
         for choice in choices:
             file = CONF / group / f"{choice}.yaml"
-            if not file.exists() or group == "experiment":  # those choose among options, and bring none
+            if not file.exists() or group == "experiment":  # experiments choose among options and define none
                 continue
             part = "" if file.read_text(encoding="utf-8").startswith("# @package _global_") else f"{group}."
             names = option_names(OmegaConf.to_container(OmegaConf.load(file), resolve=False))

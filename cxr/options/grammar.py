@@ -1,4 +1,4 @@
-"""One word of a command line, such as optim.lr=0.1,0.2: Hydra's grammar of overrides, and what it would misread."""
+"""One word of a command line, such as optim.lr=0.1,0.2, in Hydra's grammar of overrides; paths are quoted for it."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from cxr.errors import UserError
 
-# Their values are taken as they are typed: Hydra's grammar refuses many characters that file names have.
+# Their values are taken literally: Hydra's grammar refuses many characters that file names have.
 PATHS = ("ckpt", "source", "out", "name", "data.root", "data.table", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 
 
@@ -34,14 +34,12 @@ def parse(text: str) -> Override:
     try:
         return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
     except HydraException as error:
-        raise UserError(f"{text}: not of the form option=value, or a value with characters that need quotes") from error
+        raise UserError(f"{text}: is not option=value, or has characters that need quotes") from error
 
 
 def expand(overrides: Sequence[Override]) -> list[list[str]]:
-    """The overrides of each run, as Hydra's basic sweeper will deal them out.
-
-    Of a search over a range, which has no list of values, only the rest is checked.
-    """
+    """The overrides of each run, as Hydra's basic sweeper will combine them. A range has no list of values, and is left
+    out."""
     lists = {}
     for o in overrides:
         if o.is_discrete_sweep():

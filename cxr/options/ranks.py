@@ -1,4 +1,4 @@
-"""How many processes train one run, on which devices and machines. No torch: the command line asks too."""
+"""How many processes train one run, on which devices and machines. No torch here: the command line needs it too."""
 
 import os
 import socket
@@ -32,9 +32,9 @@ def environments(trainer: Mapping[str, Any]) -> list[dict[str, str]]:
     it and where to meet the others.
 
     Raises:
-        UserError: there are several machines, and nobody says where the first one is.
+        UserError: with several machines, the address of the first one is unknown.
     """
-    own, first = len(devices(trainer)), node(trainer) * len(devices(trainer))
+    here = len(devices(trainer))
     address, port = meeting_point(trainer)
     return [
         {
@@ -43,9 +43,9 @@ def environments(trainer: Mapping[str, Any]) -> list[dict[str, str]]:
             "WORLD_SIZE": str(ranks(trainer)),
             "NODE_RANK": str(node(trainer)),
             "LOCAL_RANK": str(local),
-            "RANK": str(first + local),
+            "RANK": str(node(trainer) * here + local),
         }
-        for local in range(own)
+        for local in range(here)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What every option may be, in words and as a test: one table. No torch here."""
+"""The values that every option may have, in words and as a test: one table. No torch here."""
 
 import ast
 import difflib
@@ -21,7 +21,7 @@ OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpoint
 
 @dataclass(frozen=True)
 class Rule:
-    """What an option may be, in words, and the test for it."""
+    """The values that an option may have, in words, and the test for them."""
 
     allowed: str
     holds: Callable[[Any], bool]
@@ -57,7 +57,7 @@ TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
 FOLDER_NAME = r"[^/\\\0]*[^/\\\0.][^/\\\0]*"  # no slash, and more than dots
 PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed")  # images become fp32 on the device
 
-# An option that is missing here is checked by nobody but its reader, as those of a user's own YAML are.
+# Options that are missing here, such as those of a user's own YAML, are checked by the code that reads them.
 RULES = {
     "name": Rule(
         "the name of a folder, without slashes or line breaks",
@@ -166,37 +166,35 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 
 def check_together(options: Mapping[str, Any]) -> None:
-    """Raise UserError for options each of which is allowed, but not with the others."""
+    """Raise UserError for options that are allowed one by one but not together."""
     if "devices" in options.get("trainer", {}):
         check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
     slurm = options.get("slurm", {})
     if slurm and slurm["warning"] >= 60 * slurm["time"]:
         raise UserError(
-            f"slurm.warning={slurm['warning']}: these seconds before its end, slurm.time={slurm['time']} minutes have "
-            "not begun: the jobs would save and go back into the queue at once; use a shorter warning or a longer time"
+            f"slurm.warning={slurm['warning']} (seconds): must be shorter than slurm.time={slurm['time']} (minutes): "
+            "jobs would save and requeue as soon as they start"
         )
     if options.get("loss", {}).get("weights") == options["data"].get("sampler") == "balanced":
         raise UserError(
-            "loss.weights=balanced data.sampler=balanced: either makes all classes count the same, both together would "
-            "make the rare ones count more; choose one"
+            "loss.weights=balanced data.sampler=balanced: each alone makes all classes count the same; both together "
+            "would make rare classes count more; choose one"
         )
 
 
 def check_devices(trainer: Mapping[str, Any], batch_size: int, training: bool) -> None:
-    """Raise UserError for several devices that cannot share a batch, or in a command that works on one."""
+    """Raise UserError where several devices cannot share a batch, or the command uses one device only."""
     number = ranks(trainer)
     if number == 1:
         return
     if not training:
-        raise UserError(
-            "trainer.devices: only training works on several devices; use 1, or [N] for one GPU by its number"
-        )
+        raise UserError("trainer.devices: this command uses one device; write 1, or [N] for GPU number N")
     if trainer.get("strategy") != "ddp":
         raise UserError(f"trainer.devices={trainer['devices']}: several devices for one run need trainer=ddp")
     if batch_size % number or batch_size < 4 * number:
         raise UserError(
-            f"data.batch_size={batch_size}: is for all {number} devices (trainer.devices × num_nodes) together: "
-            "use a multiple of that, at least four images for each"
+            f"data.batch_size={batch_size}: counts the images of all {number} devices together (trainer.devices × "
+            f"num_nodes); use a multiple of {number}, at least {4 * number}"
         )
 
 

@@ -58,7 +58,7 @@ def entries(options: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def is_name(name: Any) -> bool:
-    """Whether this is a dotted name, and not an interpolation, say."""
+    """Whether this is a dotted name and not, for example, an interpolation."""
     return isinstance(name, str) and bool(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name))
 
 

@@ -29,7 +29,7 @@ def check_timm(options: Mapping[str, Any]) -> None:
 
 @cache
 def timm_names() -> frozenset[str]:
-    """What timm.list_models() would say: every function that its source registers as a network."""
+    """The names of timm.list_models(): every function that its source registers as a network."""
     folder = Path(importlib.util.find_spec("timm").submodule_search_locations[0], "models")
     sources = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
     return frozenset(n for text in sources for n in re.findall(r"^@register_model\s*\ndef (\w+)\(", text, re.MULTILINE))

@@ -12,7 +12,7 @@ EVALUATION = "evaluation.json"
 
 
 def write_external_report(folder: Path, evaluation: Mapping[str, Any]) -> str:
-    """Write evaluation.md, and return what the console says."""
+    """Write evaluation.md, and return the summary for the console."""
     warnings = warning_lines(evaluation)
     lines = [*warnings, *([""] if warnings else []), comparison_table(evaluation), ""]
     lines += [*difference_lines(evaluation), *slice_lines(evaluation), *limit_lines(evaluation)]
@@ -69,7 +69,7 @@ def difference_lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def slice_lines(evaluation: Mapping[str, Any]) -> list[str]:
-    """Accuracy on what each further column of the table or manifest tells apart."""
+    """Accuracy on the images of each value of a further column of the table or manifest."""
     lines = []
     for column, values in evaluation["slices"].items():
         shown = [f"{value} {with_interval(s, 'accuracy')}, n = {s['images']:,}" for value, s in values.items()]
@@ -78,7 +78,7 @@ def slice_lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
-    """What makes these figures less than they look; it stands above them."""
+    """Warnings that stand above the figures, because they limit what these mean."""
     matches, lines = evaluation["matches"], []
     if matches is None:
         lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: images of its training may be among these.")
@@ -105,7 +105,7 @@ def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
-    """What was left out, and what these figures do not say."""
+    """Images that were left out, and classes that are missing."""
     lines = []
     if evaluation["matches"] and evaluation["on_leak"] == "drop":
         lines.append(f"Left out as copies of training images: {len(evaluation['matches']['trained']):,}.")

@@ -77,20 +77,20 @@ def class_counts(counts: dict[str, dict[str, int]], note: str = "") -> Figure:
 
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], note: str = "") -> Figure:
-    """Loss and macro F1 by epoch, dashed of training images and solid of validation images.
+    """Loss and macro F1 by epoch: dashed on training images, solid on validation images.
 
     Args:
-        histories: cell -> "history" of each of its seeds' metrics.json: train_loss, val_loss, train_f1_macro and
+        histories: recipe -> "history" of each of its seeds' metrics.json: train_loss, val_loss, train_f1_macro and
             val_f1_macro, a number an epoch.
     """
     fig = figure(3.6, "", note)
     panels = fig.subplots(1, 2)
     for axes, key, name in zip(panels, ("loss", "f1_macro"), ("loss", "macro F1"), strict=True):
-        for i, (cell, seeds) in enumerate(histories.items()):
+        for i, (recipe, seeds) in enumerate(histories.items()):
             for seed, history in enumerate(seeds):
                 for side, line in (("train", "--"), ("val", "-")):
                     values = history.get(f"{side}_{key}", ())
-                    label = fit(cell, 130, 9) if seed == 0 and side == "train" else None
+                    label = fit(recipe, 130, 9) if seed == 0 and side == "train" else None
                     colour = COLOURS[i % len(COLOURS)]
                     alone = "o" if len(values) == 1 else None  # of one epoch there is no line
                     axes.plot(
@@ -195,21 +195,21 @@ def _precision_recall(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarr
 
 
 def reliability(kinds: Mapping[str, Mapping[str, Any]], title: str, note: str = "") -> Figure:
-    """How often the said class was right, by how sure the network was; below, how many images.
+    """How often the predicted class was right, by its probability; below, the number of images.
 
     Args:
         kinds: name -> "bins" of calibration.calibration(): images, confidence and right, a number a bin, None of none.
     """
     fig = figure(6.0, title, note)
     top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    top.plot([0, 1], [0, 1], color="#9A9A9A", linewidth=1, label="as sure as right")
+    top.plot([0, 1], [0, 1], color="#9A9A9A", linewidth=1, label="perfect calibration")
     for i, (name, bins) in enumerate(kinds.items()):
         there = [b for b, images in enumerate(bins["images"]) if images >= FEW]
         sure, right = ([bins[key][b] for b in there] for key in ("confidence", "right"))
         top.plot(sure, right, "o-", color=COLOURS[i], markersize=4, label=name)
         bottom.stairs(bins["images"], np.linspace(0, 1, len(bins["images"]) + 1), color=COLOURS[i], linewidth=1.5)
     top.set(ylabel=f"share that was right\n(of {FEW} images or more)", ylim=(-0.02, 1.02))
-    bottom.set(xlabel="probability of the said class", ylabel="images", xlim=(0, 1))
+    bottom.set(xlabel="probability of the predicted class", ylabel="images", xlim=(0, 1))
     style_plot(top, "both")
     bottom.spines[["top", "right"]].set_visible(False)
     return finish(fig)

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md of a run: what a network is for, what it is worth, and where that ends (after Mitchell et al. 2019)."""
+"""MODEL_CARD.md of a run: use, performance and limits of a network (after Mitchell et al. 2019)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ CARD = "MODEL_CARD.md"
 def write_model_card(
     folder: Path, metrics: Mapping[str, Any], config: Mapping[str, Any], audit: Mapping[str, Any]
 ) -> None:
-    """Write MODEL_CARD.md into a run folder; every number stands in metrics.json or audit.json."""
+    """Write MODEL_CARD.md into a run folder; every number is in metrics.json or audit.json."""
     w = words(config["report"]["lang"])
     test, ends = metrics["test"], metrics["test"]["ci95"]["per_class"]
     per_class = [

@@ -23,7 +23,7 @@ def make_pruner(name: str, max_epochs: int) -> optuna.pruners.BasePruner:
 
 
 class ReportTrial(Callback):
-    """Reports macro F1 on validation images after each epoch, and ends training where the pruner says so.
+    """Reports macro F1 on validation images after each epoch, and ends training when the pruner decides so.
 
     A database that cannot be reached for a moment ends no training: a warning is logged and the epoch counts as not
     reported.

@@ -1,4 +1,4 @@
-"""What a search ends with: experiment/best.yaml, the options of its best trial."""
+"""The result of a search: experiment/best.yaml, the options of its best trial."""
 
 import shlex
 from collections.abc import Callable, Sequence

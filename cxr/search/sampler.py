@@ -17,8 +17,8 @@ SAMPLERS = {"tpe": TPESampler, "random": RandomSampler}
 
 
 class SeededSampler(BaseSampler):
-    """One of Optuna's samplers, seeded anew for every value: a search that was stopped continues as if it never was,
-    and machines that share a search draw different values.
+    """One of Optuna's samplers, seeded for every value: a stopped search continues as if it had never stopped, and
+    machines that share a search draw different values.
 
     Args:
         name: tpe (tree-structured Parzen estimator, Bergstra et al. 2011) or random.

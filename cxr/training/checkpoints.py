@@ -105,7 +105,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and reads it back before it takes the place of the one before.
+    """Writes a checkpoint whole or not at all, and reads it back before it replaces the one before.
 
     (Lightning's own way, through two copies in memory, takes two to three times as long.)
     """
@@ -119,7 +119,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             if why := damage(part):
-                raise OSError(errno.EIO, f"what was written reads back otherwise ({why})", str(path))
+                raise OSError(errno.EIO, f"it reads back differently ({why})", str(path))
             if path.name == LAST and path.exists():
                 os.replace(path, path.with_name(BEFORE))
             os.replace(part, path)
@@ -130,7 +130,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the names in a folder survive a power cut, where the system can do that."""
+    """Make the names in a folder survive a power cut, if the system can."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -140,16 +140,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def no_room(path: Path, error: BaseException) -> UserError:
-    """What to say where a checkpoint could not be written."""
+    """The error for a checkpoint that could not be written."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
     why = (cause.strerror or cause) if cause else str(error).splitlines()[0]
-    return UserError(f"{path}: cannot be written ({why}); the checkpoints before are as they were; {MEND}")
+    return UserError(f"{path}: cannot be written ({why}); earlier checkpoints are unchanged; {MEND}")
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint's file, by its own check sums (torch's loader does not look at them), or ""."""
+    """The damage of a checkpoint's file by its check sums, which torch's loader ignores, or ""."""
     try:
         with zipfile.ZipFile(path) as file:
             wrong = file.testzip()
@@ -196,7 +196,7 @@ def find_start(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> Star
             log.warning("%s: with trainer.max_steps, training cannot resume from the end of an epoch: skipped", path)
             continue
         if has_best and (lost := damage(folder / BEST)):
-            log.warning("%s is damaged (%s): training begins anew", folder / BEST, lost)
+            log.warning("%s is damaged (%s): training restarts from the beginning", folder / BEST, lost)
             return None
         return Start(path, step)
     return None
@@ -211,8 +211,8 @@ def clear(run: Path) -> None:
 
 
 def check_room(folder: Path, model: pl.LightningModule) -> None:
-    """Raise UserError where the disk has no room for a run's checkpoints: the best, and three of the last, of which one
-    is being written, each with two moments a weight (as Adam has)."""
+    """Raise UserError if the disk has no room for a run's checkpoints: the best, and three of the last (one of them
+    being written), each with two moments per weight, as Adam has."""
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     there = sum(path.stat().st_size for path in folder.glob("*.ckpt"))
     needed, free = weights * 10 + 20_000_000 - there, shutil.disk_usage(folder).free

@@ -15,11 +15,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from cxr.errors import UserError
 from cxr.training.checkpoints import DurableCheckpointIO
 
-CLEARLY = 1.3  # times as fast: casts take some of it, and no noise may decide
+CLEARLY = 1.3  # times as fast: casts take some of it, and noise must not decide
 
 
 def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning's Trainer with the options `trainer.*`, silent but for what the callbacks say."""
+    """Lightning's Trainer with the options `trainer.*`, silent except for the callbacks."""
     try:
         return pl.Trainer(
             **{**options, "precision": precision_of(options)},
@@ -54,13 +54,13 @@ def best_precision(accelerator: str) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
-@cache  # every Trainer of every cell of a sweep has the same answer
+@cache  # every Trainer of this process gets the same answer
 def bf16_gain(size: int = 512, repeats: int = 20) -> float:
     """How many times faster this CPU multiplies matrices in bf16 than in fp32.
 
-    Measured, in some 100 ms and in turn, so that what else the machine does falls on both, since what a CPU says of
-    itself is no answer: of two that both have AVX512-BF16, an AMD Zen 4 was 2.2 times as fast, an Intel Xeon in a
-    virtual machine without AMX half as fast.
+    Measured in some 100 ms, in turn, so that other load falls on both. The features that a CPU reports do not answer
+    this: with AVX512-BF16, an AMD Zen 4 was 2.2 times as fast, but an Intel Xeon in a virtual machine without AMX half
+    as fast.
     """
     matrices = [torch.ones(size, size, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
     fastest = [float("inf"), float("inf")]

@@ -120,7 +120,7 @@ def test_jobs_that_wait_are_told_of(slurm, submit, run, monkeypatch, tmp_path):
 
 
 def test_no_gpu_is_asked_for_unless_the_trainer_wants_one():
-    from cxr.options.resolvers import gpus_wanted
+    from cxr.options.run_folder_name import gpus_wanted
 
     assert gpus_wanted("auto", 1) is None and gpus_wanted("cpu", 2) is None
     assert gpus_wanted("gpu", 2) == 2 and gpus_wanted("cuda", [3]) == 1

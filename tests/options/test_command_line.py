@@ -65,7 +65,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("+sead=1", "sead=1: no such option"),
         ("trainer.limit_val_batches=2", "write +trainer.limit_val_batches=2"),
         ("+trainer.limit_va_batches=2", "did you mean +trainer.limit_val_batches?"),
-        ("~trainer", "nothing can be taken out"),
+        ("~trainer", "options cannot be removed"),
         ("data.batch_size=[1", "not of the form option=value"),
         ("word", "not of the form option=value"),
         ("name=../elsewhere", "name=../elsewhere: must be the name of a folder"),

@@ -1,4 +1,4 @@
-"""Interpolations that conf uses, such as ${folder_text:…}, and the names of a sweep's run folders. No torch here."""
+"""How the run folders of a sweep are named, and the other interpolations of conf, such as ${folder_text:…}."""
 
 import re
 from collections.abc import Sequence
