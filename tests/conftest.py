@@ -1,10 +1,12 @@
 """Images to test with: drawn ones, made once a session, and the real ones where they are at hand."""
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from cxr.data.phantom import draw_phantom
@@ -14,45 +16,55 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
+def common(tmp_path_factory):
+    """A folder that all processes of a test session share: what lies there is made by the first that needs it."""
+    mine = tmp_path_factory.getbasetemp()
+    return mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+
+
+@pytest.fixture(scope="session")
+def drawn(common):
     """A folder of 160 drawn images, laid out like the reference set."""
-    root = tmp_path_factory.mktemp("drawn")
-    draw_phantom(root, images=160, seed=3)
+    root = common / "drawn"
+    with FileLock(common / "drawn.lock"):
+        if not (root / "manifest.csv").exists():
+            draw_phantom(root, images=160, seed=3)
     return root
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+def cache(common):
+    return common / "cache"
 
 
 @pytest.fixture(scope="session")
 def tiny(cache):
-    """Options of a cell that trains in a moment; in fp32, so that figures can be compared to many digits anywhere."""
+    """Options of a run that trains in a moment; in fp32, so that figures can be compared to many digits anywhere."""
     network = ("data.image_size=32", "model.hidden=16", "model.widths=[4,8,8]")
     return ("trainer.precision=32-true", f"cache_dir={cache}", *network)
 
 
 @pytest.fixture(scope="session")
 def small(tiny, drawn):
-    """Options of such a cell on the drawn images."""
+    """Options of such a run on the drawn images."""
     return ("data=folder", f"data.root={drawn}", *tiny)
 
 
 @pytest.fixture(scope="session")
-def sweep(small, tmp_path_factory):
-    """A sweep of two cells in a folder with every character that Hydra's grammar refuses."""
-    folder = tmp_path_factory.mktemp("out") / "a=b, c[1] 'x' (한글)"
-    with pytest.MonkeyPatch.context() as patch:
-        words = ["-m", "aug=on,off", "trainer.max_epochs=2", "optim.lr=0.003", *small, f"hydra.sweep.dir={folder}"]
-        patch.setattr("sys.argv", ["train", *words])
-        main()
+def sweep(small, common):
+    """A sweep of two runs in a folder with every character that Hydra's grammar refuses."""
+    folder = common / "a=b, c[1] 'x' (한글)"
+    with FileLock(common / "sweep.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (folder / "report.html").exists():
+            words = ["-m", "aug=on,off", "trainer.max_epochs=2", "optim.lr=0.003", *small, f"hydra.sweep.dir={folder}"]
+            patch.setattr("sys.argv", ["train", *words])
+            main()
     return folder
 
 
 @pytest.fixture(scope="session")
 def folder(sweep):
-    """The run folder of the sweep's first cell."""
+    """The run folder of the sweep's first run."""
     return sweep / "cnn_aug-on_seed-0"
 
 

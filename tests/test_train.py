@@ -232,6 +232,7 @@ def test_options_that_only_the_cell_can_judge_are_one_line(run, tmp_path, word, 
     assert code == 1 and err.splitlines()[-1].startswith("cxr: ") and says in err.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_compile_without_a_compiler_is_one_line(run, tmp_path, monkeypatch, small):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))

@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from cxr.errors import UserError
 from cxr.files import slurm_queue
@@ -19,10 +18,8 @@ JOBS = ".submitit"  # in a sweep's folder: a folder for each job, with its log
 POLL = 10  # seconds
 
 
-class _Job:
-    """submitit's signal handler for the time limit; signals belong to a process, so there is one."""
-
-    at_time_limit: ClassVar[Callable | None] = None
+# submitit's handler of SIGUSR2 in a job, which requeues it; signals belong to a process, so there is one.
+_requeue: Callable | None = None
 
 
 def job_id() -> str:
@@ -62,13 +59,14 @@ def check_free(sweep: Path) -> None:
 def listen() -> None:
     """In a job, record Slurm's signals, see signals.listen(). submitit's own handler would leave at once at the time
     limit; requeue() calls it when everything is saved."""
-    _Job.at_time_limit = signal.getsignal(signal.SIGUSR2)
+    global _requeue
+    _requeue = signal.getsignal(signal.SIGUSR2)
     signals.listen()
 
 
 def at_time_limit() -> bool:
     """Whether this process is a job that has reached its time limit."""
-    return signals.asked() == signal.SIGUSR2 and callable(_Job.at_time_limit)
+    return signals.asked() == signal.SIGUSR2 and callable(_requeue)
 
 
 def requeue() -> str:
@@ -76,7 +74,7 @@ def requeue() -> str:
     from submitit.core.utils import UncompletedJobError
 
     try:
-        _Job.at_time_limit(signal.SIGUSR2, None)  # writes what resuming needs, calls scontrol requeue and exits
+        _requeue(signal.SIGUSR2, None)  # writes what resuming needs, calls scontrol requeue and exits
     except UncompletedJobError:
         return "at its time limit, and was requeued slurm.requeues times already: the same command resumes it"
     except (OSError, subprocess.SubprocessError) as error:

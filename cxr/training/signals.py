@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any
 
 # A closed terminal, Ctrl-C, a kill by a person or a batch system, what submitit has Slurm send before the time limit.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name))
@@ -17,17 +18,19 @@ REPEAT = 1  # seconds; a launcher and the terminal may both send a process the s
 
 
 class Stopped(Exception):
-    """A run was asked to stop, and all that resuming needs is saved. This is an ordinary exception so that Hydra calls
-    its callbacks and every library on the way up cleans up."""
+    """A run was asked to stop, and all that resuming needs is saved. (An ordinary exception, so that every library on
+    the way up cleans up.)"""
 
 
-class _Asked:
-    """The stop request of this process; signals belong to a process, so there is one."""
+@dataclass
+class _Request:
+    signal: int = 0  # the first signal
+    insisted: float = 0.0  # when the first SIGINT or SIGTERM came (time.monotonic), or 0
+    patient: int = 0  # number of open patient() blocks
+    forwarders: list[Callable[[int], None]] = field(default_factory=list)  # pass a signal on to other processes
 
-    signal = 0  # the first signal
-    insisted = 0.0  # when the first SIGINT or SIGTERM came (time.monotonic), or 0
-    patient = 0  # number of open patient() blocks
-    forwarders: ClassVar[list[Callable[[int], None]]] = []  # pass a signal on to processes that work for this one
+
+_request = _Request()  # signals belong to a process, so there is one
 
 
 def listen() -> None:
@@ -41,27 +44,27 @@ def listen() -> None:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    first, now = not _Asked.signal, time.monotonic()
+    first, now = not _request.signal, time.monotonic()
     if first:
-        _Asked.signal = number
+        _request.signal = number
     if number in INSISTING:
-        if _Asked.insisted and now - _Asked.insisted >= REPEAT:
+        if _request.insisted and now - _request.insisted >= REPEAT:
             os._exit(128 + number)  # child processes notice that this one is gone, and end too
-        _Asked.insisted = _Asked.insisted or now
-    for forward in tuple(_Asked.forwarders):
+        _request.insisted = _request.insisted or now
+    for forward in tuple(_request.forwarders):
         forward(number)
-    if first and not _Asked.patient:
+    if first and not _request.patient:
         raise KeyboardInterrupt
 
 
 def asked() -> int:
     """The number of the signal that asked this process to stop, or 0."""
-    return _Asked.signal
+    return _request.signal
 
 
 def exit_code() -> int:
     """128 + the number of the signal that asked this process to stop, as shells do."""
-    return 128 + _Asked.signal
+    return 128 + _request.signal
 
 
 @contextmanager
@@ -72,7 +75,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        _Asked.signal, _Asked.insisted = 0, 0.0
+        _request.signal, _request.insisted = 0, 0.0
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -83,40 +86,40 @@ def stop_if_asked(number: int = 0) -> None:
     Args:
         number: the signal that another process of the same run received, or 0.
     """
-    if _Asked.signal or number:
+    if _request.signal or number:
         raise stopped(number)
 
 
 def stopped(number: int = 0) -> Stopped:
     """The exception to raise; `number` as for stop_if_asked()."""
-    return Stopped(f"stopped by {signal.Signals(_Asked.signal or number).name}")
+    return Stopped(f"stopped by {signal.Signals(_request.signal or number).name}")
 
 
 def asked_by() -> str:
     """The name of the signal that asked this process to stop."""
-    return signal.Signals(_Asked.signal).name
+    return signal.Signals(_request.signal).name
 
 
 @contextmanager
 def patient() -> Iterator[None]:
     """A block that polls with stop_if_asked(); signals do not interrupt it anywhere else."""
-    _Asked.patient += 1
+    _request.patient += 1
     try:
         yield
     finally:
-        _Asked.patient -= 1
+        _request.patient -= 1
 
 
 @contextmanager
 def passed_on(forward: Callable[[int], None]) -> Iterator[None]:
     """A block in which `forward` gets the number of every stop signal, including one that came before the block."""
-    _Asked.forwarders.append(forward)
+    _request.forwarders.append(forward)
     try:
-        if _Asked.signal:
-            forward(_Asked.signal)
+        if _request.signal:
+            forward(_request.signal)
         yield
     finally:
-        _Asked.forwarders.remove(forward)
+        _request.forwarders.remove(forward)
 
 
 def send(pid: int, number: int) -> None:

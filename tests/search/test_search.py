@@ -203,7 +203,7 @@ def test_only_the_best_trial_opens_test_images_and_once(run, tmp_path, monkeypat
         assert len(sides) == 5, "given again, it opens nothing"
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.long)])
 def test_a_bad_trial_is_pruned(run, tmp_path, monkeypatch, words, pruner):
     """Trials before the last one are good; the last one never learns."""
     prune = {"median": optuna.pruners.MedianPruner, "hyperband": optuna.pruners.HyperbandPruner}[pruner].prune
