@@ -226,7 +226,7 @@ def test_checkpoints_are_plain_data(folder):
         ("data.image_size=16 model.widths=[4,4,4,4,4]", "too small for 5 poolings"),
     ],
 )
-def test_options_that_only_the_cell_can_judge_are_one_line(run, tmp_path, word, says, small):
+def test_options_that_only_the_run_can_judge_are_one_line(run, tmp_path, word, says, small):
     words = ("trainer.max_epochs=1", *small, *word.split())
     code, _, err = run(main, *words, f"hydra.run.dir={tmp_path}/r")
     assert code == 1 and err.splitlines()[-1].startswith("cxr: ") and says in err.splitlines()[-1]

@@ -195,7 +195,7 @@ def augmentation(runs: Sequence[Run]) -> str:
     """The picture of images before and after augmentation that TensorBoard has, of a run with augmentation if any."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # else it logs each file that it reads
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of each resumed run, whose steps it purges
     run = next((run for run in runs if run.row.get("aug") != "off"), runs[0])
     events = EventAccumulator(str(run.folder), size_guidance={"images": 0})
     events.Reload()

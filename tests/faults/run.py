@@ -37,7 +37,7 @@ from cxr.reporting.leaderboard import write_leaderboard  # noqa: E402
 from cxr.training.checkpoints import BEFORE, LAST, DurableCheckpointIO, LastCheckpoint, damage  # noqa: E402
 from cxr.training.signals import SIGNALS  # noqa: E402
 
-CELLS = ("cnn_aug-on_seed-0", "cnn_aug-off_seed-0")
+RUNS = ("cnn_aug-on_seed-0", "cnn_aug-off_seed-0")
 EARLY = ("imports", "start-up", "store build", "search for copies")
 LATE = tuple(phase for phase in PHASES if phase not in EARLY)
 TIMES = ("seconds", "images_per_s")  # columns of the leaderboard that no two runs share
@@ -52,7 +52,7 @@ class Lane:
         self.place.mkdir(exist_ok=True)
 
     def words(self, folder: Path, cache: Path, *more: str) -> list[str]:
-        """The command of a sweep of two cells that takes seconds."""
+        """The command of a sweep of two runs that takes seconds."""
         network = ("data.image_size=32", "model.hidden=16", "model.widths=[4,8,8]", "trainer.precision=32-true")
         data = ("data=folder", f"data.root={self.images}", f"cache_dir={cache}")
         sweep = ("-m", "aug=on,off", "trainer.max_epochs=3", "optim.lr=0.003")
@@ -74,7 +74,7 @@ class Lane:
         for _ in range(chains):
             folder, cache = self.new()
             for phase in (*self.rng.sample(EARLY, len(EARLY)), *self.rng.sample(LATE, len(LATE))):
-                done = [cell for cell in CELLS if read_json(folder / cell / "status.json").get("status") == "done"]
+                done = [name for name in RUNS if read_json(folder / name / "status.json").get("status") == "done"]
                 fault = Fault.draw(phase, signal.SIGKILL, self.rng)
                 out = run(self.words(folder, cache), self.log(), fault, save_often(self.rng))
                 if out.code == 0:  # that phase did not come any more
@@ -115,13 +115,13 @@ class Lane:
         for name, spoil in DAMAGE.items():
             folder, _ = self.new()
             shutil.copytree(halted, folder)
-            checkpoints = folder / CELLS[0] / "checkpoints"
+            checkpoints = folder / RUNS[0] / "checkpoints"
             problem = "" if (checkpoints / BEFORE).exists() else "there were no two generations"
             spoil(checkpoints / LAST)
             problem = problem or self.finish("", name, folder, cache)
             if (checkpoints / "canary").exists():
                 problem = "the pickle was run"
-            if f"{LAST} is damaged" not in (folder / CELLS[0] / "train.log").read_text():
+            if f"{LAST} is damaged" not in (folder / RUNS[0] / "train.log").read_text():
                 problem = problem or "nobody said that it was damaged"
             self.tell("bad checkpoints", name, problem)
 
@@ -147,9 +147,9 @@ class Lane:
                 problem = self.finish("", moment, disk / "s", disk / "cache") or problem
                 self.tell("full disk", moment, problem)
 
-    def cells(self) -> None:
-        """launcher=parallel: a cell's process is killed, then a worker of the pool; then the launching process."""
-        for victim in ("cell", "worker", "launcher"):
+    def side_by_side(self) -> None:
+        """launcher=parallel: a run's process is killed, then a worker of the pool; then the launching process."""
+        for victim in ("run", "worker", "launcher"):
             folder, cache = self.new()
             words = self.words(folder, cache, "launcher=parallel", "n=2")
             killer = threading.Thread(target=kill_one, args=(folder, victim, self.rng.uniform(0, 1)))
@@ -159,17 +159,17 @@ class Lane:
                 code = process.wait()
                 killer.join()
             time.sleep(1)  # until what it started has noticed
-            left = [pid for pid in (told(folder, cell).get("pid") for cell in CELLS) if pid and alive(pid)]
+            left = [pid for pid in (status_of(folder, name).get("pid") for name in RUNS) if pid and alive(pid)]
             rows = {row["run"]: row["status"] for row in write_leaderboard(folder)}
             problem = f"processes {left} live on" if left else "" if code else "exit code 0"
-            if victim == "cell" and sorted(rows.values()) != ["done", "failed"]:
+            if victim == "run" and sorted(rows.values()) != ["done", "failed"]:
                 problem = problem or f"the leaderboard says {rows}"
             self.tell("killed in a pool", victim, problem, code=code, rows=rows)
             out = subprocess.run([sys.executable, "-m", "cxr.train", *words], capture_output=True, text=True)
             problem = "" if out.returncode == 0 else f"exit code {out.returncode}: {out.stderr[-300:]}"
             try:
-                for cell in CELLS:
-                    assert_same_run(folder / cell, self.root / "parallel" / cell)
+                for name in RUNS:
+                    assert_same_run(folder / name, self.root / "parallel" / name)
             except AssertionError as error:
                 problem = problem or f"not the same: {error}"
             self.tell("killed in a pool: the sweep in the end", victim, problem)
@@ -184,8 +184,8 @@ class Lane:
         folder, cache = self.new()
         words = [f"data.root={images}" if word.startswith("data.root=") else word for word in self.words(folder, cache)]
         out = run(words, self.log())
-        rejected = {row["file"]: row["reason"] for row in read_table(folder / CELLS[0] / "rejected.csv")}
-        used = {row["file"] for row in read_table(folder / CELLS[0] / "split.csv")}
+        rejected = {row["file"]: row["reason"] for row in read_table(folder / RUNS[0] / "rejected.csv")}
+        used = {row["file"] for row in read_table(folder / RUNS[0] / "split.csv")}
         for number, (kind, odd) in enumerate(BAD_IMAGES.items()):
             under = f"train/NORMAL/k{number}/"
             is_used = any(file.startswith(under) for file in used)
@@ -199,9 +199,9 @@ class Lane:
         for path in folder.glob("*/checkpoints/*.ckpt"):
             if why := damage(path):
                 return f"{path.name} is damaged: {why}"
-        for cell in done:
-            if read_json(folder / cell / "status.json").get("status") != "done":
-                return f"{cell} was done, and is not any more"
+        for name in done:
+            if read_json(folder / name / "status.json").get("status") != "done":
+                return f"{name} was done, and is not any more"
         for path in folder.glob("**/*.json"):
             read_json(path)  # raises what is wrong with it
         return ""
@@ -211,8 +211,8 @@ class Lane:
         out = run(self.words(folder, cache), self.log())
         problem = "" if out.code == 0 else f"exit code {out.code}: {out.said[-300:]}"
         try:
-            for cell in CELLS:
-                assert_same_run(folder / cell, self.reference / cell)
+            for name in RUNS:
+                assert_same_run(folder / name, self.reference / name)
             boards = [read_table(sweep / "leaderboard.csv") for sweep in (folder, self.reference)]
             for ours, theirs in zip(*(sorted(rows, key=lambda row: row["run"]) for rows in boards), strict=True):
                 assert {**ours, **dict.fromkeys(TIMES)} == {**theirs, **dict.fromkeys(TIMES)}, "leaderboard.csv"
@@ -223,8 +223,8 @@ class Lane:
         return problem
 
 
-def told(folder: Path, cell: str) -> dict[str, Any]:
-    return read_json(folder / cell / "status.json")
+def status_of(folder: Path, name: str) -> dict[str, Any]:
+    return read_json(folder / name / "status.json")
 
 
 def alive(pid: int) -> bool:
@@ -236,12 +236,12 @@ def alive(pid: int) -> bool:
 
 
 def kill_one(folder: Path, victim: str, delay: float) -> None:
-    """Wait until a cell trains in a process of its own, and kill that, its worker of the pool, or the launcher."""
-    while not list(folder.glob(f"{CELLS[0]}/checkpoints/images.npz")):
+    """Wait until a run trains in a process of its own, and kill that, its worker of the pool, or the launcher."""
+    while not list(folder.glob(f"{RUNS[0]}/checkpoints/images.npz")):
         time.sleep(0.02)
     time.sleep(delay)
-    pid = told(folder, CELLS[0])["pid"]
-    for _ in range({"cell": 0, "worker": 2, "launcher": 3}[victim]):  # a cell is forked by a server of the worker's
+    pid = status_of(folder, RUNS[0])["pid"]
+    for _ in range({"run": 0, "worker": 2, "launcher": 3}[victim]):  # a run is forked by a server of the worker's
         pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     os.kill(pid, signal.SIGKILL)
 
@@ -284,7 +284,13 @@ def filler(disk: Path, owner: Any, name: str, call: int) -> Callable[[], None]:
 
 LANES: tuple[Sequence[Callable[[Lane], None]], ...] = (
     (lambda lane: lane.kills(5), lambda lane: lane.signals(SIGNALS[:2]), Lane.checkpoints),
-    (lambda lane: lane.kills(4), lambda lane: lane.signals(SIGNALS[2:]), Lane.disks, Lane.cells, Lane.bad_images),
+    (
+        lambda lane: lane.kills(4),
+        lambda lane: lane.signals(SIGNALS[2:]),
+        Lane.disks,
+        Lane.side_by_side,
+        Lane.bad_images,
+    ),
 )
 
 

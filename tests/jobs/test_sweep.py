@@ -80,7 +80,7 @@ def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monk
 
 
 @pytest.mark.parametrize(("number", "says"), [(signal.SIGKILL, "was killed (SIGKILL)"), (signal.SIGSEGV, "crashed")])
-def test_a_cell_that_is_killed_takes_no_other_along(run, tmp_path, number, says, small):
+def test_a_run_that_is_killed_ends_no_other(run, tmp_path, number, says, small):
     """With isolate=true; the last one runs in a thread that waits for the first run's process to kill it."""
     words = ("-m", "isolate=true", "aug=on,off", "trainer.max_epochs=1", *small, f"hydra.sweep.dir={tmp_path}/s")
 
@@ -102,7 +102,7 @@ def test_a_cell_that_is_killed_takes_no_other_along(run, tmp_path, number, says,
 
 
 @pytest.mark.long
-def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, tmp_path, small):
+def test_runs_side_by_side_equal_those_one_after_the_other(sweep, tmp_path, small):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
     words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "optim.lr=0.003"]
     words += ["trainer.max_epochs=2", *small, f"hydra.sweep.dir={tmp_path}/s"]
@@ -119,7 +119,7 @@ def test_cells_side_by_side_are_those_of_one_after_the_other(sweep, tmp_path, sm
         assert float(theirs["f1_macro"]) == pytest.approx(float(ours["f1_macro"]), abs=0.05)
 
 
-def test_cells_side_by_side_end_with_a_killed_sweep(tmp_path, small):
+def test_runs_side_by_side_end_with_a_killed_sweep(tmp_path, small):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
     words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "trainer.max_epochs=100000", *small]
     command = [sys.executable, "-m", "cxr.train", *words, f"hydra.sweep.dir={tmp_path}/s"]

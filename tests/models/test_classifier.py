@@ -61,7 +61,7 @@ def test_a_checkpoint_that_carries_code_is_refused_and_the_code_not_run(tmp_path
 def test_precision_is_bf16_only_where_it_is_clearly_faster(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert 0 < trainer.bf16_gain() == trainer.bf16_gain(), "measured once: all cells of a sweep get the same"
+    assert 0 < trainer.bf16_gain() == trainer.bf16_gain(), "measured once: all runs of a sweep get the same"
     for gain, precision in ((2.2, "bf16-mixed"), (1.1, "32-true"), (0.5, "32-true")):
         monkeypatch.setattr(trainer, "bf16_gain", lambda gain=gain: gain)
         assert trainer.best_precision("auto") == trainer.best_precision("cpu") == precision

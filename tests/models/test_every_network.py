@@ -35,13 +35,13 @@ def test_a_network_trains_and_reads_back(network, drawn, cache, tmp_path):
     training = ["trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=1", "data.val_fraction=0.5"]
     ((_, config),) = read_runs([*NETWORKS[network], *images, *training, "data.batch_size=4", "optim=sgd"])
     data = build_data(config)
-    cell = build_run(config, tmp_path, data, build_model(config, data))
-    before = [p.clone() for p in cell.model.parameters()]
-    cell.trainer.fit(cell.model, cell.data)
-    assert cell.trainer.global_step == -(-int((data.split == "train").sum()) // 4)
-    moved = [not torch.equal(a, b) for a, b in zip(before, cell.model.parameters(), strict=True)]
+    built = build_run(config, tmp_path, data, build_model(config, data))
+    before = [p.clone() for p in built.model.parameters()]
+    built.trainer.fit(built.model, built.data)
+    assert built.trainer.global_step == -(-int((data.split == "train").sum()) // 4)
+    moved = [not torch.equal(a, b) for a, b in zip(before, built.model.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved), "every layer learns"
     image = torch.rand(3, 1, 64, 64)
     again = load_classifier(tmp_path / CHECKPOINTS / BEST)
     with torch.no_grad():
-        assert torch.equal(again.probabilities(image), cell.model.eval().probabilities(image))
+        assert torch.equal(again.probabilities(image), built.model.eval().probabilities(image))

@@ -19,7 +19,7 @@ from cxr.reporting.words import LANGUAGES, TEMPLATES, words
 def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
     page = (sweep / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)|url\(|<script', page)
-    assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 7  # two cells
+    assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 7  # two recipes
     for run in sorted(sweep.glob("*/metrics.json")):
         metrics = json.loads(run.read_text())
         assert run.parent.name in page

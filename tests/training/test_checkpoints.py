@@ -1,4 +1,4 @@
-"""What a run goes on from, and what it refuses to: damaged checkpoints, other images, no room."""
+"""What a run resumes from, and what it refuses: damaged checkpoints, other images, no room."""
 
 import errno
 import shutil
@@ -274,8 +274,8 @@ def test_a_run_folder_that_goes_away_is_one_line(run, tmp_path, monkeypatch, sma
     assert err.startswith(f"cxr: {tmp_path}/r/") and "make room, or mend the folder" in err
 
 
-def test_divergence_ends_the_cell_in_its_step_and_names_the_images(run, tmp_path, monkeypatch, small):
-    """Gradients that are no numbers, of a finite loss; the sweep goes on, the cell has the worst score."""
+def test_divergence_ends_the_run_in_its_step_and_names_the_images(run, tmp_path, monkeypatch, small):
+    """Gradients that are NaN, of a finite loss; the sweep continues, the run has the worst score."""
     steps = []
 
     def spoil(self, batch, batch_idx, step=Classifier.training_step):

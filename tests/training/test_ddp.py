@@ -26,7 +26,7 @@ TRAINED = ("trainer.max_epochs=4", "optim=sgd", "optim.lr=0.05", "data.batch_siz
 
 @pytest.fixture(scope="module")
 def runs(small, tmp_path_factory):
-    """The same cell on one device and on two, the second as a sweep."""
+    """The same run on one device and on two, the second as a sweep."""
     folder = tmp_path_factory.mktemp("ddp")
     with pytest.MonkeyPatch.context() as patch:
         for name, words in (("one", ()), ("two", ("-m", "aug=on", *DDP))):
