@@ -14,7 +14,7 @@ from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 
 from cxr.data.precheck import check_images
-from cxr.errors import UserError
+from cxr.errors import UserError, one_line
 from cxr.files.run_folder import STATUS, STOP
 from cxr.files.status import explained, mark_unfinished, read_status
 from cxr.jobs import slurm
@@ -127,7 +127,7 @@ def sweep(command: CommandLine, task: Task) -> None:
         if not lost and (command.search or not isinstance(error, UserError)):
             raise
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        print(f"cxr: {kind}{' '.join(str(error).split())[:200]}", file=sys.stderr)
+        print(f"cxr: {kind}{one_line(error, 200)}", file=sys.stderr)
     if signals.asked():
         return
     rows = write_leaderboard(command.folder)  # once more: runs side by side may have overtaken each other

@@ -86,7 +86,7 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
     """
     facts, file = store.facts, images.file
     small = np.minimum(facts["width"], facts["height"]) < TINY
-    spread = np.concatenate([images.std((1, 2)) for images in store.parts()])
+    spread = np.concatenate([images.std((1, 2)) for _, images in store.parts()])
     named = np.array([FORMATS[Path(name).suffix.lower()] for name in file.tolist()])
     return {
         "root": str(images.root),

@@ -52,17 +52,15 @@ def find_common(ours: Store, theirs: Store) -> list[tuple[int, int, float]]:
 def alike_pairs(store: Store, whole: Tensor) -> Iterator[tuple[int, int]]:
     """Candidate pairs: a row of a store whose image, whole or cropped, resembles a row of `whole` (n, 1024), thumbnails
     of whole images. (The crops of one image are compared with the whole of the other, so both orders count.)"""
-    start = 0
-    for part in store.parts():
+    for rows, part in store.parts():
         windows = thumbnails(part)
         for column in range(0, len(whole), COLUMNS):
             others = whole[column : column + COLUMNS]
             best = windows[0] @ others.T
             for window in windows[1:]:
                 torch.maximum(best, window @ others.T, out=best)
-            pairs = torch.nonzero(best > ALIKE) + torch.tensor([start, column])
+            pairs = torch.nonzero(best > ALIKE) + torch.tensor([rows.start, column])
             yield from map(tuple, pairs.tolist())
-        start += len(part)
 
 
 def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[tuple[int, int, float]]:
@@ -78,10 +76,8 @@ def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[t
 def whole_thumbnails(store: Store) -> Tensor:
     """The first of thumbnails() of all images: (n, 1024)."""
     whole = torch.empty(len(store), THUMBNAIL**2)
-    start = 0
-    for part in store.parts():
-        whole[start : start + len(part)] = thumbnail(shrink(torch.from_numpy(part), min(store.size, 4 * THUMBNAIL)))
-        start += len(part)
+    for rows, part in store.parts():
+        whole[rows] = thumbnail(shrink(torch.from_numpy(part), min(store.size, 4 * THUMBNAIL)))
     return whole
 
 

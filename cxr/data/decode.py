@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, one_line, printable
 
 # The largest detectors give 20 million pixels. This many, in the costliest kind of file (a progressive JPEG in CMYK,
 # all of whose coefficients libjpeg keeps), take 470 MB; see to_gray() for the others.
@@ -150,7 +150,7 @@ def why_unreadable(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:  # the system's; Pillow's own have none
         return "not there any more" if isinstance(error, FileNotFoundError) else error.strerror.lower()
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = one_line(error) or type(error).__name__
     return f"{'truncated' if 'truncated' in message.lower() else 'damaged'}: {message}"
 
 

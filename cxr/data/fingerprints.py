@@ -29,10 +29,8 @@ SIDE = 64
 def small_images(store: Store) -> Store:
     """Images of a store at the size at which they are kept beside a checkpoint."""
     images = np.empty((len(store), SIDE, SIDE), dtype=np.uint8)
-    start = 0
-    for part in store.parts():
-        images[start : start + len(part)] = shrink(torch.from_numpy(part), SIDE).round().byte().numpy()
-        start += len(part)
+    for rows, part in store.parts():
+        images[rows] = shrink(torch.from_numpy(part), SIDE).round().byte().numpy()
     return Store([images], np.arange(len(images)))
 
 

@@ -31,8 +31,8 @@ def shortcut_predictions(
     """
     facts = file_facts(store)
     thumbnails = np.empty((len(store), THUMBNAIL**2), dtype=np.float32)
-    for start, images in zip(range(0, len(store), 512), store.parts(512), strict=True):
-        thumbnails[start : start + 512] = shrink(torch.from_numpy(images), THUMBNAIL).flatten(1).numpy()
+    for rows, images in store.parts():
+        thumbnails[rows] = shrink(torch.from_numpy(images), THUMBNAIL).flatten(1).numpy()
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(facts[train], labels[train])
     nearest = KNeighborsClassifier(1, algorithm="brute").fit(thumbnails[train], labels[train])
     return {
@@ -46,7 +46,7 @@ def file_facts(store: Store) -> np.ndarray:
     """Format, size, shape, mean, spread and border of each image: float64 (N, 14)."""
     facts, edge = store.facts, max(1, round(BORDER * store.size))
     columns = []
-    for images in (part.astype(np.float32) for part in store.parts()):
+    for images in (part.astype(np.float32) for _, part in store.parts()):
         sides = [images[:, :edge], images[:, -edge:], images[:, :, :edge], images[:, :, -edge:]]
         columns.append(
             [images.mean((1, 2)), images.std((1, 2)), *(f(s, axis=(1, 2)) for s in sides for f in (np.mean, np.std))]

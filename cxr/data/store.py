@@ -46,10 +46,11 @@ class Store:
         """Images by their rows in the table: uint8, (S, S) for one row, else (n, S, S)."""
         return gather(self.shards, self.place[rows])
 
-    def parts(self, images: int = 512) -> Iterator[np.ndarray]:
-        """All images in the order of the table, some at a time: uint8 (n, S, S)."""
+    def parts(self, images: int = 512) -> Iterator[tuple[slice, np.ndarray]]:
+        """All images in the order of the table, some at a time: their rows, and uint8 (n, S, S)."""
         for start in range(0, len(self), images):
-            yield self[start : start + images]
+            rows = slice(start, start + images)
+            yield rows, self[rows]
 
     @property
     def size(self) -> int:

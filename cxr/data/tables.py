@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr.data.files import why_closed
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, one_line, printable
 
 Row = dict[str, str]
 PARTS = ("file", "label", "patient", "split")  # every further column is for slices
@@ -55,7 +55,7 @@ def read_parquet(path: Path) -> tuple[list[str], list[Row]]:
     except OSError as error:
         raise UserError(f"{path}: {why_closed(error) if error.errno else 'not a parquet file'}") from error
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: not a parquet file ({' '.join(str(error).split())[:120]})") from error
+        raise UserError(f"{path}: not a parquet file ({one_line(error, 120)})") from error
     names = [name.strip().lower() for name in read.column_names]
     values = [["" if v is None else str(v).strip() for v in column.to_pylist()] for column in read.columns]
     return names, [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]

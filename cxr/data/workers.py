@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
 from cxr.errors import UserError
 
+SIGNALS = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
 AHEAD = 4  # jobs for each core that are handed out before the first of them is done
 
 
@@ -38,7 +40,8 @@ def spread(work: Callable[[Any], Any], jobs: Iterable[Any], explain: Callable[[S
     with ProcessPoolExecutor(cores, context, initializer=follow_parent, initargs=(parent,)) as pool:
         try:
             for job in chain(first, jobs):
-                waiting.append((job, pool.submit(work, job)))
+                with deferred_signals():  # the first call forks
+                    waiting.append((job, pool.submit(work, job)))
                 if len(waiting) > AHEAD * cores:
                     yield waiting[0][1].result()
                     waiting.popleft()
@@ -52,6 +55,24 @@ def spread(work: Callable[[Any], Any], jobs: Iterable[Any], explain: Callable[[S
             pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """A block that no stop signal interrupts; one that comes is raised again after it. (Python prints and forgets what a
+    handler raises within the hooks of a fork, such as filelock's.)"""
+    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def is_done(future: Future) -> bool:
     """Whether a job ended with a result or an error, and not because another job's process was killed."""
     return not future.cancelled() and not isinstance(future.exception(), BrokenProcessPool)
@@ -61,10 +82,8 @@ def follow_parent(parent: int) -> None:
     """Prepare a process that works for its parent, a process number. Signals go to all processes of a terminal or job,
     but only the parent acts on them; SIGTERM still ends this one, as Python's pools need. It also ends when its parent
     has ended: it would keep its parent's locks."""
-    for name in ("SIGHUP", "SIGINT", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

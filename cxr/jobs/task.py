@@ -15,7 +15,7 @@ from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cxr.errors import Diverged, UserError, printable
+from cxr.errors import Diverged, UserError, one_line, printable
 from cxr.files.run_folder import CONFIG, LOCK, METRICS, STATUS, STOP
 from cxr.files.status import Outcome, explained, is_done, keep_traceback, write_status
 from cxr.files.writing import read_json, write_text
@@ -183,5 +183,5 @@ def outcome_of(error: Exception | None, folder: Path) -> Outcome:
 def error_line(error: Exception) -> str:
     """An error in one line; its type too, unless the text was written for the user."""
     if isinstance(error, UserError | signals.Stopped):
-        return printable(" ".join(f"{error}".split()))
+        return printable(one_line(error))
     return printable(f"{type(error).__name__}: {error}".split("\n")[0])

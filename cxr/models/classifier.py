@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxr.data.batches import Batch
-from cxr.errors import Diverged, UserError
+from cxr.errors import Diverged, UserError, one_line
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.metrics import evaluation_metrics, training_metrics
 from cxr.models.gathering import gather, rank
@@ -190,7 +190,7 @@ def build(part: str, options: Mapping[str, Any], **arguments: Any) -> Any:
         if isinstance(error.__cause__, UserError | RuntimeError):  # the latter: too little memory for it
             raise error.__cause__ from None
         if error.__cause__ is None or isinstance(error.__cause__, TypeError | ImportError):
-            raise UserError(f"{part}.*: {' '.join(str(error).split())}") from error
+            raise UserError(f"{part}.*: {one_line(error)}") from error
         raise
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxr.errors import UserError
+from cxr.errors import UserError, with_type
 from cxr.models.weights import State, fill, read_state, to_gray
 from cxr.options.timm_names import check_timm
 
@@ -55,7 +55,7 @@ def timm_network(n_classes: int, image_size: int, name: str, weights: str | None
     try:
         config = timm.models.get_pretrained_cfg(name)
     except RuntimeError as error:  # the tag
-        raise UserError(f"model.name={name}: {shown(error)}") from error
+        raise UserError(f"model.name={name}: {with_type(error)}") from error
     size = {"img_size": image_size} if config and config.fixed_input_size else {}
     make = partial(timm.create_model, name, num_classes=n_classes, **size)
     net = TimmNetwork(made_for(make, name, n_classes, image_size))
@@ -64,8 +64,8 @@ def timm_network(n_classes: int, image_size: int, name: str, weights: str | None
             state = make(in_chans=3, pretrained=True).state_dict()
         except Exception as error:  # hub and timm raise what they like
             raise UserError(
-                f"model.weights=imagenet: timm could not load its weights of {name} ({shown(error)}); fetch them by "
-                "hand and pass model.weights=PATH, or train from scratch with model.weights=null"
+                f"model.weights=imagenet: timm could not load its weights of {name} ({with_type(error)}); fetch them "
+                "by hand and pass model.weights=PATH, or train from scratch with model.weights=null"
             ) from error
         load(net, state, name, weights, image_size)
     elif weights is not None:
@@ -84,7 +84,7 @@ def made_for(make: Callable[..., nn.Module], name: str, n_classes: int, image_si
         with torch.no_grad():
             logits = net(torch.zeros(1, 1, image_size, image_size))
     except Exception as error:  # each of its hundreds of networks raises another error for a size that it does not take
-        raise UserError(f"model.name={name}, data.image_size={image_size}: {shown(error)}") from error
+        raise UserError(f"model.name={name}, data.image_size={image_size}: {with_type(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (1, n_classes):
         raise UserError(f"model.name={name}: does not give one number a class, so it cannot be trained here")
     return net.train()
@@ -140,8 +140,3 @@ def norm_behind(net: nn.Module, layer: str, image_size: int) -> str | None:
     for hook in hooks:
         hook.remove()
     return names[0] if len(names) == 1 else None
-
-
-def shown(error: Exception) -> str:
-    """An error of another library in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

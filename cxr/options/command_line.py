@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cxr.errors import UserError
+from cxr.errors import UserError, one_line
 from cxr.options.composing import (
     CONF,
     Groups,
@@ -148,7 +148,7 @@ def read_search(config_name: str, overrides: Sequence[Override], groups: Groups)
         config = compose(config_name, [o.input_line for o in chosen], return_hydra_config=True)
         return search_from(config, overrides)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
 
 
 def compose_trial(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cxr.errors import UserError
+from cxr.errors import UserError, one_line
 from cxr.options.grammar import expand, parse, quote_path
 from cxr.options.hydra_options import check_word
 from cxr.options.rules import FOLDER_NAME, check_name, check_together, check_values, flatten
@@ -110,7 +110,7 @@ def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictC
         if options.get("model", {}).get("_target_") == TARGET:
             check_timm(options["model"])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
     return config
 
 

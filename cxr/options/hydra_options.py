@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cxr.errors import UserError
+from cxr.errors import UserError, one_line
 
 ALLOWED = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.verbose")
 ADVICE = f"of Hydra's own options, only {', '.join(ALLOWED)} and hydra.launcher.NAME can be set, on the command line"
@@ -38,7 +38,7 @@ def check_folder(folder: Path) -> None:
         try:
             content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         except (OmegaConfBaseException, YAMLError, ValueError) as error:
-            raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{path}: {one_line(error)}") from error
         content = content if isinstance(content, dict) else {}
         place = path.relative_to(folder).parts[:-1]
         names = [*place, *HEADER.findall(text), *map(str, content), *default_keys(content)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra._internal.utils import _locate  # the look-up of instantiate(): what is checked is what it will call
 
-from cxr.errors import UserError
+from cxr.errors import UserError, one_line
 
 # An environment variable: neither a YAML file nor a checkpoint can set it.
 TRUST = "CXR_TRUST"
@@ -33,7 +33,7 @@ def check_objects(options: Any, where: str) -> None:
     check_names(options, where)
     for key, name in entries(options, where):
         if isinstance(name, str) and "${" in name:  # instantiate() would follow it to an unchecked value
-            raise UserError(f"{key}={one_line(name)}: ${{…}} is not followed here; write the value itself")
+            raise UserError(f"{key}={one_line(name, 120)}: ${{…}} is not followed here; write the value itself")
         if key.rsplit(".", 1)[-1] != "_target_":
             continue
         target, home = locate(key, name)
@@ -80,17 +80,12 @@ def locate(key: str, name: str) -> tuple[Any, str]:
     try:
         target = _locate(name)
     except Exception as error:  # whatever its module raises
-        raise UserError(f"{key}={name}: cannot be imported ({one_line(error)})") from error
+        raise UserError(f"{key}={name}: cannot be imported ({one_line(error, 120)})") from error
     return target, str(getattr(target, "__module__", None) or "")
 
 
 def refuse(key: str, name: Any, allowed: Sequence[str]) -> None:
     raise UserError(
-        f"{key}={one_line(name)}: options may name parts of {', '.join(allowed)} only; "
+        f"{key}={one_line(name, 120)}: options may name parts of {', '.join(allowed)} only; "
         f"set the environment variable {TRUST}=PACKAGE if this code is yours, or you trust it"
     )
-
-
-def one_line(value: Any) -> str:
-    """A value as text without line breaks, cut to 120 characters."""
-    return " ".join(str(value).split())[:120]

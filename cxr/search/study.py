@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxr.errors import UserError
+from cxr.errors import UserError, with_type
 from cxr.files.run_folder import SEARCH
 from cxr.files.writing import read_json, write_json
 from cxr.options.search_space import Search, value_of
@@ -17,11 +17,6 @@ from cxr.search.trial import storage_url
 # Attributes of trials (the folder that runs it, by its token; one too many) and, the last, of a study.
 BY, SURPLUS, SPACE = "cxr:by", "cxr:surplus", "cxr:space"
 FEW = 8  # of fewer trials, importances are noise
-
-
-def one_line(error: Exception) -> str:
-    """The message of a database's driver, shortened."""
-    return " ".join(f"{type(error).__name__}: {error}".split("\n")[0].split())[:160]
 
 
 class Study:
@@ -54,7 +49,7 @@ class Study:
             if first_space is None:
                 self.study.set_user_attr(SPACE, dict(search.space))
         except Exception as error:  # each driver has its own
-            raise UserError(f"{self.place}: this database cannot be used ({one_line(error)})") from error
+            raise UserError(f"{self.place}: this database cannot be used ({with_type(error)})") from error
         if first_space is not None:
             check_same_space(first_space, search.space)
         self.write_record()
@@ -68,7 +63,7 @@ class Study:
             yield
         except StorageInternalError as error:
             raise UserError(
-                f"{self.place}: this database cannot be used any more ({one_line(error)}); repair it, then give the "
+                f"{self.place}: this database cannot be used any more ({with_type(error)}); repair it, then give the "
                 "same command again to continue"
             ) from error
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from cxr.errors import UserError
+from cxr.errors import UserError, one_line
 from cxr.training.checkpoints import DurableCheckpointIO
 
 CLEARLY = 1.3  # times as fast: casts take some of it, and noise must not decide
@@ -35,7 +35,7 @@ def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbac
             num_sanity_val_steps=0,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise UserError(f"trainer.*: Lightning refuses these options: {' '.join(str(error).split())}") from error
+        raise UserError(f"trainer.*: Lightning refuses these options: {one_line(error)}") from error
 
 
 def precision_of(options: Mapping[str, Any]) -> Any:

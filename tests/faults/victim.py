@@ -19,8 +19,8 @@ from typing import Any
 import cxr.data.datamodule
 import cxr.data.store
 import cxr.jobs.run
+import cxr.jobs.task
 import cxr.reporting.comparison
-import cxr.reporting.leaderboard
 import cxr.reporting.report
 import cxr.train
 import cxr.training.checkpoints
@@ -36,8 +36,8 @@ PHASES: dict[str, tuple[Any, str, int, float]] = {
     "validation": (Classifier, "validation_step", 6, 0.005),
     "checkpoint write": (DurableCheckpointIO, "save_checkpoint", 6, 0.004),
     "test": (cxr.jobs.run, "test_run", 2, 1.5),
-    "leaderboard write": (cxr.reporting.leaderboard, "write", 6, 0.002),
-    "report": (cxr.reporting.report, "write", 1, 0.5),
+    "leaderboard write": (cxr.jobs.task, "write_leaderboard", 4, 0.002),
+    "report": (cxr.reporting.report, "write_report", 1, 0.5),
 }
 
 
