@@ -175,7 +175,7 @@ def test_wrong_options_get_one_line(evaluated, words, says):
 def test_images_that_cannot_be_scored_get_one_line(evaluated, folder, drawn, image, tmp_path):
     image(tmp_path / "unknown" / "EFFUSION" / "a.png")
     code, _, err, _ = evaluated(f"data.root={tmp_path}/unknown")
-    assert code == 2 and "no image is of a class that this network knows (NORMAL, PNEUMONIA" in err
+    assert code == 2 and "none of the images has a class that this network knows (NORMAL, PNEUMONIA" in err
     row = next(row for row in read_table(folder / "split.csv") if row["split"] == "train")
     (tmp_path / "seen" / row["label"]).mkdir(parents=True)
     shutil.copy(drawn / row["file"], tmp_path / "seen" / row["label"])

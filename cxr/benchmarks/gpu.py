@@ -206,7 +206,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {arguments.out}: cannot be made ({error.strerror}); choose another folder") from error
+        raise UserError(
+            f"--out {arguments.out}: cannot be created ({error.strerror}); choose another folder"
+        ) from error
 
 
 def measure(bench: Bench, steps: Sequence[str]) -> None:

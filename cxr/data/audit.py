@@ -38,8 +38,8 @@ def warn_exact_only(copies: str, images: int, others: int) -> None:
     """Warn that near copies are skipped because these images, and others to compare them with, are many."""
     if copies == "auto":
         log.warning(
-            "%d images are many: only copies of the same bytes are looked for, not re-encoded, resized or cropped "
-            "ones; data.copies=near looks for these too, once, in about %.0f minutes on two cores",
+            "near copies are skipped in a set of %d images: only files of the same bytes count as copies; "
+            "data.copies=near also finds re-encoded, resized and cropped ones, once, in about %.0f minutes on two cores",
             images,
             (images * IMAGE_SECONDS + images * others * PAIR_SECONDS) / 60,
         )
@@ -61,7 +61,7 @@ def load_copies(images: ImageTable, cache: Path, copies: str) -> tuple[Store, Im
     def compare(folder: Path) -> None:
         from cxr.data.copies import find_copies  # which imports torch
 
-        log.info("comparing %d images with each other, once", len(store))
+        log.info("searching %d images for copies, once", len(store))
         write_table(folder / "copies.csv", ("first", "second", "likeness"), find_copies(store))
 
     with built(cache / f"copies-{fingerprint(VERSION, SIZE, sha256)}", compare) as folder:
@@ -123,7 +123,7 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
     for file, reason in images.rejected[:10]:
         log.warning("not used: %s (%s)", printable(file), reason)
     if len(images.rejected) > 10:
-        log.warning("not used: %d more files, all in rejected.csv", len(images.rejected) - 10)
+        log.warning("not used: %d more files; rejected.csv lists all", len(images.rejected) - 10)
     if copies:
         first, second = (printable(images.file[row]) for row in copies[0][:2])
         log.info(

@@ -70,7 +70,7 @@ class CXRDataModule(pl.LightningDataModule):
             file, reason = images.rejected[0]
             raise UserError(
                 f"data.on_bad=fail: {len(images.rejected)} files in {images.root} cannot be used, the first one is "
-                f"{printable(file)} ({reason}); python -m cxr.audit lists them; mend them, take them away, or use skip"
+                f"{printable(file)} ({reason}); python -m cxr.audit lists them; repair or remove them, or use skip"
             )
         self.compared, self.readable, self.copies = load_copies(table, self.cache, self.data["copies"])
         check_same_images(images, self.readable)
@@ -158,7 +158,7 @@ class CXRDataModule(pl.LightningDataModule):
                 and self.store.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
             )
         elif resident and device.type == "cpu":
-            raise UserError("data.resident=true: there is no GPU here to keep the images on; use auto")
+            raise UserError("data.resident=true: no GPU was found to keep the images on; use auto")
         elif resident and workers not in ("auto", 0):
             raise UserError(
                 f"data.resident=true: workers cannot read from a GPU; use data.num_workers=0, not {workers}"
@@ -236,6 +236,6 @@ def check_same_images(images: ImageTable, compared: ImageTable) -> None:
     """Raise UserError if the stores of two sizes rejected different files: their rows would not match."""
     if differ := {*images.file.tolist()} ^ {*compared.file.tolist()}:
         raise UserError(
-            f"{images.root}: {printable(min(differ))} could be read once, but not twice; check the disk or the network "
-            "share, and start again"
+            f"{images.root}: {printable(min(differ))} could be read the first time but not the second; check the "
+            "disk or the network share, and start again"
         )

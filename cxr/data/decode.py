@@ -58,7 +58,7 @@ def decode(path: Path, size: int) -> Decoded:
         raise
     except MemoryError as error:
         raise UserError(
-            f"{path}: memory ran out (500 MB a core are enough); end other programs, start again"
+            f"{path}: memory ran out (500 MB a core are enough); close other programs and start again"
         ) from error
     except Exception as error:  # a bug of ours or of Pillow's: it must name its image
         error.add_note(f"while decoding {printable(str(path))}")

@@ -93,7 +93,7 @@ class ExternalImages(CXRDataModule):
         self.images = replace(images, classes=names, label=label)
         if not (label < len(self.classes)).any():
             raise UserError(
-                f"{images.root}: no image is of a class that this network knows ({', '.join(self.classes)}); "
+                f"{images.root}: none of the images has a class that this network knows ({', '.join(self.classes)}); "
                 f"they are {', '.join(images.classes)}"
             )
         trained = self.find_trained()
@@ -121,7 +121,7 @@ class ExternalImages(CXRDataModule):
         return trained
 
     def log_split(self) -> None:
-        log.info("to be scored: %d images", (self.split == "test").sum())
+        log.info("images to score: %d", (self.split == "test").sum())
 
     def left_out(self) -> list[tuple[str, str]]:
         """(file, reason) of everything in the set that is not scored."""

@@ -81,7 +81,7 @@ def check_unchanged(data: CXRDataModule, run: Path) -> None:
     if changed:
         raise UserError(
             f"{run}: began with other images or another split: {len(changed)} images differ, {min(changed)!r} among "
-            "them; give this run the images as they were, or train again with another name=NAME"
+            "them; restore the original images, or train again with another name=NAME"
         )
 
 

@@ -37,7 +37,7 @@ def read_listed(table: Path, root: Path | None) -> ImageTable:
         rows.append(row | standard)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
-        raise UserError(f"{table}: no images that can be used, looked for below {root} (data.root=DIR){such_as}")
+        raise UserError(f"{table}: no usable images below {root} (data.root=DIR){such_as}")
     return replace(images_of(root, rows, rejected), table=table.resolve())
 
 

@@ -57,8 +57,8 @@ def spread(work: Callable[[Any], Any], jobs: Iterable[Any], explain: Callable[[S
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """A block that no stop signal interrupts; one that comes is raised again after it. (Python prints and forgets what a
-    handler raises within the hooks of a fork, such as filelock's.)"""
+    """A block that no stop signal interrupts; one that comes is raised again after it. (Python prints and forgets what
+    a handler raises within the hooks of a fork, such as filelock's.)"""
     if threading.current_thread() is not threading.main_thread():  # which alone handles signals
         yield
         return

@@ -15,7 +15,7 @@ from cxr.files.run_folder import METRICS, STATUS
 from cxr.files.writing import read_json, write_json
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-MEND = "make room, or mend the folder, then give the same command again, with its name=NAME: it resumes there"
+MEND = "free space or repair the folder, then give the same command with its name=NAME to resume"
 LOST_JOB = "its Slurm job {job} ended without an error message (memory, a time limit, scancel, a lost node?)"
 
 

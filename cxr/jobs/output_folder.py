@@ -62,7 +62,7 @@ def occupy(folder: Path, multirun: bool, resume: bool) -> ExitStack:
             raise UserError(f"{folder}: another process works in this folder; wait for it, or {ANOTHER}") from error
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be made ({error.strerror}); choose another name=NAME or folder"
+                f"{folder}: cannot be created ({error.strerror}); choose another name=NAME or folder"
             ) from error
         return stack.pop_all()
 

@@ -49,7 +49,7 @@ def train_and_test(plan: Plan) -> None:
         if (plan.folder / CHECKPOINTS / SIDE_FILE).exists():
             check_unchanged(data, plan.folder)
         if is_done(plan.folder, plan.options.get("trial")):
-            log.info("%s is done already", plan.folder)
+            log.info("%s is already complete", plan.folder)
         else:
             train(plan, data)
 

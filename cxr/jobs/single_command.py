@@ -40,6 +40,8 @@ def reserve_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         used = any(folder.iterdir())
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another name=NAME or folder") from error
+        raise UserError(
+            f"{folder}: cannot be created ({error.strerror}); choose another name=NAME or folder"
+        ) from error
     if used:
         raise UserError(f"{folder}: this folder is already used; choose another name=NAME, or move it away")

@@ -220,7 +220,7 @@ def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing
-        raise UserError(f"trainer.accelerator={accelerator}: there is none here; use auto or cpu") from error
+        raise UserError(f"trainer.accelerator={accelerator}: no such device was found; use auto or cpu") from error
 
 
 def best_device() -> str:

@@ -95,9 +95,9 @@ def check_flags(args: Namespace) -> None:
     if args.config_path:  # Hydra would read it instead of conf
         raise UserError(f"--config-path {args.config_path}: write --config-dir DIR to add a folder of your own choices")
     if (args.help or args.hydra_help) and args.config_dir:  # Hydra would read unchecked files to set up its log
-        raise UserError("--help: without --config-dir")
+        raise UserError("--help: leave out --config-dir")
     if args.multirun and (args.cfg or args.info):
-        raise UserError("--cfg, --info: show one run, without -m")
+        raise UserError("--cfg, --info: show one run; leave out -m")
 
 
 def locate_output(command: CommandLine, configs: Sequence[DictConfig]) -> CommandLine:

@@ -48,7 +48,7 @@ class Search:
             if override.is_interval_sweep():
                 values = [override.value().start, override.value().end]
                 if values[0] > values[1]:
-                    raise UserError(f"{key}={text}: a range goes from its lower to its higher end")
+                    raise UserError(f"{key}={text}: write the lower end of a range first")
                 words = [f"{key}={value}" for value in values]
             else:
                 words = [f"{key}={value}" for value in override.sweep_string_iterator()]
@@ -96,9 +96,9 @@ def search_from(config: DictConfig, overrides: Sequence[Override]) -> Search | N
     if not space:
         raise UserError("hparams=optuna: every option is fixed; give one a range, such as data.batch_size=16,32")
     if "model" in space and (of_model := [key for key in space if key.startswith("model.")]):
-        raise UserError(f"model={space['model']}: not all have {of_model[0]}; search each network by itself")
+        raise UserError(f"model={space['model']}: not all have {of_model[0]}; search each network separately")
     if "seed" in space:
-        raise UserError(f"seed={space['seed']}: a search has one seed; the best of several would be luck")
+        raise UserError(f"seed={space['seed']}: a search uses one seed; the best of several would be luck")
     fixed = [o.input_line for o in [*every, *overrides] if not o.is_sweep_override()]
     return Search(space, list(dict.fromkeys(fixed)))
 
@@ -117,7 +117,7 @@ def checked_search(search: Search, run: DictConfig) -> Search:
     """
     search = with_settings(search, run)
     if run.data.val_fraction == 0:
-        raise UserError("data.val_fraction=0: a search chooses by validation images, and there would be none")
+        raise UserError("data.val_fraction=0: a search chooses by validation images; use a fraction above 0")
     name = run.hydra.sweep.subdir
     if len(name.encode()) > 200:  # other values may be longer; a file system takes 255
         raise UserError(f"the run folder's name has too many searched options ({name}): fix some of them")

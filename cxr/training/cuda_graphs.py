@@ -52,9 +52,9 @@ class ReplayGraphs(Callback):
     def obstacle(self, trainer: pl.Trainer) -> str:
         """What forbids recording, or ""."""
         if trainer.strategy.root_device.type != "cuda":
-            return "there is no NVIDIA GPU here"
+            return "no NVIDIA GPU was found"
         if trainer.world_size > 1:
-            return "of one device only"
+            return "they work on one device only"
         if trainer.datamodule.resident is None:  # a thread would pin batches for their way to the GPU meanwhile
             return "the images have to be on the GPU (data.resident)"
         if self.compiled:

@@ -84,7 +84,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("data.resident=yes", "data.resident=yes: must be auto, true or false"),
         ("data.num_workers=-1", "must be auto or a whole number from 0"),
         ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
-        ("-m --cfg job", "--cfg, --info: show one run, without -m"),
+        ("-m --cfg job", "--cfg, --info: show one run; leave out -m"),
         ("slurm.time=3", "slurm.time=3: only with launcher=slurm"),
         ("aug=on,off trainer.max_epochs=0 -m", "trainer.max_epochs=0: must be a whole number from 1"),
         ("data=table data.table=/no/such.csv", "data.table=/no/such.csv: must be the path of a CSV or parquet file"),

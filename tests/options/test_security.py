@@ -259,7 +259,7 @@ OWN = "of Hydra's own options, only hydra.run.dir"
         ("hydra.searchpath=[pkg://os]", OWN),
         ("--config-path /x", "write --config-dir DIR"),
         ("--experimental-rerun x.pickle", "a pickle is a program"),
-        ("--help --config-dir /x", "--help: without --config-dir"),
+        ("--help --config-dir /x", "--help: leave out --config-dir"),
     ],
 )
 def test_options_of_the_command_line_name_no_code_and_no_place_outside(said, tmp_path, words, says):

@@ -373,7 +373,7 @@ def test_ranges_of_a_file_vary_no_code_and_nothing_of_hydra(run, tmp_path, monke
     ("words", "says"),
     [
         ("-m hparams=optuna optim.lr=interval(0.1,0.01)", "from its lower to its higher end"),
-        ("-m hparams=optuna model=cnn,resnet18", "search each network by itself"),
+        ("-m hparams=optuna model=cnn,resnet18", "search each network separately"),
         ("hparams=optuna", "needs -m: python -m cxr.train -m hparams=optuna"),
         ("-m optim.lr=interval(0.1,1.0)", "a range is for a search: add hparams=optuna"),
         ("-m hydra.sweeper._target_=hydra_plugins.cxr_search.SearchSweeper", "of Hydra's own options"),

@@ -271,7 +271,7 @@ def test_a_run_folder_that_goes_away_is_one_line(run, tmp_path, monkeypatch, sma
     monkeypatch.setattr(Classifier, "on_validation_epoch_start", remove)
     code, _, err = run(main, "trainer.max_epochs=1", *small, f"hydra.run.dir={tmp_path}/r")
     assert code == 1 and err.count("\n") == 1
-    assert err.startswith(f"cxr: {tmp_path}/r/") and "make room, or mend the folder" in err
+    assert err.startswith(f"cxr: {tmp_path}/r/") and "free space or repair the folder" in err
 
 
 def test_divergence_ends_the_run_in_its_step_and_names_the_images(run, tmp_path, monkeypatch, small):

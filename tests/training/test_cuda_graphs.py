@@ -12,7 +12,7 @@ from cxr.training.callbacks import SeedSteps
 
 def test_without_a_gpu_graphs_that_are_demanded_are_one_line(run, tmp_path, small):
     code, _, err = run(main, "cuda_graphs=true", "trainer=cpu", *small, f"hydra.run.dir={tmp_path / 'run'}")
-    assert code == 1 and err.splitlines()[-1] == "cxr: cuda_graphs=true: there is no NVIDIA GPU here; use auto"
+    assert code == 1 and err.splitlines()[-1] == "cxr: cuda_graphs=true: no NVIDIA GPU was found; use auto"
 
 
 def test_only_training_batches_of_the_recorded_size_are_replayed():
