@@ -39,7 +39,7 @@ def warn_exact_only(copies: str, images: int, others: int) -> None:
     if copies == "auto":
         log.warning(
             "near copies are skipped in a set of %d images: only files of the same bytes count as copies; "
-            "data.copies=near also finds re-encoded, resized and cropped ones, once, in about %.0f minutes on two cores",
+            "data.copies=near also finds re-encoded, resized or cropped ones, once, in about %.0f min on two cores",
             images,
             (images * IMAGE_SECONDS + images * others * PAIR_SECONDS) / 60,
         )
