@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from cxr.data.precheck import check_images
 from cxr.errors import UserError, one_line
 from cxr.files.run_folder import STATUS, STOP
 from cxr.files.status import explained, mark_unfinished, read_status
@@ -38,7 +37,10 @@ def main() -> None:
         command = None
         try:
             checked = read_command(sys.argv[1:], "config")
-            check_images(checked.runs.values())
+            if checked.runs:
+                from cxr.data.precheck import check_images  # SciPy takes a second: not for --help
+
+                check_images(checked.runs.values())
             with take_folder(checked):
                 command = checked  # from here on, an error is the run's, not the options'
                 with explained(command.folder or Path()):
