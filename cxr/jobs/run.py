@@ -126,7 +126,7 @@ def about_network(run: TrainingRun, best: Classifier, plan: Plan) -> dict[str, A
 def training_metrics(run: TrainingRun) -> dict[str, Any]:
     """The part "train" of metrics.json."""
     hardware = {"device": device_name(run.trainer), "precision": str(run.trainer.precision)}
-    return run.timer.report() | {"history": run.history.curves()} | hardware
+    return run.timer.report() | {"history": run.model.history()} | hardware
 
 
 def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:

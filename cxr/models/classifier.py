@@ -18,6 +18,8 @@ from cxr.evaluation.metrics import evaluation_metrics, training_metrics
 from cxr.models.gathering import gather, rank
 from cxr.options.targets import check_objects
 
+CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
+
 
 class Classifier(pl.LightningModule):
     """A network that predicts the class of an image.
@@ -61,6 +63,7 @@ class Classifier(pl.LightningModule):
         # Results of the steps of an epoch stay on the device, so that no step waits for it or computes metrics.
         self.trained: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predicted classes (B,), labels (B,)
         self.evaluated: list[tuple[Tensor, Tensor, Tensor]] = []  # rows (B,), labels (B,), logits (B, C)
+        self.curves: dict[str, dict[int, float]] = {tag: {} for tag in CURVES}  # by epoch
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C), float32, of images (B, 1, S, S) from 0 to 1."""
@@ -75,10 +78,11 @@ class Classifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The results of all ranks are in the checkpoint; one rank counts them.
         self.trained = [tuple(tensors) for tensors in checkpoint.get("trained", ())] if rank() == 0 else []
+        self.curves = checkpoint.get("curves", self.curves)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "optimizer_states" in checkpoint:  # not best.ckpt, but one to resume from, perhaps within an epoch
-            checkpoint["trained"] = gather(self.trained)
+            checkpoint |= {"trained": gather(self.trained), "curves": self.curves}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.images)
@@ -112,9 +116,19 @@ class Classifier(pl.LightningModule):
         options = {"on_step": False, "on_epoch": True, "batch_size": 1, "logger": False}
         self.log("train/loss", loss, prog_bar=True, **options)
         self.log_dict(scores, **options)
+        figures = {key: value.item() for key, value in {"train/loss": loss, **scores}.items()}
+        self.keep_curves(figures)
         if self.logger:
-            figures = {key: value.item() for key, value in {"train/loss": loss, **scores}.items()}
             self.logger.log_metrics({**figures, "epoch": self.current_epoch}, step)
+
+    def keep_curves(self, figures: Mapping[str, float]) -> None:
+        for tag in CURVES:
+            if tag in figures:
+                self.curves[tag][self.current_epoch] = figures[tag]
+
+    def history(self) -> dict[str, list[float]]:
+        """The part "history" of metrics.json: the figures of each epoch that has them, for each tag, with _ for /."""
+        return {tag.replace("/", "_"): list(epochs.values()) for tag, epochs in self.curves.items() if epochs}
 
     def on_validation_epoch_start(self) -> None:
         self.evaluated = []
@@ -135,7 +149,9 @@ class Classifier(pl.LightningModule):
                 "diverged; try a smaller optim.lr"
             )
         scores = self.evaluate()
-        self.log("val/loss", F.cross_entropy(logits, labels), prog_bar=True)
+        loss = F.cross_entropy(logits, labels)
+        self.log("val/loss", loss, prog_bar=True)
+        self.keep_curves({"val/loss": loss.item(), "val/f1_macro": scores["f1_macro"].item()})
         # The step of the epoch's training metrics. (Lightning's default is the first step of the next epoch, which a
         # resumed run logs again.)
         self.log("step", float(max(self.global_step - 1, 0)))

@@ -18,7 +18,7 @@ from cxr.files.run_folder import CHECKPOINTS, STATUS
 from cxr.files.writing import read_json
 from cxr.models.classifier import Classifier
 from cxr.training import distributed
-from cxr.training.callbacks import EpochLine, EpochTimer, History, SeedSteps, StopDiverged, StopWhenAsked
+from cxr.training.callbacks import EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
 from cxr.training.checkpoints import BestCheckpoint, LastCheckpoint, Start
 from cxr.training.cuda_graphs import ReplayGraphs
 from cxr.training.logger import RunLogger
@@ -35,7 +35,6 @@ class TrainingRun(NamedTuple):
     model: Classifier
     trainer: pl.Trainer
     timer: EpochTimer
-    history: History
     has_val: bool
 
 
@@ -80,7 +79,7 @@ def build_run(
         UserError: Lightning refuses the options `trainer.*`.
     """
     quiet_libraries()
-    has_val, timer, history = bool((data.split == "val").any()), EpochTimer(), History()
+    has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
     if options["precision"] == "auto":  # a resumed run keeps the precision that it began with
         precision = read_json(folder / STATUS).get("precision", "auto")
@@ -93,12 +92,12 @@ def build_run(
     graphs = ReplayGraphs(
         config["cuda_graphs"], config["data"]["batch_size"], config["data"]["image_size"], config["compile"]
     )
-    callbacks = [timer, history, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), StopDiverged()]
+    callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), StopDiverged()]
     callbacks += [StopWhenAsked(), *reporters, graphs, console]
     # Best before last: a checkpoint to resume from has to know the best score.
     callbacks += [BestCheckpoint(folder / CHECKPOINTS)] * has_val + [LastCheckpoint(folder / CHECKPOINTS)]
     trainer = build_trainer(options, folder, RunLogger(folder, start.step if start else None), callbacks)
-    return TrainingRun(data, model, trainer, timer, history, has_val)
+    return TrainingRun(data, model, trainer, timer, has_val)
 
 
 def fit(run: TrainingRun, start: Start | None, config: Mapping[str, Any]) -> None:

@@ -12,11 +12,10 @@ from pytorch_lightning.callbacks import Callback
 
 from cxr.data.batches import Batch
 from cxr.errors import Diverged
+from cxr.models.classifier import CURVES
 from cxr.training import signals
 
 log = logging.getLogger(__name__)
-
-CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
 
 
 def now(trainer: pl.Trainer) -> float:
@@ -85,34 +84,6 @@ class EpochTimer(Callback):
                 "test": round(self.test, 3),
             },
         }
-
-
-class History(Callback):
-    """Keeps loss and macro F1 of each epoch, for metrics.json."""
-
-    def __init__(self) -> None:
-        self.by_epoch: dict[str, dict[int, float]] = {tag: {} for tag in CURVES}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"by_epoch": self.by_epoch}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.by_epoch = state_dict["by_epoch"]
-
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.keep(trainer, "val/")
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.keep(trainer, "train/")
-
-    def keep(self, trainer: pl.Trainer, prefix: str) -> None:
-        for tag, epochs in self.by_epoch.items():
-            if trainer.state.fn == "fit" and tag.startswith(prefix) and tag in trainer.callback_metrics:
-                epochs[trainer.current_epoch] = trainer.callback_metrics[tag].item()
-
-    def curves(self) -> dict[str, list[float]]:
-        """The part "history" of metrics.json: a list for each tag, with _ for /."""
-        return {tag.replace("/", "_"): list(epochs.values()) for tag, epochs in self.by_epoch.items() if epochs}
 
 
 class EpochLine(Callback):
