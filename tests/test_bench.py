@@ -64,7 +64,7 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
         (["--json", "/no/such/b.json"], "--json /no/such/b.json: not a file in a folder"),
         (["--gpu", "--steps", "loop,no"], "--steps no: there is no such step"),
         (["--gpu", "--images", "/no/such.tar"], "--images /no/such.tar: no such file"),
-        (["--gpu", "--out", "/dev/null/here"], "--out /dev/null/here: cannot be made"),
+        (["--gpu", "--out", "/dev/null/here"], "--out /dev/null/here: cannot be created"),
     ],
 )
 def test_wrong_options_get_one_line(run, words, says):

@@ -74,7 +74,7 @@ def test_predict_says_what_the_test_said(run, sweep, folder, drawn):
         (["ckpt={ckpt}", "source=/no"], "source=/no: must be an image or a folder"),
         (["ckpt={ckpt}", "source={ckpt}", "batch=3"], "did you mean data.batch_size?"),
         (["ckpt={folder}/metrics.json", "source={ckpt}"], "not a checkpoint that cxr wrote"),
-        (["ckpt={ckpt}", "source={ckpt}", "trainer.accelerator=mps"], "there is none here"),
+        (["ckpt={ckpt}", "source={ckpt}", "trainer.accelerator=mps"], "no such device was found"),
     ],
 )
 def test_predict_wrong_options(run, folder, words, says):

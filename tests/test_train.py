@@ -120,6 +120,7 @@ def test_dashboard(folder):
     assert [e.value for e in finals] == pytest.approx([metrics["test"]["f1_macro"]]), "logged once, with the final"
 
 
+@pytest.mark.long
 def test_same_seed_same_predictions_and_other_seed_others(run, tmp_path, sweep, small):
     words = ("trainer.max_epochs=2", "optim.lr=0.003", *small)
     for seed in (0, 1):

@@ -77,7 +77,7 @@ def test_images_go_to_a_gpu_where_they_fit(build, drawn, monkeypatch):
         assert isinstance(module.place_images(gpu), torch.Tensor) == fits
     assert build(drawn, resident=True).place_images(gpu) is not module.store
     assert build(drawn, num_workers=2).place_images(gpu).size == 32, "workers cannot read from a GPU"
-    with pytest.raises(UserError, match="no GPU here"):
+    with pytest.raises(UserError, match="no GPU was found"):
         build(drawn, resident=True).place_images(torch.device("cpu"))
     with pytest.raises(UserError, match="workers cannot read from a GPU"):
         build(drawn, resident=True, num_workers=2).place_images(gpu)

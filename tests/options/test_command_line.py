@@ -70,7 +70,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("word", "is not option=value"),
         ("name=../elsewhere", "name=../elsewhere: must be the name of a folder"),
         ("name=..", "name=..: must be the name of a folder"),
-        ("hydra.run.dir=/proc/none", "/proc/none: cannot be made"),
+        ("hydra.run.dir=/proc/none", "/proc/none: cannot be created"),
         ("data=folder data.root=", "data.root=: must be a folder"),
         ("trainer.devices=2", "several devices for one run need trainer=ddp"),
         ("+trainer.logger=false", "cxr sets this argument"),
@@ -285,5 +285,5 @@ def test_own_yaml_in_a_config_dir(tmp_path):
 
 def test_a_class_to_screen_for_that_the_images_lack_is_said_before_anything_starts(run, drawn, tmp_path):
     code, _, err = run(main, "data=folder", f"data.root={drawn}", "screen.class=LUPUS", f"hydra.run.dir={tmp_path}/r")
-    assert code == 2 and "screen.class=LUPUS: no class of these images" in err and err.count("\n") == 1
+    assert code == 2 and "screen.class=LUPUS: not a class of these images" in err and err.count("\n") == 1
     assert not (tmp_path / "r").exists(), "the name can be used again"

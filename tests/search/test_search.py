@@ -94,6 +94,7 @@ def test_a_killed_search_goes_on_to_its_total(run, killed, searched):
     assert "split pooled" not in out and len(trials_of(folder)) == 8, "the total is reached"
 
 
+@pytest.mark.long
 def test_a_killed_search_is_as_one_that_never_was(run, searched, tmp_path):
     folder, words, _ = searched
     assert run(main, *words, f"hydra.sweep.dir={tmp_path}/s")[0] == 0
@@ -372,13 +373,13 @@ def test_ranges_of_a_file_vary_no_code_and_nothing_of_hydra(run, tmp_path, monke
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("-m hparams=optuna optim.lr=interval(0.1,0.01)", "from its lower to its higher end"),
+        ("-m hparams=optuna optim.lr=interval(0.1,0.01)", "write the lower end of a range first"),
         ("-m hparams=optuna model=cnn,resnet18", "search each network separately"),
         ("hparams=optuna", "needs -m: python -m cxr.train -m hparams=optuna"),
         ("-m optim.lr=interval(0.1,1.0)", "a range is for a search: add hparams=optuna"),
         ("-m hydra.sweeper._target_=hydra_plugins.cxr_search.SearchSweeper", "of Hydra's own options"),
         ("-m hparams=optuna data.val_fraction=0", "a search chooses by validation images"),
-        ("-m hparams=optuna seed=1,2", "a search has one seed"),
+        ("-m hparams=optuna seed=1,2", "a search uses one seed"),
         ("-m hparams=optuna n_trials=0", "n_trials=0: must be a whole number from 1"),
         ("-m hparams=optuna optim.lr=interval(-1.0,1.0)", "optim.lr=-1.0: must be a number above 0"),
         ("-m hparams=optuna data.batch_size=16,0", "data.batch_size=0: must be a whole number from 1"),
