@@ -54,15 +54,12 @@ def one_of(*choices: Any) -> Rule:
 
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
-FOLDER_NAME = r"[^/\\\0]*[^/\\\0.][^/\\\0]*"  # no slash, and more than dots
+FOLDER_NAME = r"[^/\\\0-\x1f]*[^/\\\0-\x1f.][^/\\\0-\x1f]*"  # no slash, no line break, and more than dots
 PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed")  # images become fp32 on the device
 
 # Options that are missing here, such as those of a user's own YAML, are checked by the code that reads them.
 RULES = {
-    "name": Rule(
-        "the name of a folder, without slashes or line breaks",
-        lambda v: is_printable(str(v)) and bool(re.fullmatch(FOLDER_NAME, str(v))),
-    ),
+    "name": Rule("the name of a folder, without slashes", lambda v: bool(re.fullmatch(FOLDER_NAME, str(v)))),
     "seed": Rule("a whole number from 0 to 4294967295", lambda v: is_whole(v, 0) and v < 2**32),
     "cache_dir": TEXT,
     "compile": BOOLEAN,
