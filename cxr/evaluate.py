@@ -18,8 +18,8 @@ and data=kaggle as for cxr.train."""
 
 def main() -> None:
     """Exit codes: 0 scored, 2 wrong options, no checkpoint or no images, 128 + N stopped by signal N."""
-    if own := next((word for word in sys.argv[1:] if word.lstrip("+").startswith("data.image_size=")), None):
-        fail(UserError(f"{own}: the images are made as large as those of the network's training; leave it out"))
+    if word := next((w for w in sys.argv[1:] if w.lstrip("+").startswith("data.image_size=")), None):
+        fail(UserError(f"{word}: the images are made as large as those of the network's training; leave it out"))
     run_single(evaluate, USAGE, "evaluate")
 
 

@@ -108,8 +108,8 @@ class Task:
         self.rewrite_leaderboard()
 
     def train(self, plan: Plan, hydra: DictConfig) -> None:
-        """Train and test, in this process or, with isolate=true or several devices, in child processes. (A process of its
-        own costs each run of a sweep some 0.7 s: its threads, fonts and caches begin cold.)"""
+        """Train and test, in this process or, with isolate=true or several devices, in child processes. (A process of
+        its own costs each run of a sweep some 0.7 s: its threads, fonts and caches begin cold.)"""
         # Trials of a search with the same options share a folder, one after the other.
         with FileLock(plan.folder / LOCK) if self.searches else nullcontext():
             if plan.options["isolate"] or ranks(plan.options["trainer"]) > 1:

@@ -40,7 +40,7 @@ def accuracy_against_cost(points: Sequence[Point], note: str = "") -> Figure:
         return {"color": COLOURS[place], "fillstyle": "none" if hollow else "full", "linestyle": "none"}
 
     for network in networks:
-        axes.plot([], [], "s", label=fit(network, 190, 9), **look(network))
+        axes.plot([], [], "H", label=fit(network, 190, 9), **look(network))
     for i, aug in enumerate(augs):
         axes.plot([], [], MARKERS[i % len(MARKERS)], color="#5A6875", linestyle="none", label=fit(aug, 190, 9))
     for point in points:
