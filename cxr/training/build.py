@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +77,6 @@ def build_run(
     Raises:
         UserError: Lightning refuses the options `trainer.*`.
     """
-    quiet_libraries()
     has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
     if options["precision"] == "auto":  # a resumed run keeps the precision that it began with
@@ -114,25 +112,3 @@ def fit(run: TrainingRun, start: Start | None, config: Mapping[str, Any]) -> Non
         if config["data"]["batch_size"] == 1 and "Expected more than 1 value per channel" in str(error):
             raise UserError("data.batch_size=1: batch normalisation needs two images or larger ones") from error
         raise
-
-
-def quiet_libraries() -> None:
-    """Silence messages of Lightning and torch that do not apply here."""
-    # Lightning's own lines on devices and products are for its developers; its warnings stay.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # Of Lightning's own code, against a newer torch.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
-    # Lightning's advice to add workers is wrong for images that lie decoded in memory.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Our order of images is resumable: CXRDataModule keeps its position.
-    warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is not resumable.*")
-    # It holds the images' fingerprints, and a resumed run's checkpoints.
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    # Every rank has the figures of all images, see Classifier.
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    # Lightning looks for Slurm, though nothing of it is Lightning's to do here.
-    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-    # The first backward pass of a process on a GPU; what torch attempts then, succeeds.
-    warnings.filterwarnings("ignore", message=".*no current CUDA context.*")
-    # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
-    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")

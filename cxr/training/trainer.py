@@ -1,6 +1,8 @@
 """Lightning's Trainer as the options ask for it."""
 
+import logging
 import time
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ CLEARLY = 1.3  # times as fast: casts take some of it, and noise must not decide
 
 def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbacks: list[Callback]) -> pl.Trainer:
     """Lightning's Trainer with the options `trainer.*`, silent except for the callbacks."""
+    quiet_libraries()
     try:
         return pl.Trainer(
             **{**options, "precision": precision_of(options)},
@@ -36,6 +39,28 @@ def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbac
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer.*: Lightning refuses these options: {one_line(error)}") from error
+
+
+def quiet_libraries() -> None:
+    """Silence messages of Lightning and torch that do not apply here."""
+    # Lightning's own lines on devices and products are for its developers; its warnings stay.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # Of Lightning's own code, against a newer torch.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
+    # Lightning's advice to add workers is wrong for images that lie decoded in memory.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Our order of images is resumable: CXRDataModule keeps its position.
+    warnings.filterwarnings("ignore", message=".*ended before the epoch ended and your dataloader is not resumable.*")
+    # It holds the images' fingerprints, and a resumed run's checkpoints.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    # Every rank has the figures of all images, see Classifier.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # Lightning looks for Slurm, though nothing of it is Lightning's to do here.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    # The first backward pass of a process on a GPU; what torch attempts then, succeeds.
+    warnings.filterwarnings("ignore", message=".*no current CUDA context.*")
+    # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
 
 
 def precision_of(options: Mapping[str, Any]) -> Any:
