@@ -1,25 +1,18 @@
 """The table of images: one row an image, with standard names of classes and splits."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from cxr.data.class_names import order_classes
 from cxr.data.tables import PARTS, Row
-from cxr.errors import UserError, printable
+from cxr.errors import printable
 
 SPLITS = ("train", "val", "test")
 
-# The one order of the known classes, and the spellings met in the wild (compared as upper-case letters and digits).
-CLASSES = ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
-ALIASES = {
-    "COVID": "COVID19",
-    "COVID2019": "COVID19",
-    "TB": "TUBERCULOSIS",
-    "TURBERCULOSIS": "TUBERCULOSIS",
-}
 SPLIT_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
 # File names of Kermany's children: person1004_virus_1686, IM-0115-0001, NORMAL2-IM-1427-0001.
@@ -72,25 +65,6 @@ class ImageTable:
     def counts(self) -> dict[str, int]:
         """Images per class."""
         return {name: int((self.label == i).sum()) for i, name in enumerate(self.classes)}
-
-
-def class_name(name: str) -> str:
-    """The standard name of a class in any spelling; other names in upper case, on one line."""
-    key = re.sub(r"[^A-Z0-9]", "", name.upper())
-    key = ALIASES.get(key, key)
-    return key if key in CLASSES else printable(name.strip().upper())
-
-
-def check_screened(name: str, classes: Sequence[str]) -> None:
-    """Raise UserError if neither these images nor the reference set have the class `name` to screen for."""
-    if class_name(name) not in (*classes, *CLASSES):
-        raise UserError(f"screen.class={name}: not a class of these images, which are {', '.join(classes)}")
-
-
-def order_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Distinct class names, the known four first and in their fixed order."""
-    distinct = set(names)
-    return tuple(c for c in CLASSES if c in distinct) + tuple(sorted(distinct - set(CLASSES)))
 
 
 def patient_of(file: str) -> str:

@@ -4,8 +4,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from cxr.data.class_names import class_name
 from cxr.data.files import not_an_image
-from cxr.data.image_table import ImageTable, class_name, images_of, patient_of, split_name
+from cxr.data.image_table import ImageTable, images_of, patient_of, split_name
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable
 

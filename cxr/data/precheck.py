@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cxr.data.image_table import check_screened
+from cxr.data.class_names import check_screened
 from cxr.data.sources import read_local
 from cxr.data.split import group_images, split_images
 

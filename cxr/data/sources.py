@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr.data.cache import built, fingerprint
+from cxr.data.class_names import class_name
 from cxr.data.files import gaps, list_files, loose_images, not_an_image, subfolders, why_not_listed
-from cxr.data.image_table import ImageTable, class_name, images_of, patient_of, split_name
+from cxr.data.image_table import ImageTable, images_of, patient_of, split_name
 from cxr.data.listed import read_listed
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable

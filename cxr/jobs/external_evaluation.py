@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from cxr.data.external import ExternalImages
 from cxr.data.run_tables import load_audit
+from cxr.data.seen_in_training import ExternalImages
 from cxr.errors import UserError
 from cxr.evaluation.calibration import calibration
 from cxr.evaluation.differences import unpaired_difference
@@ -19,7 +19,7 @@ from cxr.files.predictions import read_predictions, write_predictions
 from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
 from cxr.files.writing import read_json, write_json, write_table
 from cxr.models.classifier import Classifier, load_classifier
-from cxr.reporting import dashboard
+from cxr.reporting import tensorboard
 from cxr.reporting.external_report import EVALUATION, write_external_report
 from cxr.training.environment import versions
 from cxr.training.predicting import predict, predict_masked
@@ -145,6 +145,6 @@ def compare_with_run(scored: Evaluation, run: Mapping[str, Any]) -> dict[str, An
 def draw_evaluation(folder: Path, data: ExternalImages, scored: Evaluation) -> None:
     """Write TensorBoard's pictures."""
     logger = TensorBoardLogger(folder, name="", version="")
-    dashboard.show_evaluation(logger, data, "external", scored, 0)
-    dashboard.show_calibration(logger, data, "external", scored.calibration, 0)
+    tensorboard.show_evaluation(logger, data, "external", scored, 0)
+    tensorboard.show_calibration(logger, data, "external", scored.calibration, 0)
     logger.finalize("success")

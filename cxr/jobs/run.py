@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from cxr.data.class_names import class_name
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.fingerprints import check_unchanged, write_fingerprints
-from cxr.data.image_table import class_name
 from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
 from cxr.evaluation.evaluation import Evaluation, screen
@@ -22,7 +22,7 @@ from cxr.jobs.plan import Plan
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.models.gathering import rank
-from cxr.reporting import dashboard
+from cxr.reporting import tensorboard
 from cxr.reporting.console import run_summary
 from cxr.reporting.model_card import write_model_card
 from cxr.training import distributed, signals
@@ -93,7 +93,7 @@ def prepare_folder(run: TrainingRun, start: Start | None, folder: Path) -> None:
     write_fingerprints(run.data, folder / CHECKPOINTS)
     check_room(folder / CHECKPOINTS, run.model)
     if not start:
-        dashboard.show_images(run.trainer.logger, run.data)
+        tensorboard.show_images(run.trainer.logger, run.data)
 
 
 def validate_trial(run: TrainingRun, best: Classifier, plan: Plan, pruned: bool) -> None:
@@ -160,8 +160,8 @@ def draw_evaluations(run: TrainingRun, evaluations: Mapping[str, Evaluation], st
     """The pictures of TensorBoard."""
     logger = run.trainer.logger
     for split, evaluation in evaluations.items():
-        dashboard.show_evaluation(logger, run.data, split, evaluation, step)
-    dashboard.show_calibration(logger, run.data, "test", evaluations["test"].calibration, step)
+        tensorboard.show_evaluation(logger, run.data, split, evaluation, step)
+    tensorboard.show_calibration(logger, run.data, "test", evaluations["test"].calibration, step)
 
 
 def write_results(run: TrainingRun, metrics: Mapping[str, Any], plan: Plan, step: int) -> None:
@@ -169,6 +169,6 @@ def write_results(run: TrainingRun, metrics: Mapping[str, Any], plan: Plan, step
     folder = plan.folder
     write_json(folder / METRICS, metrics)
     write_model_card(folder, metrics, plan.options, read_json(folder / AUDIT))
-    dashboard.show_choices(run.trainer.logger, plan.choices, plan.options, metrics["test"], step)
+    tensorboard.show_choices(run.trainer.logger, plan.choices, plan.options, metrics["test"], step)
     run.trainer.logger.finalize("success")
     print(run_summary(folder, metrics), flush=True)

@@ -16,7 +16,7 @@ from cxr.errors import Diverged, UserError, one_line
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.metrics import evaluation_metrics, training_metrics
 from cxr.models.gathering import gather, rank
-from cxr.options.targets import check_objects
+from cxr.options.allowed_code import check_objects
 
 CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
 

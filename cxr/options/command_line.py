@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cxr.errors import UserError, one_line
+from cxr.options.allowed_hydra import check_folder
 from cxr.options.composing import (
     CONF,
     Groups,
@@ -25,7 +26,6 @@ from cxr.options.composing import (
     plain,
 )
 from cxr.options.grammar import expand, parse, quote, quote_path, swept
-from cxr.options.hydra_options import check_folder
 from cxr.options.ranks import meeting_point, node
 from cxr.options.run_folder_name import run_folder_pattern
 from cxr.options.search_space import SWEEPER, Search, checked_search, search_from

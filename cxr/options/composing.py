@@ -19,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cxr.errors import UserError, one_line
+from cxr.options.allowed_code import check_names
+from cxr.options.allowed_hydra import check_word
 from cxr.options.grammar import expand, parse, quote_path
-from cxr.options.hydra_options import check_word
 from cxr.options.rules import FOLDER_NAME, check_name, check_together, check_values, flatten
-from cxr.options.targets import check_names
 from cxr.options.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[2] / "conf"

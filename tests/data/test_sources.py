@@ -6,7 +6,8 @@ import zipfile
 import pytest
 
 from cxr.data import sources
-from cxr.data.image_table import class_name, patient_of
+from cxr.data.class_names import class_name
+from cxr.data.image_table import patient_of
 from cxr.data.sources import read_folder, read_images
 from cxr.errors import UserError
 

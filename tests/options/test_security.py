@@ -20,8 +20,8 @@ from cxr.errors import UserError
 from cxr.files.writing import read_table, write_table
 from cxr.models import resnet, weights
 from cxr.models.classifier import build, load_classifier
+from cxr.options.allowed_code import check_objects
 from cxr.options.command_line import read_command
-from cxr.options.targets import check_objects
 from cxr.reporting.leaderboard import write_leaderboard
 from cxr.reporting.model_card import write_model_card
 from cxr.reporting.report import write_report

@@ -1,0 +1,34 @@
+"""Names of classes: one spelling and one order for those that are known (TB is TUBERCULOSIS)."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from cxr.errors import UserError, printable
+
+# The one order of the known classes, and the spellings met in the wild (compared as upper-case letters and digits).
+CLASSES = ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
+ALIASES = {
+    "COVID": "COVID19",
+    "COVID2019": "COVID19",
+    "TB": "TUBERCULOSIS",
+    "TURBERCULOSIS": "TUBERCULOSIS",
+}
+
+
+def class_name(name: str) -> str:
+    """The standard name of a class in any spelling; other names in upper case, on one line."""
+    key = re.sub(r"[^A-Z0-9]", "", name.upper())
+    key = ALIASES.get(key, key)
+    return key if key in CLASSES else printable(name.strip().upper())
+
+
+def check_screened(name: str, classes: Sequence[str]) -> None:
+    """Raise UserError if neither these images nor the reference set have the class `name` to screen for."""
+    if class_name(name) not in (*classes, *CLASSES):
+        raise UserError(f"screen.class={name}: not a class of these images, which are {', '.join(classes)}")
+
+
+def order_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct class names, the known four first and in their fixed order."""
+    distinct = set(names)
+    return tuple(c for c in CLASSES if c in distinct) + tuple(sorted(distinct - set(CLASSES)))
