@@ -22,8 +22,9 @@ def main() -> None:
             raise UserError(f"{sweep}: no run folders directly in it")
     except UserError as error:
         fail(error)
-    print(overview(sweep, write_leaderboard(sweep)))
-    for line in write_comparisons(sweep):
+    rows, lines = write_leaderboard(sweep), write_comparisons(sweep)
+    print(overview(sweep, rows))
+    for line in lines:
         print(f"- {line}")
     if jobs:
         print(f"Slurm's jobs: {', '.join(slurm.states(jobs))}")

@@ -146,8 +146,9 @@ def report_sweep(command: CommandLine, rows: Sequence[Mapping[str, Any]]) -> Non
     from cxr.reporting.comparison import write_comparisons  # scipy.stats, matplotlib: not before they are needed
     from cxr.reporting.report import write_report
 
+    lines = write_comparisons(command.folder)  # before the overview, which shows what it finds out about recipes
     print(f"\n{overview(command.folder, rows)}\n")
-    for line in write_comparisons(command.folder):
+    for line in lines:
         print(f"- {line}")
     path = write_report(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {path}" if path else ""))

@@ -84,13 +84,15 @@ class CXRDataModule(pl.LightningDataModule):
         """The split of each image: string array of length N, see split_images()."""
         d = self.data
         fractions = d["test_fraction"], d["val_fraction"]
-        return split_images(self.images, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"])
+        folds = d["folds"], d["fold"]
+        return split_images(self.images, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"], *folds)
 
     def log_split(self) -> None:
         if (leaks := self.leak_counts()) and leaks["images"]:
             done = "kept in training" if leaks["on_leak"] == "keep" else "unused"
             log.info("%s: %d images of patients of the test folder, or copies of its images", done, leaks["images"])
-        log.info("split %s: %s", self.data["split"], ", ".join(f"{s} {n}" for s, n in self.split_sizes().items()))
+        d, sizes = self.data, ", ".join(f"{s} {n}" for s, n in self.split_sizes().items())
+        log.info("split %s%s: %s", d["split"], f", fold {d['fold']}" if d["split"] == "folds" else "", sizes)
 
     def leak_counts(self) -> dict[str, Any] | None:
         """For metrics.json: with the set's own test folder, the number of leaks ("images"), see find_leaks(), and what

@@ -13,7 +13,8 @@ LOCAL = ("folder", "table")  # sources that can be read at once
 def check_images(runs: Iterable[Mapping[str, Any]]) -> None:
     """Raise UserError where images cannot be used as the options of some runs require. (Copies among the images are
     found later, when they are decoded.)"""
-    sources, splits = ("source", "root", "table"), ("split", "split_seed", "test_fraction", "val_fraction", "on_leak")
+    sources = ("source", "root", "table")
+    splits = ("split", "split_seed", "test_fraction", "val_fraction", "on_leak", "folds", "fold")  # of split_images()
     runs = [run for run in runs if run["data"]["source"] in LOCAL and "split" in run["data"]]
     pairs = {(tuple(run["data"].get(k) for k in sources), tuple(run["data"][k] for k in splits)) for run in runs}
     tables = {source: read_local(dict(zip(sources, source, strict=True))) for source, _ in pairs}

@@ -18,16 +18,20 @@ def split_images(
     test_fraction: float = 0.2,
     val_fraction: float = 0.1,
     on_leak: str = "drop",
+    folds: int = 5,
+    fold: int = 0,
 ) -> np.ndarray:
     """Assign each image to train, val, test or unused.
 
     Args:
         group: int array of length N, equal for images that must not be separated; see group_images().
-        protocol: "pooled" (all images, stratified by class) or "given" (the set's own test folder; see on_leak).
+        protocol: "pooled" (all images, stratified by class), "given" (the set's own test folder; see on_leak) or
+            "folds" (cross-validation: each image tests in one of `folds` runs).
         seed: of the draw.
         test_fraction: share of all images that tests; pooled only.
         val_fraction: share of the remaining images that validates; 0 for none.
         on_leak: given only: what becomes of leaks, see find_leaks(): "drop" (unused), "keep" (training) or "fail".
+        folds, fold: folds only: into how many parts the images are dealt, and the number of the one that tests, from 0.
 
     Returns:
         string array of length N.
@@ -41,6 +45,8 @@ def split_images(
     rng = np.random.default_rng(seed)
     if protocol == "given":
         split = use_given_test(images, group, on_leak)
+    elif protocol == "folds":
+        split = np.where(deal_folds(images, group, folds, rng) == fold, "test", "train").astype("<U6")
     else:
         split = np.full(len(images), "train", dtype="<U6")
         split[draw_groups(images, group, split == "train", test_fraction, 2 if val_fraction else 1, rng)] = "test"
@@ -67,6 +73,22 @@ def use_given_test(images: ImageTable, group: np.ndarray, on_leak: str) -> np.nd
         split[leaks] = "unused"
     split[test] = "test"
     return split
+
+
+def deal_folds(images: ImageTable, group: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Deal whole groups to folds, so that each fold has about the same number of images of each class: int array of
+    length N. Groups come in random order, large ones first, to the fold that lacks images of their class most."""
+    dealt = np.zeros(len(images), dtype=np.int64)
+    rows_of = rows_by_group(group, np.ones(len(images), dtype=bool))
+    order = sorted(rng.permutation(list(rows_of)).tolist(), key=lambda g: -len(rows_of[g]))
+    counts = np.zeros((folds, len(images.classes)), dtype=np.int64)
+    for g in order:
+        rows = rows_of[g]
+        label = np.bincount(images.label[rows]).argmax()
+        fold = np.lexsort((counts.sum(1), counts[:, label]))[0]
+        dealt[rows] = fold
+        counts[fold] += np.bincount(images.label[rows], minlength=len(images.classes))
+    return dealt
 
 
 def find_leaks(split: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""Differences of scores, with intervals: two recipes on the same images, or one network on two sets of images.
+"""Is one recipe better than another? Differences of scores, with intervals; and the means of recipes over seeds.
 
-The bootstrap is that of cxr.evaluation.intervals.
+What varies between the networks of a recipe (its seeds) and what varies between patients are separate components of the
+variance (cxr.evaluation.components). With one seed per recipe, nothing is known of other seeds: the interval then holds
+for these two networks, and comes from the bootstrap alone (cxr.evaluation.intervals).
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr.evaluation.components import half_width, p_value, seeds_needed, variance_components
 from cxr.evaluation.intervals import (
     LEVEL,
     RESAMPLES,
@@ -19,6 +22,7 @@ from cxr.evaluation.intervals import (
 )
 
 FIGURES = ("f1_macro", "accuracy")
+RELEVANT = 0.05  # of macro F1 or accuracy: the difference for which seeds_needed is stated
 
 
 def paired_difference(
@@ -31,62 +35,79 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Mapping[str, dict[str, Any]]:
-    """The difference of scores, `ours` less `theirs`, on the same images: paired bootstrap over groups and over seeds.
+    """The difference of scores, `ours` less `theirs`, on the same images.
 
     Args:
         labels: int (N,), of the images that both have predicted.
         group: (N,), see intervals.intervals().
-        ours, theirs: predicted classes (N,), one array per seed; paired seed by seed where both have the same number.
+        ours, theirs: predicted classes (N,), one array per seed.
         classes: how many there are.
         comparisons: their number in all; each interval is widened so that all hold together (Bonferroni).
 
     Returns:
-        For f1_macro and accuracy: "difference" of the means over seeds, "ci95" [low, high], "p" (two-sided, from the
-        bootstrap, multiplied by `comparisons`), "shown" (whether 0 lies outside).
+        For f1_macro and accuracy: "difference" of the means over seeds, "ci95" [low, high], "p" (two-sided, multiplied
+        by `comparisons`), "shown" (whether 0 lies outside). With two seeds or more on both sides, the interval holds
+        for other seeds too, and there is "seeds_needed": how many on each side would show a true difference of RELEVANT
+        in four of five sweeps; None where more than 100, or more test patients, are needed.
     """
-    _, group = np.unique(group, return_inverse=True)
-    sides = [np.stack([counts_by_group(labels, one, group, classes) for one in side]) for side in (ours, theirs)]
-    points = [[figures_of(counts.sum(0)) for counts in side] for side in sides]
+    alpha = (1 - LEVEL) / comparisons
+    figures = figures_of_networks(labels, group, [*ours, *theirs], classes, resamples, seed)
     result = {}
-    for key, values in resampled_differences(sides, resamples, seed).items():
-        tail = (1 - LEVEL) / 2 / comparisons
-        low, high = np.quantile(values, [tail, 1 - tail])
-        means = [np.mean([figures[key] for figures in side]) for side in points]
-        p = min(1.0, comparisons * 2 * (1 + min((values <= 0).sum(), (values >= 0).sum())) / (1 + len(values)))
-        result[key] = {
-            "difference": float(means[0] - means[1]),
-            "ci95": [float(low), float(high)],
-            "p": float(p),
-            "shown": bool(low > 0 or high < 0),
-        }
+    for key, (points, drawn) in figures.items():
+        difference = float(points[: len(ours)].mean() - points[len(ours) :].mean())
+        if min(len(ours), len(theirs)) > 1:
+            components = variance_components(points, drawn, len(ours), len(np.unique(group)))
+            half = half_width(components, alpha)
+            ends, p = [difference - half, difference + half], p_value(difference, components)
+            needed = {"seeds_needed": seeds_needed(components, RELEVANT, alpha)}
+        else:
+            values = drawn[:, : len(ours)].mean(1) - drawn[:, len(ours) :].mean(1)
+            ends = np.quantile(values, [alpha / 2, 1 - alpha / 2]).tolist()
+            p, needed = 2 * (1 + min((values <= 0).sum(), (values >= 0).sum())) / (1 + len(values)), {}
+        shown = bool(ends[0] > 0 or ends[1] < 0)
+        p = float(min(1.0, p * comparisons))
+        result[key] = {"difference": difference, "ci95": ends, "p": p, "shown": shown, **needed}
     return result
 
 
-def resampled_differences(sides: Sequence[np.ndarray], resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """f1_macro and accuracy of the first side less those of the second, each (resamples,).
+def mean_over_seeds(
+    labels: np.ndarray, group: np.ndarray, predicted: Sequence[np.ndarray], classes: int, resamples: int = RESAMPLES
+) -> dict[str, dict[str, Any]]:
+    """What to expect of a recipe: the mean over its networks, with an interval over patients and seeds.
 
     Args:
-        sides: two arrays of counts_by_group(), (S, G, C, C) each, one for each of S seeds. Groups are drawn alike for
-            both; seeds too, where both sides have the same number.
+        predicted: predicted classes (N,), one array per seed, two or more; everything else as in paired_difference().
+
+    Returns:
+        For f1_macro and accuracy: "mean", "sd" (of the seeds), "ci95" [low, high], within [0, 1].
     """
-    rng = np.random.default_rng(seed + 1)
-    drawn: dict[str, list[np.ndarray]] = {key: [] for key in FIGURES}
-    for weights in draw_weights(sides[0].shape[1], resamples, seed):
-        picks = [rng.integers(len(side), size=(len(weights), len(side))) for side in sides]
-        if len(sides[0]) == len(sides[1]):
-            picks[1] = picks[0]
-        means = [resampled_means(side, weights, pick) for side, pick in zip(sides, picks, strict=True)]
-        for key, parts in drawn.items():
-            parts.append(means[0][key] - means[1][key])
-    return {key: np.concatenate(parts) for key, parts in drawn.items()}
+    result = {}
+    for key, (points, drawn) in figures_of_networks(labels, group, predicted, classes, resamples).items():
+        components = variance_components(points, drawn, len(predicted), len(np.unique(group)))
+        mean, half = float(points.mean()), half_width(components, 1 - LEVEL)
+        ends = [max(0.0, mean - half), min(1.0, mean + half)]
+        result[key] = {"mean": mean, "sd": float(points.std(ddof=1)), "ci95": ends}
+    return result
 
 
-def resampled_means(counts: np.ndarray, weights: np.ndarray, picks: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean figures over the seeds that `picks` (r, S) names, of counts (S, G, C, C) and weights (r, G): each (r,)."""
-    groups, classes = counts.shape[1:3]
-    drawn = np.stack([(weights @ side.reshape(groups, -1)).reshape(-1, classes, classes) for side in counts], axis=1)
-    figures = figures_of(np.take_along_axis(drawn, picks[:, :, None, None], axis=1))
-    return {key: figures[key].mean(1) for key in FIGURES}
+def figures_of_networks(
+    labels: np.ndarray,
+    group: np.ndarray,
+    predicted: Sequence[np.ndarray],
+    classes: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """f1_macro and accuracy of several networks on the same images: their values (S,), and those of resampled groups
+    (resamples, S), which are drawn alike for all networks."""
+    _, group = np.unique(group, return_inverse=True)
+    counts = np.stack([counts_by_group(labels, one, group, classes) for one in predicted], axis=1)  # (G, S, C, C)
+    points = figures_of(counts.sum(0))
+    parts = [
+        figures_of((weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
+        for weights in draw_weights(len(counts), resamples, seed)
+    ]
+    return {key: (points[key], np.concatenate([part[key] for part in parts])) for key in FIGURES}
 
 
 def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:

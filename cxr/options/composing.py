@@ -21,8 +21,9 @@ from yaml import YAMLError
 from cxr.errors import UserError, one_line
 from cxr.options.allowed_code import check_names
 from cxr.options.allowed_hydra import check_word
+from cxr.options.combinations import check_together
 from cxr.options.grammar import expand, parse, quote_path
-from cxr.options.rules import FOLDER_NAME, check_name, check_together, check_values, flatten
+from cxr.options.rules import FOLDER_NAME, check_name, check_values, flatten
 from cxr.options.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[2] / "conf"

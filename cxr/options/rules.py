@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import UserError
-from cxr.options.ranks import ranks
 
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
@@ -89,7 +88,9 @@ RULES = {
     "data.sampler": one_of("uniform", "balanced"),
     "loss.weights": one_of("none", "balanced"),
     "data.image_size": whole(16),
-    "data.split": one_of("pooled", "given"),
+    "data.split": one_of("pooled", "given", "folds"),
+    "data.folds": whole(2),
+    "data.fold": whole(0),
     "data.split_seed": whole(0),
     "data.test_fraction": number("between 0 and 1", lambda v: 0 < v < 1),
     "data.val_fraction": number("from 0 to less than 1", lambda v: 0 <= v < 1),
@@ -160,39 +161,6 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is missing: give {key}={rule.allowed if rule else 'VALUE'}")
         if rule and not rule.holds(value):
             raise UserError(f"{key}={'null' if value is None else value}: must be {rule.allowed}")
-
-
-def check_together(options: Mapping[str, Any]) -> None:
-    """Raise UserError for options that are allowed one by one but not together."""
-    if "devices" in options.get("trainer", {}):
-        check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
-    slurm = options.get("slurm", {})
-    if slurm and slurm["warning"] >= 60 * slurm["time"]:
-        raise UserError(
-            f"slurm.warning={slurm['warning']} (seconds): must be shorter than slurm.time={slurm['time']} (minutes): "
-            "jobs would save and requeue as soon as they start"
-        )
-    if options.get("loss", {}).get("weights") == options["data"].get("sampler") == "balanced":
-        raise UserError(
-            "loss.weights=balanced data.sampler=balanced: each alone makes all classes count the same; both together "
-            "would make rare classes count more; choose one"
-        )
-
-
-def check_devices(trainer: Mapping[str, Any], batch_size: int, training: bool) -> None:
-    """Raise UserError where several devices cannot share a batch, or the command uses one device only."""
-    number = ranks(trainer)
-    if number == 1:
-        return
-    if not training:
-        raise UserError("trainer.devices: this command uses one device; write 1, or [N] for GPU number N")
-    if trainer.get("strategy") != "ddp":
-        raise UserError(f"trainer.devices={trainer['devices']}: several devices for one run need trainer=ddp")
-    if batch_size % number or batch_size < 4 * number:
-        raise UserError(
-            f"data.batch_size={batch_size}: counts the images of all {number} devices together (trainer.devices × "
-            f"num_nodes); use a multiple of {number}, at least {4 * number}"
-        )
 
 
 def check_name(

@@ -7,24 +7,31 @@ from filelock import FileLock
 
 from cxr.files.run_folder import LOCK, SEARCH
 from cxr.files.writing import part_of, write_table
+from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, recipe_rows
 from cxr.reporting.markdown import in_short, inert, markdown_table, value_text
 from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect
 from cxr.reporting.words import words
 
-WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
 SHOWN = 10  # trials of a search that stand above all others
 
 
-def write_leaderboard(sweep: Path) -> list[Row]:
+def write_leaderboard(sweep: Path, comparisons: Sequence[str] = ()) -> list[Row]:
     """Rewrite leaderboard.csv and leaderboard.md of a sweep, and return their rows. One process at a time, on any
-    machine: rows that were read before another process wrote are older than those it wrote."""
+    machine: rows that were read before another process wrote are older than those it wrote.
+
+    Args:
+        comparisons: sentences for the end of leaderboard.md.
+    """
     part = part_of(sweep / "leaderboard")
     with FileLock(sweep / f"{LOCK}.leaderboard"):
         rows = collect(sweep)
         header = [*choices(rows), *COLUMNS]
         write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
         part.replace(sweep / "leaderboard.csv")
-        part.write_text(inert(as_markdown(rows, overview(sweep, rows))), encoding="utf-8")
+        text = as_markdown(rows, overview(sweep, rows))
+        if comparisons:
+            text += "\n## Comparisons\n\n" + "\n".join(f"- {line}" for line in comparisons) + "\n"
+        part.write_text(inert(text), encoding="utf-8")
         part.replace(sweep / "leaderboard.md")
     return rows
 
@@ -41,13 +48,18 @@ def as_markdown(rows: Sequence[Row], first: str) -> str:
 
 
 def overview(sweep: Path, rows: Sequence[Row]) -> str:
-    """The best trials of a search, or the grid of any other sweep, and a sentence about them."""
+    """The best trials of a search, or the grid of any other sweep and its recipes, and a sentence about them."""
     w = words("en")
-    if not (sweep / SEARCH).exists():
-        header, *lines = grid_rows(rows, w)
-        return f"{markdown_table(header, lines)}\n\n{grid_sentence(rows, w)}"
-    header, *lines = trial_rows(rows, w)
-    return f"{markdown_table(header, lines[:SHOWN])}\n\n{trial_sentence(rows, w)}"
+    if (sweep / SEARCH).exists():
+        header, *lines = trial_rows(rows, w)
+        parts = [markdown_table(header, lines[:SHOWN]), trial_sentence(rows, w)]
+    else:
+        recipes = finished_recipes(sweep, rows)
+        header, *lines = grid_rows(rows, w, recipes)
+        parts = [markdown_table(header, lines), grid_sentence(rows, w)]
+        header, *lines = recipe_rows(recipes, w)
+        parts += [markdown_table(header, lines)] if lines else []
+    return "\n\n".join([*parts, *notes(rows, w)])
 
 
 def trial_rows(rows: Sequence[Row], w: Mapping[str, str]) -> list[list[str]]:
@@ -79,58 +91,7 @@ def trial_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
         parts.append(w["pruned"].format(n=pruned))
     if failed := sum(row["status"] in ("failed", "lost") and "training diverged" not in row["error"] for row in rows):
         parts.append(w["unfinished"].format(failed=failed, n=len(rows)))
-    return " ".join([*parts, *notes(rows, w)])
-
-
-def grid_rows(rows: Sequence[Row], w: Mapping[str, str]) -> list[list[str]]:
-    """Macro F1 by model and augmentation, below its header.
-
-    Where a sweep has more options, each combination of their values is a line. A run of one seed stands with its
-    interval. Runs that differ in the seed alone are one recipe: its mean, ± the standard deviation, and the seeds.
-    """
-    lines = list(dict.fromkeys(line_of(row) for row in rows))
-    augs = list(dict.fromkeys(row.get("aug", "") for row in rows))
-    table = []
-    for line in lines:
-        of_line = [row for row in rows if line_of(row) == line]
-        table.append([line, *(recipe_text([row for row in of_line if row.get("aug", "") == aug], w) for aug in augs)])
-    return [[w["f1_macro"], *(f"aug={aug}" for aug in augs)], *table]
-
-
-def line_of(row: Row) -> str:
-    """The name of a run's line in the grid: its model and every other choice but augmentation and seed."""
-    more = [f"{key}={row[key]}" for key in choices([row]) if key not in ("model", "aug", "seed")]
-    return ", ".join([str(row.get("model", "")), *more])
-
-
-def recipe_text(rows: Sequence[Row], w: Mapping[str, str]) -> str:
-    """The macro F1 of the runs of a recipe, or their status."""
-    scores = [float(row["f1_macro"]) for row in rows if row["f1_macro"] != ""]
-    if not scores:
-        return ", ".join(dict.fromkeys(str(row["status"]) for row in rows)) or "–"
-    if len({row.get("seed") for row in rows}) < len(rows):  # they differ in more than the seed
-        return ", ".join(f"{score:.4f}" for score in scores)
-    mean = sum(scores) / len(scores)
-    if len(scores) == 1:
-        (run,) = (row for row in rows if row["f1_macro"] != "")
-        ends = run.get("f1_macro_low", ""), run.get("f1_macro_high", "")
-        return f"{mean:.4f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] != "" else "")
-    deviation = (sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) ** 0.5
-    return f"{mean:.4f} ± {deviation:.4f} ({w['n_seeds'].format(n=len(scores))})"
-
-
-def grid_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
-    """What the numbers in the grid are, and their limits."""
-    one_seed = len({row.get("seed") for row in rows}) == 1
-    parts = [w["grid"], w["grid_one_seed"] if one_seed else w["grid_seeds"]]
-    spreads = [row["val_f1_spread"] for row in rows if row.get("val_f1_spread", "") != ""]
-    if spreads and max(spreads) > WIDE:
-        parts.append(w["wandered"].format(spread=f"{max(spreads):.3f}"))
-    if diverged := sum("training diverged" in row["error"] for row in rows):
-        parts.append(w["diverged"].format(diverged=diverged, n=len(rows)))
-    if failed := sum(row["status"] in ("failed", "lost") for row in rows):
-        parts.append(w["unfinished"].format(failed=failed, n=len(rows)))
-    return " ".join([*parts, *notes(rows, w)])
+    return " ".join(parts)
 
 
 def notes(rows: Sequence[Row], w: Mapping[str, str]) -> list[str]:

@@ -13,13 +13,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr.data.audit import summarise_audit
-from cxr.files.run_folder import AUDIT, METRICS, SEARCH, SPLIT, STATUS
+from cxr.files.run_folder import AUDIT, COMPARISONS, METRICS, SEARCH, SPLIT, STATUS
 from cxr.files.writing import read_json, read_table, write_text
 from cxr.reporting import comparison, figures
 from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
 from cxr.reporting.console import beaten_lines, reliability_names, with_interval
-from cxr.reporting.leaderboard import SHOWN, grid_rows, grid_sentence, line_of, trial_rows, trial_sentence
+from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
+from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short
 from cxr.reporting.rows import COST, Row, collect, row_of, tested_rows
 from cxr.reporting.words import render, words
@@ -81,14 +82,15 @@ def about(folder: Path, runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, 
 def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -> dict[str, Any]:
     """The template's values that answer what the sweep or the search asks."""
     w, search_record = words(lang), read_json(folder / SEARCH)
-    table, sentence = (trial_rows, trial_sentence) if search_record else (grid_rows, grid_sentence)
+    sentence, recipes = trial_sentence if search_record else grid_sentence, finished_recipes(folder, rows)
     return {
         "searched": bool(search_record),
         "search_pictures": search_pictures(search_record),
-        "grid": table(rows, w)[: SHOWN + 1] if search_record else table(rows, w),
+        "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
+        "recipes": recipe_rows(recipes, w),
         "sentence": sentence(rows, w).replace("**", ""),
         "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
-        "comparisons": comparison.sentences(read_json(folder / comparison.COMPARISONS) or {"pairs": []}, lang),
+        "comparisons": comparison.sentences(read_json(folder / COMPARISONS) or {"pairs": []}, lang),
     }
 
 

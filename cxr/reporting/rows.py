@@ -14,6 +14,8 @@ COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "
 COST = ("parameters", "flops")
 MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro", *COST)
 
+REPEATED = ("seed", "data.fold")  # choices that do not make another recipe
+
 Row = dict[str, Any]
 
 

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
-from cxr.data.datamodule import CXRDataModule
 from cxr.data.class_names import check_screened
+from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS, STATUS
 from cxr.files.writing import read_json

@@ -42,6 +42,27 @@ def test_pooled_is_eight_to_two_stratified_and_by_patient(many):
     assert set(split) == {"train", "val", "test"}
 
 
+@pytest.mark.parametrize("folds", [2, 5])
+def test_each_image_tests_in_one_fold_with_its_patient_and_its_copies(many, folds):
+    copies = [(0, 399), (1, 7)]
+    splits = [deal(many, "folds", seed=3, copies=copies, folds=folds, fold=fold) for fold in range(folds)]
+    tested = np.stack([split == "test" for split in splits])
+    assert (tested.sum(0) == 1).all()
+    for split in splits:
+        assert all(len(sides) == 1 for sides in sides_of(many, split).values())
+        assert split[0] == split[399] and split[1] == split[7]
+        assert set(split) == {"train", "val", "test"}
+    for label in (0, 1):
+        sizes = (tested & (many.label == label)).sum(1)
+        assert sizes.max() - sizes.min() <= 3, "stratified: no fold differs by more than a small group"
+
+
+def test_more_folds_than_patients_of_a_class_are_refused():
+    images = table([0] * 20 + [1] * 3, [""] * 23)
+    with pytest.raises(UserError, match="class B has 3 images of 3 patients, but none left for test"):
+        deal(images, "folds", seed=0, folds=5, fold=4)
+
+
 def test_split_depends_on_its_seed_alone(many):
     first = deal(many, "pooled", seed=0)
     np.random.seed(5)

@@ -105,7 +105,7 @@ def test_a_run_against_itself_differs_by_nothing(predicted):
     labels, probabilities, group = predicted
     found = paired_difference(labels, group, [probabilities.argmax(1)] * 2, [probabilities.argmax(1)] * 2, 3)
     for key in ("f1_macro", "accuracy"):
-        assert found[key] == {"difference": 0.0, "ci95": [0.0, 0.0], "p": 1.0, "shown": False}
+        assert found[key] == {"difference": 0.0, "ci95": [0.0, 0.0], "p": 1.0, "shown": False, "seeds_needed": 2}
 
 
 def test_random_relabelings_show_no_difference_and_a_true_one_is_shown():

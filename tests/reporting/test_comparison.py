@@ -6,8 +6,9 @@ import pytest
 from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import METRICS, PREDICTIONS
 from cxr.files.status import write_status
-from cxr.files.writing import write_json, write_table
+from cxr.files.writing import read_json, write_json, write_table
 from cxr.reporting import comparison
+from cxr.reporting.leaderboard import overview, write_leaderboard
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 
@@ -61,6 +62,59 @@ def test_seeds_are_paired_and_other_test_images_are_not_compared(add, tmp_path):
     (pair,) = comparison.compare(tmp_path)["pairs"]
     assert pair["seeds"] == 3 and pair["images"] == 600 and pair["accuracy"]["shown"]
     assert "patients and seeds" in comparison.sentences({"comparisons": 2, "pairs": [pair]})[-1]
+
+
+def test_too_few_seeds_say_how_many_would_do(add, tmp_path):
+    """Seeds that differ by much: two of each show nothing, and the sentence says what would."""
+    for seed, (on, off) in enumerate([(0.9, 0.8), (0.8, 0.82)]):
+        add(on, model="cnn", aug="on", seed=seed)
+        add(off, model="cnn", aug="off", seed=seed)
+    (pair,) = comparison.compare(tmp_path)["pairs"]
+    needed = pair["f1_macro"]["seeds_needed"]
+    assert not pair["f1_macro"]["shown"] and needed > 2
+    first, note = comparison.sentences({"comparisons": 2, "pairs": [pair]})
+    assert f"; {needed} seeds of each would show a difference of 0.05 in four of five sweeps" in first
+    assert "patients and seeds" in note
+
+
+def test_folds_are_pooled_to_one_recipe_and_seeds_to_an_ensemble(tmp_path):
+    """Every image is tested once, by one of three networks that are equally good; each of three seeds."""
+    rng = np.random.default_rng(3)
+    labels, files, group = rng.integers(2, size=300), np.array([f"{i:03}.png" for i in range(300)]), np.arange(300) // 2
+    for aug, right in (("on", 0.9), ("off", 0.7)):
+        for seed in (0, 1, 2):
+            for fold in range(3):
+                folder = tmp_path / f"{aug}-{seed}-{fold}"
+                folder.mkdir()
+                choices = {"model": "cnn", "aug": aug, "seed": seed, "data.fold": fold}
+                write_status(folder, "done", choices=choices, started=len(list(tmp_path.iterdir())))
+                write_json(
+                    folder / METRICS, {"classes": CLASSES, "test": {"f1_macro": 1}, "shortcuts": {}, "train": {}}
+                )
+                mine = group % 3 == fold
+                sure = np.where(rng.random(mine.sum()) < right, labels[mine], 1 - labels[mine])
+                write_predictions(
+                    folder / PREDICTIONS, files[mine].tolist(), CLASSES, labels[mine], 0.2 + 0.6 * np.eye(2)[sure]
+                )
+                write_table(folder / "split.csv", ("file", "group"), zip(files, group, strict=True))
+    lines = comparison.write_comparisons(tmp_path)
+    compared = read_json(tmp_path / "comparisons.json")
+    (pair,) = compared["pairs"]
+    assert (pair["images"], pair["seeds"], pair["accuracy"]["shown"]) == (300, 3, True)
+    assert lines[0].startswith("aug=on against off (cnn): +0.")
+    on = compared["recipes"][0]
+    assert (on["recipe"], on["seeds"], on["folds"], on["images"], len(on["runs"])) == (
+        {"model": "cnn", "aug": "on"},
+        *(3, 3, 300, 9),
+    )
+    low, high = on["accuracy"]["ci95"]
+    assert low < on["accuracy"]["mean"] < high and abs(on["accuracy"]["mean"] - 0.9) < 0.05
+    assert on["ensemble"]["accuracy"]["ci95"][0] < on["ensemble"]["accuracy"]["mean"]
+    board = (tmp_path / "leaderboard.md").read_text()
+    assert f"{on['f1_macro']['mean']:.4f} ± {on['f1_macro']['sd']:.4f} [" in board and "(3 seeds, 3 folds)" in board
+    assert "ensemble of 3 seeds, 3 folds" in board
+    write_status(tmp_path / "on-1-2", "failed", "lost its disk")
+    assert "ensemble" not in overview(tmp_path, write_leaderboard(tmp_path)).split("cnn, aug=off")[0]
 
 
 def test_one_recipe_is_compared_with_nothing(add, tmp_path):

@@ -1,0 +1,107 @@
+"""The grid of a sweep: macro F1 by model and augmentation, and what the runs of each recipe are worth together."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr.files.run_folder import COMPARISONS, HEADLINES
+from cxr.files.writing import read_json
+from cxr.reporting.rows import REPEATED, Row, choices
+
+WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
+Summary = Mapping[str, Any]  # one of the "recipes" of comparisons.json, see summarise()
+
+
+def finished_recipes(sweep: Path, rows: Sequence[Row]) -> list[Summary]:
+    """The "recipes" of comparisons.json that still hold: nothing was trained since that belongs to them."""
+    lines: dict[str, set[str]] = {}
+    for row in rows:
+        lines.setdefault(cell_of(row), set()).add(row["run"])
+    runs = [*lines.values()]
+    return [summary for summary in read_json(sweep / COMPARISONS).get("recipes", []) if {*summary["runs"]} in runs]
+
+
+def grid_rows(rows: Sequence[Row], w: Mapping[str, str], recipes: Sequence[Summary] = ()) -> list[list[str]]:
+    """Macro F1 by model and augmentation, below its header.
+
+    Where a sweep has more options, each combination of their values is a line. A run of one seed stands with its
+    interval. Runs that differ in seed or fold alone are one recipe, see recipe_text().
+    """
+    lines = list(dict.fromkeys(line_of(row) for row in rows))
+    augs = list(dict.fromkeys(row.get("aug", "") for row in rows))
+    table = []
+    for line in lines:
+        of_line = [row for row in rows if line_of(row) == line]
+        cells = ([row for row in of_line if row.get("aug", "") == aug] for aug in augs)
+        table.append([line, *(recipe_text(cell, w, recipes) for cell in cells)])
+    return [[w["f1_macro"], *(f"aug={aug}" for aug in augs)], *table]
+
+
+def line_of(row: Row) -> str:
+    """The name of a run's line in the grid: its model and every other choice but augmentation, seed and fold."""
+    more = [f"{key}={row[key]}" for key in choices([row]) if key not in ("model", "aug", *REPEATED)]
+    return ", ".join([str(row.get("model", "")), *more])
+
+
+def cell_of(row: Row) -> str:
+    """The name of a run's recipe."""
+    return line_of(row) + (f", aug={row['aug']}" if "aug" in row else "")
+
+
+def recipe_text(rows: Sequence[Row], w: Mapping[str, str], recipes: Sequence[Summary]) -> str:
+    """The macro F1 of the runs of a recipe, or their status."""
+    scores = [float(row["f1_macro"]) for row in rows if row["f1_macro"] != ""]
+    if not scores:
+        return ", ".join(dict.fromkeys(str(row["status"]) for row in rows)) or "–"
+    for summary in recipes:
+        if {*summary["runs"]} == {row["run"] for row in rows}:
+            return f"{figure_text(summary['f1_macro'])} ({networks_text(summary, w)})"
+    if len(scores) == 1:
+        (run,) = (row for row in rows if row["f1_macro"] != "")
+        ends = run.get("f1_macro_low", ""), run.get("f1_macro_high", "")
+        return f"{scores[0]:.4f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] != "" else "")
+    if len({row.get("seed") for row in rows}) < len(rows):  # folds: those that are done
+        return ", ".join(f"{score:.4f}" for score in scores)
+    mean = sum(scores) / len(scores)
+    deviation = (sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) ** 0.5
+    return f"{mean:.4f} ± {deviation:.4f} ({w['n_seeds'].format(n=len(scores))})"
+
+
+def figure_text(figure: Mapping[str, Any]) -> str:
+    """A figure of a recipe: mean ± standard deviation over seeds [interval]."""
+    spread = f" ± {figure['sd']:.4f}" if "sd" in figure else ""
+    return f"{figure['mean']:.4f}{spread} [{figure['ci95'][0]:.3f}, {figure['ci95'][1]:.3f}]"
+
+
+def networks_text(summary: Summary, w: Mapping[str, str]) -> str:
+    """3 seeds, 5 folds, or both."""
+    parts = [w["n_seeds"].format(n=summary["seeds"])] * (summary["seeds"] > 1)
+    return ", ".join(parts + [w["n_folds"].format(n=summary["folds"])] * (summary["folds"] > 1))
+
+
+def recipe_rows(recipes: Sequence[Summary], w: Mapping[str, str]) -> list[list[str]]:
+    """Macro F1 and accuracy of each recipe of several runs, below their header; of several seeds also those of the
+    ensemble, which costs no training."""
+    table = []
+    for summary in recipes:
+        name, networks = cell_of(summary["recipe"]), networks_text(summary, w)
+        table.append([name, networks, *(figure_text(summary[key]) for key in HEADLINES[:2])])
+        if "ensemble" in summary:
+            table.append([name, w["ensemble_of"].format(networks=networks)])
+            table[-1] += [figure_text(summary["ensemble"][key]) for key in HEADLINES[:2]]
+    return [[w["recipe"], w["networks"], w["f1_macro"], w["accuracy"]], *table]
+
+
+def grid_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
+    """What the numbers in the grid are, and their limits."""
+    parts = [w["grid"], w["grid_one_seed" if len({row.get("seed") for row in rows}) == 1 else "grid_seeds"]]
+    if any("data.fold" in row for row in rows):
+        parts.append(w["grid_folds"])
+    spreads = [row["val_f1_spread"] for row in rows if row.get("val_f1_spread", "") != ""]
+    if spreads and max(spreads) > WIDE:
+        parts.append(w["wandered"].format(spread=f"{max(spreads):.3f}"))
+    if diverged := sum("training diverged" in row["error"] for row in rows):
+        parts.append(w["diverged"].format(diverged=diverged, n=len(rows)))
+    if failed := sum(row["status"] in ("failed", "lost") for row in rows):
+        parts.append(w["unfinished"].format(failed=failed, n=len(rows)))
+    return " ".join(parts)

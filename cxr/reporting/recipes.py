@@ -1,0 +1,105 @@
+"""Recipes: what runs have in common that differ in nothing but their seed, or the fold that they test."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr.evaluation.differences import FIGURES, mean_over_seeds
+from cxr.evaluation.intervals import headline
+from cxr.files.predictions import read_predictions
+from cxr.files.run_folder import PREDICTIONS
+from cxr.reporting.rows import REPEATED, Row, choices, collect, tested_rows
+
+Recipe = tuple[tuple[str, str], ...]  # (option, value) of every other choice
+Predictions = Mapping[str, Any]
+
+
+def recipes_of(rows: Sequence[Row]) -> dict[Recipe, dict[Any, list[Row]]]:
+    """The rows of each recipe by seed; with cross-validation, a seed has a row for each fold."""
+    options = [key for key in choices(rows) if key not in REPEATED]
+    recipes: dict[Recipe, dict[Any, list[Row]]] = {}
+    for row in rows:
+        recipe = tuple((key, str(row[key])) for key in options if key in row)
+        recipes.setdefault(recipe, {}).setdefault(row.get("seed", 0), []).append(row)
+    return recipes
+
+
+def read_recipes(sweep: Path) -> dict[Recipe, dict[Any, Predictions]]:
+    """The predictions of each recipe of a sweep by seed, of the runs whose test figures may be compared."""
+    rows = [row for row in tested_rows(sweep, collect(sweep)) if row["status"] == "done"]
+    rows = [row for row in rows if (sweep / row["run"] / PREDICTIONS).exists()]
+    return {
+        recipe: {seed: pooled([sweep / row["run"] for row in of_seed]) for seed, of_seed in seeds.items()}
+        for recipe, seeds in recipes_of(rows).items()
+    }
+
+
+def pooled(runs: Sequence[Path]) -> Predictions:
+    """The test predictions of a run, or of all folds of a cross-validation together, as if one network had made them:
+    "runs" (names), "classes", "files" (list of text, sorted), "group" (N,), "labels" and "predicted" (int, N), and
+    "probabilities" (N, C).
+
+    Two folds do not share a patient, so intervals over patients hold for the whole.
+    """
+    parts = [read_predictions(run) for run in runs]
+    classes = parts[0]["classes"]
+    number = {name: i for i, name in enumerate(classes)}
+    files = np.array([file for part in parts for file in part["files"]])
+    order = np.argsort(files)
+    return {
+        "runs": [run.name for run in runs],
+        "classes": classes,
+        "files": files[order].tolist(),
+        "group": np.concatenate([part["group"] for part in parts])[order],
+        **{
+            key: np.array([number[name] for part in parts for name in part[key]])[order]
+            for key in ("labels", "predicted")
+        },
+        "probabilities": np.concatenate([part["probabilities"] for part in parts])[order],
+    }
+
+
+def summarise(recipe: Recipe, seeds: Mapping[Any, Predictions]) -> dict[str, Any]:
+    """What the runs of a recipe are worth together, one of the "recipes" of comparisons.json.
+
+    Returns:
+        "recipe" (its choices), "runs" (names), "seeds" and "folds" (numbers), "images"; f1_macro and accuracy, each
+        "mean", "ci95" and, over seeds, "sd": with one seed, the figure of all folds and its interval over patients,
+        with several, the mean over seeds and its interval over patients and seeds. With several, "ensemble" has the
+        same figures of the mean of their probabilities, as cxr.predict computes it for several checkpoints.
+    """
+    runs = list(seeds.values())
+    first, many = runs[0], len(runs) > 1
+    shared = first["labels"], first["group"]
+    classes = len(first["classes"])
+    if many:
+        figures = mean_over_seeds(*shared, [run["predicted"] for run in runs], classes)
+        mean = np.mean([run["probabilities"] for run in runs], axis=0)
+        figures["ensemble"] = as_figures(headline(shared[0], mean.argmax(1), shared[1], classes))
+    else:
+        figures = as_figures(headline(shared[0], first["predicted"], shared[1], classes))
+    return {
+        "recipe": dict(recipe),
+        "runs": [name for run in runs for name in run["runs"]],
+        "seeds": len(runs),
+        "folds": len(first["runs"]),
+        "images": len(first["files"]),
+        **figures,
+    }
+
+
+def as_figures(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """headline() in the form of mean_over_seeds()."""
+    return {key: {"mean": scores[key], "ci95": scores["ci95"][key]} for key in FIGURES}
+
+
+def summaries(recipes: Mapping[Recipe, Mapping[Any, Predictions]]) -> list[dict[str, Any]]:
+    """summarise() of each recipe that has several runs, all of whose seeds tested the same images."""
+    return [
+        summarise(recipe, seeds)
+        for recipe, seeds in recipes.items()
+        if sum(len(run["runs"]) for run in seeds.values()) > 1
+        and len({tuple(run["files"]) for run in seeds.values()}) == 1
+    ]
