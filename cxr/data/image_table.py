@@ -1,4 +1,4 @@
-"""The table of images: one row an image, with standard names of classes and splits."""
+"""The table of images: one row per image, with standard names of classes and splits."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ PATIENT_PATTERNS = (re.compile(r"(person\d+)_"), re.compile(r"((?:NORMAL2-)?IM-\
 
 @dataclass(frozen=True)
 class ImageTable:
-    """The table of images, one row an image.
+    """The table of images, one row per image.
 
     Attributes:
         root: the folder that `file` is relative to.
@@ -84,7 +84,7 @@ def class_name(name: str) -> str:
 def check_screened(name: str, classes: Sequence[str]) -> None:
     """Raise UserError if neither these images nor the reference set have the class `name` to screen for."""
     if class_name(name) not in (*classes, *CLASSES):
-        raise UserError(f"screen.class={name}: not a class of these images, which are {', '.join(classes)}")
+        raise UserError(f"screen.class={name}: not a class of these images; their classes are {', '.join(classes)}")
 
 
 def order_classes(names: Iterable[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
     """
     columns, rows = (read_parquet if path.suffix.lower() == ".parquet" else read_csv)(path)
     if lacking := [name for name in needed if name not in columns]:
-        raise UserError(f"{path}: no column {lacking[0]}; columns are {','.join(PARTS[:3])} and, if known, split")
+        raise UserError(f"{path}: no column {lacking[0]}; expected are {','.join(PARTS[:3])} and, if known, split")
     seen: set[str] = set()
     for row in rows:
         row["file"] = row["file"].replace("\\", "/")
