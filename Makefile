@@ -52,10 +52,10 @@ bench: .venv/installed ## speed, against the network alone and a student's loop
 scale: .venv/installed ## speed and memory at 1, 10 and 100 thousand images
 	$(RUN) cxr.bench --scale model=cnn aug=on $(images)
 
-gpu: .venv/installed ## measure everything on a GPU, in 8 minutes (IMAGES=a tar or a folder); a dry run without GPU
+gpu: .venv/installed ## measure everything on a GPU, in 8 minutes (IMAGES=a tar or a folder); a dry run without a GPU
 	$(RUN) cxr.bench --gpu $(if $(IMAGES),--images '$(IMAGES)') $(if $(OUT),--out '$(OUT)')
 
-gpu-folder: .venv/installed ## build/gpu, everything that make gpu needs on a machine without network, IMAGES=TAR
+gpu-folder: .venv/installed ## build/gpu, everything that make gpu needs on a machine without internet access, IMAGES=TAR
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash cxr/benchmarks/gpu.sh '$(IMAGES)'
 
 report: .venv/installed ## rebuild report.html of the sweep or run DIR

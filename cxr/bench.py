@@ -31,10 +31,10 @@ Options are those of cxr.train; without model= and aug=, model=cnn,resnet18 and 
 def main() -> None:
     """Exit codes: 0 measured, 1 a process failed, 2 wrong options, 128 + N stopped by the signal of that number."""
     parser = argparse.ArgumentParser(prog="cxr.bench", usage=USAGE, allow_abbrev=False)
-    parser.add_argument("--scale", action="store_true", help="only: rate and memory at 1, 10 and 100 thousand images")
-    parser.add_argument("--gpu", action="store_true", help="all that there is to measure on a GPU, in 8 minutes")
-    parser.add_argument("--repeats", type=int, default=5, help="how often each is measured, in turn (5)")
-    parser.add_argument("--seconds", type=float, default=8, help="how long each time, after 3 steps to warm up (8)")
+    parser.add_argument("--scale", action="store_true", help="only rate and memory, at 1, 10 and 100 thousand images")
+    parser.add_argument("--gpu", action="store_true", help="measure everything on a GPU, in 8 minutes")
+    parser.add_argument("--repeats", type=int, default=5, help="how often to measure each, in turn (5)")
+    parser.add_argument("--seconds", type=float, default=8, help="how long each time, after 3 warm-up steps (8)")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="the file to write (bench.json)")
     if "--gpu" in sys.argv[1:]:
         from cxr.benchmarks import gpu
@@ -48,7 +48,7 @@ def main() -> None:
             words.append(default)
     with answering():
         if not arguments.json.absolute().parent.is_dir() or arguments.json.is_dir():
-            raise UserError(f"--json {arguments.json}: not a file in a folder that is there")
+            raise UserError(f"--json {arguments.json}: not a file in an existing folder")
         if other := [word for word in words if word.startswith(("launcher=", "hparams=", "trainer=ddp"))]:
             raise UserError(f"{other[0]}: the benchmark measures one run after the other, on one device; leave it out")
         configs = read_runs(words)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def compare(configs: Configs, words: list[str], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The network alone, cxr's loop and a student's, one after the other, `repeats` times; then what is around them."""
+    """The network alone, cxr's loop and a student's, in turn, `repeats` times; then the store and start-up."""
     from cxr.benchmarks.decoding import build_rate
     from cxr.benchmarks.machine import describe
 
@@ -91,14 +91,15 @@ def compare(configs: Configs, words: list[str], arguments: argparse.Namespace, f
     store = build_rate(images, configs[0][1]["data"]["image_size"], arguments.repeats)
     print(
         f"\nstore: built at {statistics.median(store['build_images_per_s']):.0f} images/s; one core decodes "
-        f"{statistics.median(store['core_images_per_s']):.0f}/s; {store['ratio']:.2f} of {store['cores']} cores"
+        f"{statistics.median(store['core_images_per_s']):.0f}/s, so this is "
+        f"{store['ratio']:.2f} of what {store['cores']} cores decode"
     )
     around = sweep(words, folder, arguments.repeats)
     print(
         f"start to first step, warm store: {around['first_step_s']:.1f} s\n"
-        f"sweep of {len(around['outside_s'])} runs, not in training, validation or test: "
-        f"{around['outside_s'][0]:.1f} s of the first run (with imports), "
-        f"at most {max(around['outside_s'][1:], default=0):.1f} s of another"
+        f"sweep of {len(around['outside_s'])} runs, time outside training, validation and test: "
+        f"{around['outside_s'][0]:.1f} s in the first run (with imports), "
+        f"at most {max(around['outside_s'][1:], default=0):.1f} s in any other"
     )
     named = {f"{model} aug={aug}": ratio for (model, aug), ratio in ratios.items()}
     return {"machine": describe(), "runs": measured, "ratios": named, "store": store, "sweep": around}
@@ -111,7 +112,7 @@ def contend(spec: Mapping[str, Any], arguments: argparse.Namespace, folder: Path
 
 
 def compared(measured: Mapping[str, Runs], model: str, aug: str) -> dict[str, float | None]:
-    """cxr's rate as a share of the network's and of the student's, medians; and the memory that it takes more."""
+    """cxr's rate as a share of the network's and of the student's, medians; and the extra memory that it takes."""
     ours, network = measured[f"{model} aug={aug} cxr"], measured[f"{model} alone"]
     student = measured.get(f"{model} aug={aug} student")
     return {
@@ -135,7 +136,7 @@ def speed_table(measured: Mapping[str, Runs], ratios: Mapping[tuple[str, str], A
             ]
         )
     header = [
-        *("model", "aug", "network alone", "cxr", "student", "cxr / network", "cxr / student", "MB alone", "MB more")
+        *("model", "aug", "network alone", "cxr", "student", "cxr / network", "cxr / student", "MB alone", "MB extra")
     ]
     about = f"{ours[0]['device']}, {ours[0]['precision']}"
     title = f"Training, images/s, median [lowest, highest] of {repeats} or more; {about}"
@@ -180,7 +181,7 @@ def scale(configs: Configs, _: list[str], arguments: argparse.Namespace, folder:
         ]
         for images, runs in measured.items()
     ]  # fmt: skip
-    header = ["images", "images/s", f"of {SCALES[0]:,} images", "loader alone, images/s", "first batch, ms", "MB more"]
+    header = ["images", "images/s", f"against {SCALES[0]:,}", "loader alone, images/s", "first batch, ms", "MB extra"]
     print(
         f"\n{choices['model']}, aug={choices['aug']}, {config['data']['image_size']} px\n{markdown_table(header, rows)}"
     )
@@ -189,7 +190,7 @@ def scale(configs: Configs, _: list[str], arguments: argparse.Namespace, folder:
 
 def open_images(configs: Configs) -> ImageTable:
     """The images of the first run. Their store is built before anything is timed."""
-    say("store, where there is none yet")
+    say("building the store, if there is none yet")
     data, cache = configs[0][1]["data"], Path(configs[0][1]["cache_dir"]).expanduser()
     return open_store(read_images(data, cache), data["image_size"], cache)[1]
 
@@ -214,7 +215,7 @@ def sweep(words: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:
 
 
 def say(what: str) -> None:
-    """What is being measured, where somebody watches."""
+    """Show what is being measured, if the output is a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{what} …", end="", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""python -m cxr.evaluate: score a trained network on another hospital's images, beside its own test images."""
+"""python -m cxr.evaluate: score a trained network on another hospital's images and on its own test images."""
 
 import sys
 from pathlib import Path
@@ -9,17 +9,17 @@ from cxr.jobs.exit_codes import fail
 from cxr.jobs.single_command import run_single
 
 USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder data.root=OTHER [option=value …]
-Scores a trained network on images from elsewhere, less those that it was trained on, beside its own test images. Writes
-evaluation.json, evaluation.md, predictions.csv, rejected.csv and TensorBoard's files to runs/NAME. Options:
-name, cache_dir, data.on_leak (drop, keep, fail), data.copies (auto, near, exact), data.on_bad (skip, fail),
-data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices, trainer.precision; data=phantom
-and data=kaggle as for cxr.train."""
+Scores a trained network on images from elsewhere, except those that it was trained on, and compares the scores with
+those on its own test images. Writes evaluation.json, evaluation.md, predictions.csv, rejected.csv and TensorBoard's
+files to runs/NAME. Options: name, cache_dir, data.on_leak (drop, keep, fail), data.copies (auto, near, exact),
+data.on_bad (skip, fail), data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices,
+trainer.precision; data=phantom and data=kaggle as for cxr.train."""
 
 
 def main() -> None:
     """Exit codes: 0 scored, 2 wrong options, no checkpoint or no images, 128 + N stopped by signal N."""
     if word := next((w for w in sys.argv[1:] if w.lstrip("+").startswith("data.image_size=")), None):
-        fail(UserError(f"{word}: the images are made as large as those of the network's training; leave it out"))
+        fail(UserError(f"{word}: images are resized to the size that the network was trained on; leave it out"))
     run_single(evaluate, USAGE, "evaluate")
 
 

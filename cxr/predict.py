@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def predict(options: dict[str, Any]) -> int:
-    """Write one row a file: file, prediction, prob_<class>, …, error. Returns the exit code."""
+    """Write one row per file: file, prediction, prob_<class>, …, error. Returns the exit code."""
     from cxr.models.classifier import load_classifier
 
     source = Path(options["source"]).expanduser()
@@ -49,7 +49,7 @@ def predict(options: dict[str, Any]) -> int:
             for row in predict_batch(model, files[start : start + options["data"]["batch_size"]]):
                 unreadable += row[-1] != ""
                 writer.writerow(row)
-    where = f", in {options['out']}" if options["out"] else ""
+    where = f"; written to {options['out']}" if options["out"] else ""
     print(
         f"cxr: {len(files) - unreadable} images predicted, {unreadable} files could not be read{where}", file=sys.stderr
     )
@@ -57,7 +57,7 @@ def predict(options: dict[str, Any]) -> int:
 
 
 def open_out(path: str | None) -> AbstractContextManager[TextIO]:
-    """The file to write, or the console; bytes in a file's name that are no UTF-8 are written as \\udcNN."""
+    """The file to write, or the console; bytes in a file's name that are not UTF-8 are written as \\udcNN."""
     if path is None:
         sys.stdout.reconfigure(errors="backslashreplace")
         return nullcontext(sys.stdout)

@@ -93,7 +93,7 @@ def build_stores(runs: Iterable[Mapping[str, Any]]) -> None:
 
 
 def stop_runs(folder: Path, number: int) -> None:
-    """Let no further run of a sweep begin, and pass a signal to the processes of those that train."""
+    """Let no further run of a sweep begin, and pass a signal to the processes of those that are training."""
     (folder / STOP).touch()
     for path in folder.glob(f"*/{STATUS}"):
         record = read_status(path.parent)

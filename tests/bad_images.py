@@ -137,7 +137,7 @@ BAD_IMAGES = {
     "just too large": Odd(content(png(header(9_000, 9_000))), "9000x9000 pixels, far more than any image has"),
     "too many bytes": Odd(too_many_bytes, "300,000,000 bytes, far more than any image has"),
     "link out of the root": Odd(link_out_of_the_root, USED),
-    "link to nothing": Odd(link("gone.png"), "a link to nothing"),
+    "link to nothing": Odd(link("gone.png"), "a broken link"),
     "link to itself": Odd(link("odd.png"), "a link that leads to itself"),
     "link to a folder": Odd(link_to_a_folder, "a link to a folder"),
     "link to a device": Odd(link("/dev/zero"), "a pipe, socket or device"),

@@ -59,9 +59,9 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
         (["--seconds", "nan"], "--seconds above 0"),
         (["seed=0,1"], "one value of every other option"),
         (["data=folder"], "data.root is missing"),
-        (["--json", "/"], "--json /: not a file in a folder"),
+        (["--json", "/"], "--json /: not a file in an existing folder"),
         (["launcher=parallel"], "launcher=parallel: the benchmark measures"),
-        (["--json", "/no/such/b.json"], "--json /no/such/b.json: not a file in a folder"),
+        (["--json", "/no/such/b.json"], "--json /no/such/b.json: not a file in an existing folder"),
         (["--gpu", "--steps", "loop,no"], "--steps no: there is no such step"),
         (["--gpu", "--images", "/no/such.tar"], "--images /no/such.tar: no such file"),
         (["--gpu", "--out", "/dev/null/here"], "--out /dev/null/here: cannot be created"),
@@ -125,7 +125,7 @@ def test_without_a_gpu_every_step_of_its_measurement_is_tried(tmp_path):
     assert len(steps["grid"]["one after the other"]["runs"]) == 4
     assert steps["trace"]["cnn, batch 8"]["host_calls"] > 0
     markdown = (tmp_path / "out" / "gpu.md").read_text()
-    assert "whose figures say nothing" in markdown and "| cnn, batch 8 " in markdown and "needs CUDA" in markdown
+    assert "whose figures mean nothing" in markdown and "| cnn, batch 8 " in markdown and "needs CUDA" in markdown
     assert not list(tmp_path.glob("cxr-gpu-*")), "images, stores and runs are taken away"
 
 

@@ -137,7 +137,7 @@ def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, othe
     code, out, _, made = evaluated(f"data.root={other}", ckpt=tmp_path / "best.ckpt")
     found = json.loads((made / "evaluation.json").read_text())
     assert code == 0 and found["matches"] is None and found["internal"] is None
-    assert "images.npz is not beside the checkpoint" in out and "does not lie in its run folder" in out
+    assert "images.npz is not beside the checkpoint" in out and "is not in its run folder" in out
 
 
 @pytest.mark.parametrize("name", ["checkpoints/images.npz", "predictions.csv", "metrics.json"])
@@ -162,7 +162,7 @@ def test_of_images_of_one_class(evaluated, drawn, tmp_path):
         (["ckpt=/no/such.ckpt", "data.root=."], "ckpt=/no/such.ckpt: must be a checkpoint"),
         ([], "data.root is missing"),
         (["data.root=/no/such"], "data.root=/no/such: no such folder"),
-        (["data.root=.", "data.image_size=64"], "data.image_size=64: the images are made as large"),
+        (["data.root=.", "data.image_size=64"], "data.image_size=64: images are resized to the size"),
         (["data.root=.", "model=cnn"], "model"),
         (["data.root=.", "data.split=given"], "data.split=given: no such option"),
     ],

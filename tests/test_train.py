@@ -172,7 +172,7 @@ def test_a_missing_device_is_the_users_to_fix(run, tmp_path, small):
 def test_drawn_images_say_so_everywhere(run, tmp_path, tiny):
     words = ("-m", "seed=0", "data.images=120", "trainer.max_epochs=1", *tiny)
     code, out, _ = run(main, *words, f"hydra.sweep.dir={tmp_path}/s")
-    says = "says nothing about patients"
+    says = "say nothing about patients"
     assert code == 0 and out.count(says) == 2
     assert says in (tmp_path / "s" / "leaderboard.md").read_text()
     assert says in (tmp_path / "s" / "leaderboard.csv").read_text()

@@ -1,5 +1,5 @@
 """Whether a device computes what cxr promises: resuming to the same bits, stopping what diverges, drawing what a CPU
-draws, and saying in one line that memory was short."""
+draws, and reporting in one line that memory ran out."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ EPOCHS = 6
 def side_by_side(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     """The checks by name, each as what returns its result: "passed" and what was seen.
 
-    All but the last, which fills the memory, have begun side by side: none of them is a matter of time."""
+    All but the last, which fills the memory, have begun side by side: none of them measures time."""
     several = ThreadPoolExecutor(16)
     few = ("aug=on", f"trainer.max_epochs={EPOCHS}", "+trainer.limit_train_batches=60")
     recipes = {
@@ -72,7 +72,7 @@ def check_graphs(bench: Bench, folder: Path, words: Sequence[str]) -> dict[str, 
 
 
 def train(bench: Bench, folder: Path, words: Sequence[str], line: str = "", number: int = 0) -> int:
-    """Train in a folder, or go on there, and send a signal once `line` stands in the output, if one is given.
+    """Train in a folder, or continue there; if `line` is given, send a signal once it appears in the output.
 
     Returns:
         The exit code, as subprocess has it.

@@ -1,4 +1,4 @@
-"""python -m cxr.bench --gpu: all that there is to measure on a GPU, in eight minutes; without one, a dry run of it.
+"""python -m cxr.bench --gpu: measure everything on a GPU, in eight minutes; without one, a dry run.
 
 Each step has a time limit of its own, and what it found is written to gpu.json and gpu.md at once: a measurement that
 was cut off loses only what it did not reach.
@@ -171,11 +171,11 @@ STEPS: dict[str, Callable[[Bench], None]] = {
 def main(argv: Sequence[str]) -> None:
     """Exit codes: 0 everything was measured, 1 something failed or was not reached, 2 wrong options."""
     parser = argparse.ArgumentParser(prog="cxr.bench --gpu", usage=USAGE, allow_abbrev=False)
-    images_help = "a tar or a folder of images, one folder a class; without: drawn ones"
+    images_help = "a tar or a folder with one folder of images per class; without it, drawn images"
     parser.add_argument("--images", "--films", type=Path, help=images_help)
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="where gpu.json and gpu.md go (runs/gpu)")
-    parser.add_argument("--minutes", type=float, default=8, help="what all steps may take (8)")
-    parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)}, in this order (all)")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for gpu.json and gpu.md (runs/gpu)")
+    parser.add_argument("--minutes", type=float, default=8, help="how long all steps together may take (8)")
+    parser.add_argument("--steps", default=",".join(STEPS), help=f"which of {','.join(STEPS)}, in this order (all)")
     arguments = parser.parse_args([word for word in argv if word != "--gpu"])
     end = time.monotonic() + arguments.minutes * 60
     with answering():
@@ -183,7 +183,7 @@ def main(argv: Sequence[str]) -> None:
         machine = describe()
         gpu = machine["gpu"] is not None
         if not gpu:
-            print("no GPU here: a dry run of every step, at toy size on the CPU; its figures say nothing")
+            print("no GPU here: a dry run of every step, at toy size on the CPU; its figures mean nothing")
         with tempfile.TemporaryDirectory(prefix="cxr-gpu-") as work:
             size, images = (FULL, arguments.images) if gpu else (TOY, None)
             bench = Bench(size, gpu, images, arguments.out, Path(work), end)

@@ -17,7 +17,7 @@ def as_markdown(results: Results) -> str:
     device = (
         f"{gpu['name']} ({gpu['memory_MB']:,} MB, driver {gpu['driver']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']})"
         if gpu
-        else "no GPU: a dry run at toy size, whose figures say nothing"
+        else "no GPU: a dry run at toy size, whose figures mean nothing"
     )
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "torchvision", "pytorch_lightning"))
     parts = [
@@ -41,7 +41,7 @@ def failures(step: Results) -> list[str]:
 
 def preparing(step: Results) -> str:
     seconds = ", ".join(f"{name} {one['took_s']:.0f} s" for name, one in step.items() if "failed" not in one)
-    return f"Before anything else, once for a set of images: {seconds}."
+    return f"Preparation, once per set of images: {seconds}."
 
 
 def loops(step: Results) -> str:
@@ -86,7 +86,7 @@ def grids(step: Results) -> str:
 
 
 def grid(step: Results) -> str:
-    about = "The whole command, with a warm store; seconds by run; one seed, so no finding."
+    about = "The whole command, with a warm store; seconds by run; one seed, so not a finding."
     return f"## The 2 × 2 grid\n\n{about}\n\n{grids(step)}"
 
 
@@ -138,18 +138,18 @@ def traces(step: Results) -> str:
         return "## Twenty steps under the profiler\n\nWithout a GPU there are no kernels to count."
     header = [
         "",
-        "ms a step",
+        "ms per step",
         "kernels",
         "copies",
         "idle",
-        "kernels a step",
-        "launches a step",
+        "kernels per step",
+        "launches per step",
         "ms launching",
         "ms waiting",
     ]
     return (
-        "## Twenty steps under the profiler, which makes them longer\n\n"
-        f"{markdown_table(header, rows)}\n\nCalls that let the host wait for the device: {'; '.join(waits)}.\n\n"
+        "## Twenty steps under the profiler, which slows them down\n\n"
+        f"{markdown_table(header, rows)}\n\nCalls that make the host wait for the device: {'; '.join(waits)}.\n\n"
         f"{markdown_table(['', 'of the time in kernels', 'kernel'], longest)}"
     )
 

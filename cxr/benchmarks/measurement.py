@@ -102,7 +102,7 @@ class Bench:
 
 
 def unpacked(images: Path | None, folder: Path, number: int) -> Path:
-    """The folder that holds images: that of a tar, a folder itself, or drawn ones. Raises UserError: it is no tar."""
+    """The folder that holds images: that of a tar, a folder itself, or drawn ones. Raises UserError if it is no tar."""
     if images is None:
         draw_phantom(folder, images=number)
         return folder

@@ -19,7 +19,7 @@ def repeat_images(data: CXRDataModule, number: int, folder: Path) -> None:
     """
     needed, free = number * data.store.size**2, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"{folder}: {number} images need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
+        raise UserError(f"{folder}: {number} images need {needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free")
     rows = np.arange(number) % len(data.images)
     with (folder / "images.u8").open("wb") as file:
         for part in np.array_split(rows, number // 50 + 1):  # few at a time: this process's memory is measured

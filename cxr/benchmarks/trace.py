@@ -46,10 +46,10 @@ def read_trace(path: Path, steps: int) -> dict[str, Any]:
     """Shares of the time of `steps` training steps, from a Chrome trace of torch's profiler.
 
     Returns:
-        Without a GPU, the number of profiled calls alone ("host_calls"). Else "step_ms", milliseconds a step from the
+        Without a GPU, the number of profiled calls alone ("host_calls"). Else "step_ms", milliseconds per step from the
         first kernel's start to the last one's end (the profiler itself makes steps longer); shares of that in which
-        kernels ("kernels"), copies and nothing ("idle") were at work on the device; kernels and launches a step;
-        "waits", {name: number} of the calls that let the host wait for the device, and their milliseconds a step; the
+        kernels ("kernels"), copies and nothing ("idle") were at work on the device; kernels and launches per step;
+        "waits", {name: number} of the calls that make the host wait for the device, and their ms per step; the
         ten kernels that took longest, as [name, share of the kernels' time].
     """
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", errors="replace") as file:

@@ -35,11 +35,11 @@ def compares_pairs(copies: str, pairs: int) -> bool:
 
 
 def warn_exact_only(copies: str, images: int, others: int) -> None:
-    """Warn that near copies are skipped because these images, and others to compare them with, are many."""
+    """Warn that near copies are not searched for, because the images, and others to compare them with, are too many."""
     if copies == "auto":
         log.warning(
-            "near copies are skipped in a set of %d images: only files of the same bytes count as copies; "
-            "data.copies=near also finds re-encoded, resized or cropped ones, once, in about %.0f min on two cores",
+            "near copies are not searched for in a set of %d images: only files with the same bytes count as copies; "
+            "data.copies=near also finds re-encoded, resized or cropped ones (about %.0f min on two cores, once)",
             images,
             (images * IMAGE_SECONDS + images * others * PAIR_SECONDS) / 60,
         )
@@ -127,8 +127,8 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
     if copies:
         first, second = (printable(images.file[row]) for row in copies[0][:2])
         log.info(
-            "%d pairs of images show the same image, %s and %s among them (python -m cxr.audit lists them); they are "
-            "kept together",
+            "%d pairs of images are copies, %s and %s among them (python -m cxr.audit lists them); copies are kept "
+            "together",
             len(copies),
             first,
             second,
@@ -193,7 +193,7 @@ def describe_leaks(images: ImageTable, copies: Copies) -> dict[str, Any]:
 
 class AuditLine(NamedTuple):
     """A finding: its key in the words of reports (audit_<key>), how many there are, and a file as an example; instead
-    of one, the images beside test, or that such copies were not searched for."""
+    of one, the images outside test, or that such copies were not searched for."""
 
     key: str
     number: int

@@ -1,4 +1,4 @@
-"""Batches as one index into an array, in an order that a seed gives."""
+"""Batches, each read from an array in one indexing operation, in an order that a seed determines."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Drawn(NamedTuple):
 
 
 class StoredImages(Dataset):
-    """Rows of the table of images. A whole batch is one index into an array: no Python per image.
+    """Rows of the table of images. A whole batch is one indexing operation: no Python per image.
 
     Args:
         images: the store, or a copy of all its images on a device: uint8 (N, 1, S, S).
@@ -99,7 +99,7 @@ class Batches(Sampler[Drawn]):
 
     Args:
         order: positions in a set of images. Lightning sets the epoch of the attribute named `sampler`.
-        size: images a batch.
+        size: images per batch.
         training: batch normalisation cannot train on one image. A batch that would leave a rank fewer than two shares
             images with the batch before it; with one rank, a last batch of one image is dropped.
         rank, ranks: number of this process, and number of processes.

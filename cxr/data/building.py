@@ -99,7 +99,7 @@ def check_room(folder: Path, images: int, size: int) -> None:
     needed, free = images * size**2, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"cache_dir: {folder.parent} has {free / 1e6:.0f} MB free, {images} images of "
+            f"cache_dir: {folder.parent} has {free / 1e6:.0f} MB free, but {images} images of "
             f"{size}x{size} need {needed / 1e6:.0f} MB; choose another cache_dir=DIR, or make clean-cache"
         )
 
@@ -134,7 +134,7 @@ def explain_killed(root: Path, jobs: Sequence[Sequence[Source]]) -> str:
     """The error message for a killed process that was decoding one of these blocks."""
     first = [printable(str(root / block[0][0])) for block in jobs[:4]] + ["…"] * (len(jobs) > 4)
     return (
-        "a process that decodes images was killed, most likely because memory ran out (500 MB a core are enough); it "
-        f"was at one of the images from {', '.join(first)} on, {BLOCK} each; end other programs and start again, or "
-        "take those images away"
+        "a process that decodes images was killed, most likely because memory ran out (500 MB per core are enough); it "
+        f"was decoding one of the blocks of {BLOCK} images that begin with {', '.join(first)}; close other programs "
+        "and start again, or remove those images"
     )

@@ -25,7 +25,7 @@ def class_name(name: str) -> str:
 def check_screened(name: str, classes: Sequence[str]) -> None:
     """Raise UserError if neither these images nor the reference set have the class `name` to screen for."""
     if class_name(name) not in (*classes, *CLASSES):
-        raise UserError(f"screen.class={name}: not a class of these images, which are {', '.join(classes)}")
+        raise UserError(f"screen.class={name}: not a class of these images; their classes are {', '.join(classes)}")
 
 
 def order_classes(names: Iterable[str]) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Copy(NamedTuple):
 def find_copies(store: Store) -> list[Copy]:
     """All pairs of images that are copies of each other, the most alike first.
 
-    Time grows with the square of the number of images; memory is 4 kB an image, and 0.3 GB.
+    Time grows with the square of the number of images; memory is 4 kB per image, plus 0.3 GB.
     """
     alike = {(min(pair), max(pair)) for pair in alike_pairs(store, whole_thumbnails(store)) if pair[0] != pair[1]}
     return [Copy(*pair, value) for *pair, value in confirmed(store, store, alike)]

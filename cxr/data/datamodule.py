@@ -1,4 +1,4 @@
-"""From the options `data.*` and `aug.*` to batches: the face of this room to training."""
+"""From the options `data.*` and `aug.*` to batches: what training uses of this room."""
 
 import logging
 import os

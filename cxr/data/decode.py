@@ -58,7 +58,7 @@ def decode(path: Path, size: int) -> Decoded:
         raise
     except MemoryError as error:
         raise UserError(
-            f"{path}: memory ran out (500 MB a core are enough); close other programs and start again"
+            f"{path}: memory ran out (500 MB per core are enough); close other programs and start again"
         ) from error
     except Exception as error:  # a bug of ours or of Pillow's: it must name its image
         error.add_note(f"while decoding {printable(str(path))}")
@@ -91,7 +91,7 @@ def read(path: Path, size: int) -> Decoded:
 
 
 def no_image(head: bytes) -> str:
-    """Why a file that begins with `head` can be no JPEG or PNG, or ""."""
+    """Why a file that begins with `head` cannot be a JPEG or PNG, or ""."""
     if not head:
         return "empty file"
     if head.startswith(b"version https://git-lfs"):

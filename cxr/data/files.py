@@ -38,7 +38,7 @@ def not_an_image(path: Path) -> str:
 def why_closed(error: OSError, link: bool = False) -> str:
     """The reason for an error of the system, in words."""
     if isinstance(error, FileNotFoundError):
-        return "a link to nothing" if link else "not there any more"
+        return "a broken link" if link else "not there any more"
     return "a link that leads to itself" if error.errno == errno.ELOOP else (error.strerror or str(error)).lower()
 
 

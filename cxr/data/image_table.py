@@ -1,4 +1,4 @@
-"""The table of images: one row an image, with standard names of classes and splits."""
+"""The table of images: one row per image, with standard names of classes and splits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ PATIENT_PATTERNS = (re.compile(r"(person\d+)_"), re.compile(r"((?:NORMAL2-)?IM-\
 
 @dataclass(frozen=True)
 class ImageTable:
-    """The table of images, one row an image.
+    """The table of images, one row per image.
 
     Attributes:
         root: the folder that `file` is relative to.

@@ -48,5 +48,5 @@ def why_rejected(root: Path, file: str, row: Row) -> str:
     if not row["label"]:
         return "no label in the table"
     if file.startswith(".."):  # every run names images by their place below one folder
-        return f"does not lie below {root}; data.root=DIR names another folder"
+        return f"is not below {root}; set data.root=DIR to a folder above it"
     return not_an_image(path) or ("a folder, not a file" if path.is_dir() else "")

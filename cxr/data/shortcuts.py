@@ -1,4 +1,4 @@
-"""Shortcuts: predictions from anything but the lungs, scores that a network must beat before it has learnt anything.
+"""Shortcuts: predictions from anything but the lungs; a network that does not beat them may have learnt nothing.
 
 In this field, source and class often coincide: an image's size, border or brightness then gives the class away
 (DeGrave, Janizek & Lee 2021; Maguolo & Nanni 2021). Each rule is fitted on the training images and predicts others.

@@ -131,7 +131,7 @@ def read_phantom(images: int, seed: int, cache: Path) -> ImageTable:
     with built(
         cache / f"phantom-{images}-{seed}-{key}", lambda folder: phantom.draw_phantom(folder, images, seed)
     ) as root:
-        return replace(read_folder(root), note="drawn images (phantom): says nothing about patients")
+        return replace(read_folder(root), note="drawn images (phantom): say nothing about patients")
 
 
 def read_images(data: Mapping[str, Any], cache: Path) -> ImageTable:

@@ -20,12 +20,14 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
     """
     columns, rows = (read_parquet if path.suffix.lower() == ".parquet" else read_csv)(path)
     if lacking := [name for name in needed if name not in columns]:
-        raise UserError(f"{path}: no column {lacking[0]}; columns are {','.join(PARTS[:3])} and, if known, split")
+        raise UserError(f"{path}: no column {lacking[0]}; expected are {','.join(PARTS[:3])} and, if known, split")
     seen: set[str] = set()
     for row in rows:
         row["file"] = row["file"].replace("\\", "/")
+        if not row["file"]:
+            raise UserError(f"{path}: a row has no file; fill in its column file or remove the row")
         if row["file"] in seen:
-            raise UserError(f"{path}: names {printable(row['file']) or 'no file'} twice; name each file once")
+            raise UserError(f"{path}: names {printable(row['file'])} twice; name each file once")
         seen.add(row["file"])
     return rows
 

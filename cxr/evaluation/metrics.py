@@ -53,8 +53,8 @@ def evaluation_metrics(n_classes: int) -> MetricCollection:
 def as_plain(computed: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str, Any]:
     """Results of `evaluation_metrics` as plain numbers, lists and dictionaries, as in metrics.json.
 
-    Macro figures are means over the classes that have images: a set of another hospital may lack some. With one
-    class only, macro AUROC is None.
+    Macro figures are means over the classes that have images: a set of another hospital may lack some. With only one
+    class, macro AUROC is None.
     """
     support = computed["confusion_matrix"].sum(1)
     there = support > 0

@@ -13,7 +13,7 @@ from cxr.files.writing import read_json, read_table, write_table
 def write_predictions(
     path: Path, files: Sequence[str], classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray
 ) -> None:
-    """Write predictions.csv: file,label,prediction,prob_<class>,… one row an image.
+    """Write predictions.csv: file,label,prediction,prob_<class>,… one row per image.
 
     Args:
         labels: int (N,). probabilities: (N, C).

@@ -9,7 +9,7 @@ _seen: tuple[float, frozenset[str] | None] = float("-inf"), None
 
 
 def queue(age: float = 2) -> frozenset[str] | None:
-    """This user's jobs that wait, run or are about to end, as squeue lists them; None where it cannot be asked.
+    """This user's jobs that wait, run or are about to end, as squeue lists them; None if squeue does not answer.
 
     Args:
         age: seconds that an earlier answer is good for: a leaderboard has many rows.
@@ -32,6 +32,6 @@ def _ask() -> frozenset[str] | None:
 
 
 def has_ended(job: str) -> bool:
-    """Whether a job has left the queue; False where the queue cannot be asked."""
+    """Whether a job has left the queue; False if squeue does not answer."""
     queued = queue()
     return queued is not None and job not in queued

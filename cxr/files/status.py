@@ -74,7 +74,7 @@ def alive(pid: int) -> bool:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """A block that works in a run folder or a sweep's. Raises UserError where the system does not let it: no room, no
+    """A block that works in a run folder or a sweep's. Raises UserError where the system prevents that: no room, no
     permission, the folder is gone. (The traceback stands in train.log, where that can still be written.)"""
     try:
         yield

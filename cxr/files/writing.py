@@ -12,12 +12,12 @@ from cxr.errors import UserError
 
 
 def as_text(value: object) -> str:
-    """A value as it reads back from a file in UTF-8; bytes in a file's name that are none are \\udcNN."""
+    """A value as it reads back from a file in UTF-8; bytes in a file's name that are not UTF-8 are \\udcNN."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8; bytes in a file's name that are none are written as \\udcNN."""
+    """Write a CSV file in UTF-8; bytes in a file's name that are not UTF-8 are written as \\udcNN."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -31,8 +31,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a file in UTF-8 whole or not at all: others read it while runs continue. Bytes in a file's name that are no
-    UTF-8 are written as \\udcNN, which JSON reads back as they were."""
+    """Write a file in UTF-8 whole or not at all: others read it while runs continue. Bytes in a file's name that are
+    not UTF-8 are written as \\udcNN, which JSON reads back as they were."""
     part = part_of(path)
     try:
         part.write_text(content, encoding="utf-8", errors="backslashreplace")
@@ -64,4 +64,4 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("not an object")
         return content
     except ValueError as error:
-        raise UserError(f"{path}: not JSON, so damaged; move its run folder away, or train that run again") from error
+        raise UserError(f"{path}: damaged (not JSON); move its run folder away to train that run again") from error

@@ -1,4 +1,4 @@
-"""A run in a process of its own: if that is killed, the sweep continues."""
+"""A run in its own process: if that is killed, the sweep continues."""
 
 import faulthandler
 import multiprocessing
@@ -32,7 +32,7 @@ class Worker(NamedTuple):
 
 
 def train_isolated(plan: Plan, job_logging: Mapping[str, Any]) -> None:
-    """Call train_and_test() in a process of its own, or one a device. Stop signals are passed on to them.
+    """Call train_and_test() in its own process, or in one per device. Stop signals are passed on to them.
 
     Args:
         job_logging: Hydra's options of that name.
@@ -69,7 +69,7 @@ def send_signal(workers: Sequence[Worker], number: int) -> None:
 
 def wait_for_workers(workers: Sequence[Worker]) -> list[BaseException]:
     """Wait for the processes of a run, and return the errors that they raised, in their order. After the first failure
-    the others, which may wait for that partner for ever, have GRACE seconds to report theirs."""
+    the others, which might wait for it for ever, have GRACE seconds to report their own errors."""
     results: dict[Worker, BaseException | None] = {}
     waiting, patience = list(workers), None
     while waiting and (ready := wait([worker.answer for worker in waiting], patience)):

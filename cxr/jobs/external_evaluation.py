@@ -1,4 +1,4 @@
-"""Score a trained network on images from elsewhere, beside the test images of its own run."""
+"""Score a trained network on images from elsewhere, and compare with the test images of its own run."""
 
 from collections.abc import Mapping
 from pathlib import Path

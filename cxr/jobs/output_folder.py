@@ -59,7 +59,7 @@ def occupy(folder: Path, multirun: bool, resume: bool) -> ExitStack:
             for path in (folder / STATUS, *folder.glob(f"*/{STATUS}")):
                 read_json(path)  # reports a damaged file before any run starts
         except Timeout as error:
-            raise UserError(f"{folder}: another process works in this folder; wait for it, or {ANOTHER}") from error
+            raise UserError(f"{folder}: another process is working in it; wait, or {ANOTHER}") from error
         except OSError as error:
             raise UserError(
                 f"{folder}: cannot be created ({error.strerror}); choose another name=NAME or folder"

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 
 def train_and_test(plan: Plan) -> None:
-    """Train and test a run, or what is left of it: a stopped run resumes from its last checkpoint, to the same bits;
-    for a finished run, only check that its images are unchanged.
+    """Train and test a run, or what is left of it: a stopped run resumes from its last checkpoint, with
+    bit-identical results; for a finished run, only check that its images are unchanged.
 
     Raises:
         UserError: the images, the weights or the hardware do not fit the options, or have changed since the run began;

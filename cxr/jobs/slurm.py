@@ -76,7 +76,7 @@ def requeue() -> str:
     try:
         _requeue(signal.SIGUSR2, None)  # writes what resuming needs, calls scontrol requeue and exits
     except UncompletedJobError:
-        return "at its time limit, and was requeued slurm.requeues times already: the same command resumes it"
+        return "at its time limit, after slurm.requeues requeues: the same command resumes it"
     except (OSError, subprocess.SubprocessError) as error:
-        return f"at its time limit, and could not be requeued ({error}): the same command resumes it"
+        return f"at its time limit, but could not be requeued ({error}): the same command resumes it"
     raise AssertionError("submitit did not end this process")

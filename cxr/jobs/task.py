@@ -33,7 +33,7 @@ Options = Mapping[str, Any]
 
 
 class Task:
-    """Trains the runs of a command, one a call. Hydra's launchers pickle it for their workers.
+    """Trains the runs of a command, one per call. Hydra's launchers pickle it for their workers.
 
     A call raises no error of its run, so that a sweep continues with the next one. The error is in status.json and
     train.log; `error` holds that of a single run.

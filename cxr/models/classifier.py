@@ -31,7 +31,7 @@ class Classifier(pl.LightningModule):
         model: the options `model.*`: `_target_`, a function or class that takes n_classes and image_size, and its other
             arguments.
         optim: the options `optim.*`: `_target_`, an optimizer, its arguments, and `schedule`: constant, or onecycle,
-            which rises to `lr` over the first three tenths of the steps and falls to nothing (Smith & Topin 2018).
+            which rises to `lr` over the first three tenths of the steps and falls to zero (Smith & Topin 2018).
         classes: class names in the order of the logits.
         image_size: side of the images in pixels.
         note: a caveat to print beside every figure of this network, or "".

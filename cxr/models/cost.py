@@ -28,8 +28,8 @@ def cost(net: nn.Module, image_size: int) -> dict[str, int]:
 
 
 def count_flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of the convolutions and matrix products in some work, 2 a multiply-add; all else, such
-    as normalisation and poolings, counts nothing. What is compiled cannot be counted."""
+    """Floating-point operations of the convolutions and matrix products in some work, 2 per multiply-add; all else,
+    such as normalisation and poolings, counts as nothing. What is compiled cannot be counted."""
     # Of attention, torch counts the plain form only on every device.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()

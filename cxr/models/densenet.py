@@ -1,4 +1,4 @@
-"""torchvision's DenseNet-121 (Huang et al. 2017), the network of CheXNet (Rajpurkar et al. 2017), for images."""
+"""torchvision's DenseNet-121 (Huang et al. 2017), the network of CheXNet (Rajpurkar et al. 2017), for gray images."""
 
 import re
 
@@ -18,10 +18,10 @@ def densenet121(n_classes: int, image_size: int, weights: str | None) -> DenseNe
     Args:
         n_classes: number of logits.
         image_size: side of the images in pixels, from 29.
-        weights: as of cxr.models.resnet.resnet18().
+        weights: as for cxr.models.resnet.resnet18().
 
     Raises:
-        UserError: the images are too small, or the weights cannot be had or are not of this network.
+        UserError: the images are too small, or the weights are not available or belong to another network.
     """
     if image_size < SMALLEST:
         raise UserError(f"data.image_size={image_size}: too small for DenseNet-121, which needs {SMALLEST} pixels")

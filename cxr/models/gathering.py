@@ -1,4 +1,4 @@
-"""What the processes of one run, its ranks, computed of their parts of a batch, put together."""
+"""Gather what the processes of one run, its ranks, computed for their parts of a batch."""
 
 from typing import Any
 

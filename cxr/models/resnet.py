@@ -16,20 +16,20 @@ def resnet18(n_classes: int, image_size: int, weights: str | None) -> ResNet:
             of this network, with one or three input channels, or of a checkpoint of ours.
 
     Raises:
-        UserError: the weights cannot be had or are not of this network.
+        UserError: the weights are not available or belong to another network.
     """
     net = models.resnet18(num_classes=n_classes)
     return for_images(net, named("ResNet-18"), weights, models.ResNet18_Weights.IMAGENET1K_V1)
 
 
 def resnet34(n_classes: int, image_size: int, weights: str | None) -> ResNet:
-    """ResNet-34; everything else as of resnet18()."""
+    """ResNet-34; everything else as for resnet18()."""
     net = models.resnet34(num_classes=n_classes)
     return for_images(net, named("ResNet-34"), weights, models.ResNet34_Weights.IMAGENET1K_V1)
 
 
 def resnet50(n_classes: int, image_size: int, weights: str | None) -> ResNet:
-    """ResNet-50; everything else as of resnet18()."""
+    """ResNet-50; everything else as for resnet18()."""
     net = models.resnet50(num_classes=n_classes)
     return for_images(net, named("ResNet-50"), weights, models.ResNet50_Weights.IMAGENET1K_V1)
 

@@ -32,10 +32,10 @@ class TimmNetwork(nn.Module):
 def timm_network(n_classes: int, image_size: int, name: str, weights: str | None) -> TimmNetwork:
     """A network of timm with one input channel, initialised as timm does it.
 
-    Colour weights become gray ones by to_gray(). That is exact where the channels' means are equal, or the first
-    convolution has a bias or is followed by a batch normalisation, which take up the constant, but for a padded
-    convolution's outermost pixels. Elsewhere what the channels' means differ by is lost, and in networks that
-    standardise their kernels the channels' different scales are.
+    Colour weights become gray ones by to_gray(). Except for a padded convolution's outermost pixels, this is exact if
+    the channels' means are equal, or if the first convolution has a bias or is followed by a batch normalisation: these
+    absorb the constant. In other networks, the differences between the channels' means are lost, and in networks that
+    standardise their kernels, the channels' different scales are lost.
 
     Args:
         n_classes: number of logits.
@@ -47,7 +47,7 @@ def timm_network(n_classes: int, image_size: int, name: str, weights: str | None
 
     Raises:
         UserError: timm is not installed or has no such network, it does not take images of this size, or the weights
-            cannot be had or are not of this network.
+            are not available or belong to another network.
     """
     check_timm({"name": name})
     import timm
@@ -86,7 +86,7 @@ def made_for(make: Callable[..., nn.Module], name: str, n_classes: int, image_si
     except Exception as error:  # each of its hundreds of networks raises another error for a size that it does not take
         raise UserError(f"model.name={name}, data.image_size={image_size}: {with_type(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (1, n_classes):
-        raise UserError(f"model.name={name}: does not give one number a class, so it cannot be trained here")
+        raise UserError(f"model.name={name}: does not give one number per class, so it cannot be trained here")
     return net.train()
 
 

@@ -1,4 +1,4 @@
-"""Weights to begin with, and what makes a network for colour one for images: the same for all networks."""
+"""Initial weights, and turning a network for colour images into one for gray ones: the same for all networks."""
 
 import urllib.error
 from collections.abc import Callable, Sequence

@@ -27,7 +27,7 @@ def check_names(options: Any, where: str, allowed: Sequence[str] = NETWORKS) -> 
 
 def check_objects(options: Any, where: str) -> None:
     """Raise UserError for a `_target_` at any depth that is not a class of networks or optimizers, nor a function that
-    makes them. It must be defined in an allowed module, whose names also lead to everything that it imports."""
+    makes them. The module that defines it must be allowed: a module's names also lead to all that it imports."""
     from torch import nn, optim
 
     check_names(options, where)

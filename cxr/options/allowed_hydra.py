@@ -47,7 +47,7 @@ def check_folder(folder: Path) -> None:
 
 
 def yaml_files(folder: Path) -> Iterator[Path]:
-    """All of them, behind links too, as Hydra finds them."""
+    """All YAML files below a folder, also behind links, as Hydra finds them."""
     seen: set[str] = set()  # links may lead in circles
     for where, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if os.path.realpath(os.path.join(where, name)) not in seen]

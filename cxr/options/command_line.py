@@ -98,13 +98,13 @@ def read_command(argv: Sequence[str], config_name: str) -> CommandLine:
 def check_flags(args: Namespace) -> None:
     """Raise UserError for flags of Hydra that would bypass the checks of options."""
     if args.experimental_rerun:
-        raise UserError("--experimental-rerun: a pickle is a program, and is not read; type that run's options")
+        raise UserError("--experimental-rerun: cxr reads no pickle: it could run code; type that run's options instead")
     if args.config_path:  # Hydra would read it instead of conf
-        raise UserError(f"--config-path {args.config_path}: write --config-dir DIR to add a folder of your own choices")
+        raise UserError(f"--config-path {args.config_path}: write --config-dir DIR to add your own choices")
     if (args.help or args.hydra_help) and args.config_dir:  # Hydra would read unchecked files to set up its log
         raise UserError("--help: leave out --config-dir")
     if args.multirun and (args.cfg or args.info):
-        raise UserError("--cfg, --info: show one run; leave out -m")
+        raise UserError("--cfg, --info: these show one run; leave out -m")
 
 
 def locate_output(command: CommandLine, configs: Sequence[DictConfig]) -> CommandLine:
@@ -121,7 +121,7 @@ def locate_output(command: CommandLine, configs: Sequence[DictConfig]) -> Comman
     if launcher != "slurm" and trainer.get("num_nodes", 1) > 1:
         meeting_point(trainer)
         if not command.named:
-            raise UserError("trainer.num_nodes: needs name=NAME, or each machine would have a folder of its own")
+            raise UserError("trainer.num_nodes: needs name=NAME, or each machine would use a different folder")
     # The default folder holds the time of day: Hydra gets the one that was composed here.
     folder, option = Path(first.hydra[kind].dir), f"hydra.{kind}.dir="
     argv = [*(word for word in command.argv if not word.startswith(option)), option + quote(str(folder))]
@@ -204,4 +204,4 @@ def read_options(argv: Sequence[str], config_name: str) -> dict[str, Any]:
 def check_distinct(folders: Sequence[str]) -> None:
     """Raise UserError where two runs of a sweep would share a run folder."""
     if twice := [folder for i, folder in enumerate(folders) if folder in folders[:i]]:
-        raise UserError(f"two runs of this sweep would share the folder {twice[0]}: name each value once")
+        raise UserError(f"two runs of this sweep would share the folder {twice[0]}: give each value only once")

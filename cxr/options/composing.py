@@ -71,7 +71,7 @@ def check_choice(override: Override, groups: Groups, multirun: bool) -> None:
 def check_plugin(choice: str, package: str, module: str, multirun: bool) -> None:
     """Raise UserError if a choice is made without -m, or its package is missing."""
     if not multirun:
-        raise UserError(f"{choice}: is for several runs, and needs -m: python -m cxr.train -m {choice} …")
+        raise UserError(f"{choice} is for several runs and needs -m: python -m cxr.train -m {choice} …")
     if importlib.util.find_spec(module) is None:
         raise UserError(f"{choice} needs {package}: pip install {shlex.quote(package)}")
     if choice == "launcher=slurm" and not shutil.which("sbatch"):

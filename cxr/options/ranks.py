@@ -28,8 +28,8 @@ def node(trainer: Mapping[str, Any]) -> int:
 
 
 def environments(trainer: Mapping[str, Any]) -> list[dict[str, str]]:
-    """For each process that this machine starts for a run, the variables by which torch.distributed and Lightning know
-    it and where to meet the others.
+    """For each process that this machine starts for a run, the environment variables that tell torch.distributed and
+    Lightning which process it is and where to meet the others.
 
     Raises:
         UserError: with several machines, the address of the first one is unknown.

@@ -193,7 +193,7 @@ def check_name(
 
 
 def nearest(key: str, candidates: Iterable[str]) -> str:
-    """The candidate most like `key`, whole or in its last part, or ""."""
+    """The candidate most similar to `key`, compared as a whole or by its last part; "" if there is none."""
     names = sorted(candidates, key=lambda name: (len(name), name))
     last_parts: dict[str, str] = {}
     for name in names:

@@ -35,8 +35,8 @@ class Search:
         return [key.lstrip("+") for key in self.space]
 
     def samples(self, groups: Iterable[str]) -> list[list[str]]:
-        """The words of a few trials, by whose options all are checked: the first value of every range; then, for every
-        searched choice of a group, its other values.
+        """The words of a few trials that stand for all when options are checked: the first value of every range; then,
+        for every searched choice of a group, its other values.
 
         Raises:
             UserError: a value at the ends of a range, or in a list, is not allowed.
@@ -79,7 +79,7 @@ def search_from(config: DictConfig, overrides: Sequence[Override]) -> Search | N
     """
     if not config.hydra.sweeper._target_.endswith(SWEEPER):
         if ranges := [o.input_line for o in overrides if o.is_interval_sweep()]:
-            raise UserError(f"{ranges[0]}: a range is for a search: add hparams=optuna")
+            raise UserError(f"{ranges[0]}: a range needs a search: add hparams=optuna")
         return None
     typed = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
     names = {o.key_or_group for o in typed}
@@ -89,7 +89,7 @@ def search_from(config: DictConfig, overrides: Sequence[Override]) -> Search | N
         raise UserError(f"{ranges[0]}: give the option itself a range, such as optim.lr=interval(0.0001,0.01)")
     for key in config.ranges:
         if key.lstrip("+~").startswith("hydra") or "_target_" in key:  # the values of a range are not all checked
-            raise UserError(f"ranges: {key} is not varied from a file; write it out as an option")
+            raise UserError(f"ranges: a file cannot vary {key}; set it as an option instead")
     ranges = [parse(f"{key}={value}") for key, value in config.ranges.items()]
     every = [o for o in ranges if o.key_or_group not in names] + typed
     space = {o.get_key_element(): o.input_line.partition("=")[2] for o in every if o.is_sweep_override()}
@@ -98,7 +98,7 @@ def search_from(config: DictConfig, overrides: Sequence[Override]) -> Search | N
     if "model" in space and (of_model := [key for key in space if key.startswith("model.")]):
         raise UserError(f"model={space['model']}: not all have {of_model[0]}; search each network separately")
     if "seed" in space:
-        raise UserError(f"seed={space['seed']}: a search uses one seed; the best of several would be luck")
+        raise UserError(f"seed={space['seed']}: a search uses one seed; the best of several would only be the luckiest")
     fixed = [o.input_line for o in [*every, *overrides] if not o.is_sweep_override()]
     return Search(space, list(dict.fromkeys(fixed)))
 
@@ -120,10 +120,10 @@ def checked_search(search: Search, run: DictConfig) -> Search:
         raise UserError("data.val_fraction=0: a search chooses by validation images; use a fraction above 0")
     name = run.hydra.sweep.subdir
     if len(name.encode()) > 200:  # other values may be longer; a file system takes 255
-        raise UserError(f"the run folder's name has too many searched options ({name}): fix some of them")
+        raise UserError(f"the run folder's name would be too long ({name}): search fewer options")
     database = str(search.storage or "sqlite://").partition(":")[0].partition("+")[0]
     if database not in DATABASES:
         raise UserError(f"storage={search.storage}: must be null or the address of a database: {', '.join(DATABASES)}")
     if not search.storage and set("?{}%") & set(str(Path(run.hydra.sweep.dir).resolve())):
-        raise UserError(f"{run.hydra.sweep.dir}: a database's address takes no ?, %, {{ or }}; choose another folder")
+        raise UserError(f"{run.hydra.sweep.dir}: a database address cannot have ?, %, {{ or }}; choose another folder")
     return search

@@ -15,7 +15,7 @@ TARGET = "cxr.models.timm.timm_network"
 
 def check_timm(options: Mapping[str, Any]) -> None:
     """Raise UserError where timm is not installed, or has no network of the name `options["name"]`. A tag behind a dot
-    is timm's to check; names that lead elsewhere (hf-hub:…, local-dir:…) are no names of networks."""
+    is timm's to check; names that lead elsewhere (hf-hub:…, local-dir:…) are not names of networks."""
     if importlib.util.find_spec("timm") is None:
         raise UserError("model=timm needs timm: pip install timm")
     typed = str(options["name"])

@@ -81,7 +81,7 @@ def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """Warnings that stand above the figures, because they limit what these mean."""
     matches, lines = evaluation["matches"], []
     if matches is None:
-        lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: images of its training may be among these.")
+        lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: its training images may be among these.")
     elif matches["trained"] and evaluation["on_leak"] == "keep":
         lines.append(
             f"WARNING: copies of training images that are scored (data.on_leak=keep): {len(matches['trained']):,}."
@@ -94,11 +94,11 @@ def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
     if matches and matches["patients"]:
         lines.append(
             f"Images with the name or number of a training image's patient: {len(matches['patients']):,}. If these are "
-            "the same people, take the images out; evaluation.json names them."
+            "the same people, remove the images; evaluation.json names them."
         )
     if not evaluation["internal"]:
         lines.append(
-            "The checkpoint does not lie in its run folder: without metrics.json, predictions.csv and split.csv there "
+            "The checkpoint is not in its run folder: without metrics.json, predictions.csv and split.csv there "
             "are no internal figures and no screening threshold."
         )
     return lines
@@ -117,5 +117,5 @@ def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
     if lacking := evaluation["classes_without_images"]:
         both = ", on both sides" if evaluation["internal"] else ""
         lines.append(f"No images of {', '.join(lacking)}: macro figures are means over the other classes{both}.")
-    lines.append(f"Not scored in all: {evaluation['left_out']:,}, each with its reason in rejected.csv.")
+    lines.append(f"Images not scored: {evaluation['left_out']:,}, each with its reason in rejected.csv.")
     return [*lines, *([evaluation["note"]] if evaluation["note"] else [])]

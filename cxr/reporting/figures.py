@@ -81,7 +81,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float
 
     Args:
         histories: recipe -> "history" of each of its seeds' metrics.json: train_loss, val_loss, train_f1_macro and
-            val_f1_macro, a number an epoch.
+            val_f1_macro, a number per epoch.
     """
     fig = figure(3.6, "", note)
     panels = fig.subplots(1, 2)
@@ -109,7 +109,7 @@ def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str],
     Args:
         before: uint8 or float, N x H x W; N about 8.
         after: the same images, same shape and type.
-        captions: N, one a column.
+        captions: N, one per column.
     """
     columns = max(len(before), 4)
     cell = (WIDTH - 0.5) * 72 / columns  # points
@@ -158,7 +158,7 @@ def captioned_images(
 def precision_recall(
     labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str, note: str = ""
 ) -> Figure:
-    """One curve a class, that class against the rest, with its average precision (AP) and number of images.
+    """One curve per class, that class against the rest, with its average precision (AP) and number of images.
 
     AP is the sum of (R_n - R_n-1) P_n over the distinct scores, as scikit-learn defines it: the area under
     the steps as drawn.
@@ -198,7 +198,8 @@ def reliability(kinds: Mapping[str, Mapping[str, Any]], title: str, note: str = 
     """How often the predicted class was right, by its probability; below, the number of images.
 
     Args:
-        kinds: name -> "bins" of calibration.calibration(): images, confidence and right, a number a bin, None of none.
+        kinds: name -> "bins" of calibration.calibration(): images, confidence and right, a number per bin (None
+            without images).
     """
     fig = figure(6.0, title, note)
     top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -208,7 +209,7 @@ def reliability(kinds: Mapping[str, Mapping[str, Any]], title: str, note: str = 
         sure, right = ([bins[key][b] for b in there] for key in ("confidence", "right"))
         top.plot(sure, right, "o-", color=COLOURS[i], markersize=4, label=name)
         bottom.stairs(bins["images"], np.linspace(0, 1, len(bins["images"]) + 1), color=COLOURS[i], linewidth=1.5)
-    top.set(ylabel=f"share that was right\n(of {FEW} images or more)", ylim=(-0.02, 1.02))
+    top.set(ylabel=f"share correct\n(bins of {FEW} images or more)", ylim=(-0.02, 1.02))
     bottom.set(xlabel="probability of the predicted class", ylabel="images", xlim=(0, 1))
     style_plot(top, "both")
     bottom.spines[["top", "right"]].set_visible(False)

@@ -13,10 +13,11 @@ Summary = Mapping[str, Any]  # one of the "recipes" of comparisons.json, see sum
 
 
 def finished_recipes(sweep: Path, rows: Sequence[Row]) -> list[Summary]:
-    """The "recipes" of comparisons.json that still hold: nothing was trained since that belongs to them."""
+    """The "recipes" of comparisons.json that still hold: no run of theirs diverged, or was trained since."""
     lines: dict[str, set[str]] = {}
     for row in rows:
-        lines.setdefault(cell_of(row), set()).add(row["run"])
+        if row["f1_macro"] != "":
+            lines.setdefault(cell_of(row), set()).add(row["run"])
     runs = [*lines.values()]
     return [summary for summary in read_json(sweep / COMPARISONS).get("recipes", []) if {*summary["runs"]} in runs]
 
@@ -50,17 +51,17 @@ def cell_of(row: Row) -> str:
 
 def recipe_text(rows: Sequence[Row], w: Mapping[str, str], recipes: Sequence[Summary]) -> str:
     """The macro F1 of the runs of a recipe, or their status."""
-    scores = [float(row["f1_macro"]) for row in rows if row["f1_macro"] != ""]
+    scored = [row for row in rows if row["f1_macro"] != ""]
+    scores = [float(row["f1_macro"]) for row in scored]
     if not scores:
         return ", ".join(dict.fromkeys(str(row["status"]) for row in rows)) or "–"
     for summary in recipes:
-        if {*summary["runs"]} == {row["run"] for row in rows}:
+        if {*summary["runs"]} == {row["run"] for row in scored}:
             return f"{figure_text(summary['f1_macro'])} ({networks_text(summary, w)})"
     if len(scores) == 1:
-        (run,) = (row for row in rows if row["f1_macro"] != "")
-        ends = run.get("f1_macro_low", ""), run.get("f1_macro_high", "")
+        ends = scored[0].get("f1_macro_low", ""), scored[0].get("f1_macro_high", "")
         return f"{scores[0]:.4f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] != "" else "")
-    if len({row.get("seed") for row in rows}) < len(rows):  # folds: those that are done
+    if len({row.get("seed") for row in scored}) < len(scores):  # folds: those that are done
         return ", ".join(f"{score:.4f}" for score in scores)
     mean = sum(scores) / len(scores)
     deviation = (sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)) ** 0.5

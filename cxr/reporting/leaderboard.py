@@ -37,7 +37,7 @@ def write_leaderboard(sweep: Path, comparisons: Sequence[str] = ()) -> list[Row]
 
 
 def as_markdown(rows: Sequence[Row], first: str) -> str:
-    """The text `first`, then one row a run."""
+    """The text `first`, then one row per run."""
     columns = [*choices(rows), *(c for c in COLUMNS if c != "error" or any(row["error"] for row in rows))]
     costs = COST if any(row.get("parameters", "") != "" for row in rows) else ()
     table = [

@@ -95,7 +95,7 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
 
 
 def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
-    """The template's tables of figures: one row a run, its name first."""
+    """The template's tables of figures: one row per run, its name first."""
     rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["shortcuts"]))
     screened = [run for run in runs if run.metrics["screening"]]
 

@@ -19,7 +19,7 @@ def history(trials: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
 
     Args:
         trials: "trials" of search.json: number, state (complete, pruned, fail, running, waiting) and value: macro F1 on
-            validation images, of a pruned trial that of its last epoch; 0 of one that diverged, None where there is
+            validation images; of a pruned trial that of its last epoch, of one that diverged 0, and None where there is
             none.
     """
     fig = figure(3.8, "", note)
@@ -56,7 +56,7 @@ def history(trials: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
 
 
 def importances(shares: Mapping[str, float], note: str = "") -> Figure:
-    """A bar an option, the most important first.
+    """A bar per option, the most important first.
 
     Args:
         shares: option -> its share of the variance of the values (functional ANOVA), 0 to 1.

@@ -59,7 +59,7 @@ def worst_mistakes(data: CXRDataModule, name: str, evaluation: Evaluation) -> Fi
         for i, file in zip(worst, files, strict=True)
     ]
     images = np.array(data.store[evaluation.index[worst]])
-    title = f"{name}: the {len(worst)} surest of {len(wrong)} mistakes among {len(labels)} images"
+    title = f"{name}: the {len(worst)} most confident of {len(wrong)} mistakes among {len(labels)} images"
     return figures.captioned_images(images, captions, title, note=data.note, if_none="no mistakes")
 
 
@@ -81,8 +81,9 @@ def show_choices(
 ) -> None:
     """The run's choices beside its final figures, for the HParams tab.
 
-    Called once, with the finals: Lightning's own early call would leave a score of -1 there. Of the many other options,
-    which config.yaml has, those go along that people ask for: the tab shows five columns, and cannot be scrolled well.
+    Called once, with the final figures: Lightning's own early call would leave a score of -1 there. Of the many other
+    options, which config.yaml has, only those that people ask for are added: the tab shows five columns, and cannot be
+    scrolled well.
     """
     asked_for = {
         "data.batch_size": config["data"]["batch_size"],

@@ -25,8 +25,8 @@ def make_pruner(name: str, max_epochs: int) -> optuna.pruners.BasePruner:
 class ReportTrial(Callback):
     """Reports macro F1 on validation images after each epoch, and ends training when the pruner decides so.
 
-    A database that cannot be reached for a moment ends no training: a warning is logged and the epoch counts as not
-    reported.
+    A database that cannot be reached for a moment does not end training: a warning is logged and the epoch counts as
+    not reported.
 
     Args:
         url, study, number: the database, the search in it and the trial of this run.
@@ -38,7 +38,7 @@ class ReportTrial(Callback):
         self.pruned = False
 
     def state_dict(self) -> dict[str, Any]:
-        """A run that is killed after it was pruned is pruned when it continues. (Without that the state is empty, or
+        """A run that was pruned and then killed is still pruned when it continues. (Otherwise the state is empty, or
         Lightning would warn when the best run is tested, where nothing reports.)"""
         return {"pruned": True} if self.pruned else {}
 

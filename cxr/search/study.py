@@ -68,11 +68,11 @@ class Study:
             ) from error
 
     def trials(self) -> list[Any]:
-        """Without those that were one too many."""
+        """All trials but those that were one too many."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if not trial.user_attrs.get(SURPLUS)]
 
     def take_up_again(self) -> None:
-        """Let the trials wait that this folder's last process left unfinished: ask() returns them with the same values,
+        """Queue the trials that this folder's last process left unfinished: ask() returns them with the same values,
         and their run folders are resumed."""
         from optuna.trial import TrialState
 
@@ -146,7 +146,7 @@ class Study:
             return None
         again = "give the same command again"
         if elsewhere := [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]:
-            print(f"not tested yet: trial {elsewhere[0]} still runs on another machine; {again} when it has ended")
+            print(f"not tested yet: trial {elsewhere[0]} is running on another machine; {again} when it has ended")
         elif best.user_attrs.get(BY) != self.token:
             print(f"not tested yet: trial {best.number}, the best one, ran on another machine; {again} there")
         elif (row := self.row_of(best, collect(self.folder))) and row["f1_macro"] == "":

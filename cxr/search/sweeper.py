@@ -1,4 +1,4 @@
-"""Hydra's sweeper of hparams=optuna: it asks Optuna for trials, has the launcher run them, and tells the results.
+"""Hydra's sweeper of hparams=optuna: it asks Optuna for trials, has the launcher run them, and reports the results.
 
 No torch here, and no Optuna before a search begins, for it is an extra.
 """

@@ -110,5 +110,5 @@ def fit(run: TrainingRun, start: Start | None, config: Mapping[str, Any]) -> Non
         raise
     except ValueError as error:  # torch refuses one image whose last feature map is one pixel
         if config["data"]["batch_size"] == 1 and "Expected more than 1 value per channel" in str(error):
-            raise UserError("data.batch_size=1: batch normalisation needs two images or larger ones") from error
+            raise UserError("data.batch_size=1: batch normalisation needs two images, or larger images") from error
         raise

@@ -107,7 +107,7 @@ class EpochLine(Callback):
 
 class SeedSteps(Callback):
     """Seeds torch's generator (dropout, drop path) before each step from (seed, epoch, number of the batch), so that a
-    resumed run draws the same numbers as an undisturbed one."""
+    resumed run draws the same numbers as an uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

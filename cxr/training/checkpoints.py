@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the best score, also in a run folder that was moved: ModelCheckpoint forgets it where the path differs.
-        Nor are the paths in a checkpoint trusted, which ModelCheckpoint deletes when there is a better epoch."""
+        The paths in a checkpoint are not trusted either: ModelCheckpoint would delete these after a better epoch."""
         best = str(Path(self.dirpath) / BEST)
         paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": "", "dirpath": self.dirpath}
         score = state_dict["best_model_score"]
@@ -53,9 +53,9 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes last.ckpt, all that training resumes from: after the last epoch, and after others and between steps no
-    more often than worth it (on a GPU, an epoch can take less time than writing its state). Stops the run at the next
-    batch when asked to.
+    """Writes last.ckpt, all that training resumes from: after the last epoch, and after other epochs and between
+    steps only as often as it pays (on a GPU, an epoch can take less time than writing its state). Stops the run at the
+    next batch when asked to.
 
     (ModelCheckpoint writes either after epochs or at intervals of time, and never on request.)
     """
@@ -149,13 +149,13 @@ def no_room(path: Path, error: BaseException) -> UserError:
 
 
 def damage(path: Path) -> str:
-    """The damage of a checkpoint's file by its check sums, which torch's loader ignores, or ""."""
+    """What is wrong with a checkpoint's file by its checksums, which torch's loader ignores, or ""."""
     try:
         with zipfile.ZipFile(path) as file:
             wrong = file.testzip()
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         return str(error) or type(error).__name__
-    return f"bad check sum in {wrong}" if wrong else ""
+    return f"bad checksum in {wrong}" if wrong else ""
 
 
 class Start(NamedTuple):
@@ -168,8 +168,8 @@ class Start(NamedTuple):
 def find_start(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> Start | None:
     """The checkpoint to resume training from; None to train from the beginning.
 
-    A checkpoint that is damaged, or belongs to another network than `hparams`, is skipped with a warning, and the one
-    before is used.
+    A checkpoint that is damaged, or belongs to another network than `hparams`, is skipped with a warning, and the
+    previous one is used.
 
     Args:
         by_steps: training ends after a number of steps. Then Lightning 2.6 takes the end of an epoch for the middle of
@@ -190,7 +190,7 @@ def find_start(folder: Path, hparams: Mapping[str, Any], by_steps: bool) -> Star
         except Exception as error:  # whatever is wrong with the file, training can restart
             why = f"{type(error).__name__}: {error}".splitlines()[0]
         if why:
-            log.warning("%s is damaged (%s): skipped", path, why)
+            log.warning("%s cannot be used (%s): skipped", path, why)
             continue
         if by_steps and between_epochs and not finished:
             log.warning("%s: with trainer.max_steps, training cannot resume from the end of an epoch: skipped", path)
@@ -218,6 +218,6 @@ def check_room(folder: Path, model: pl.LightningModule) -> None:
     needed, free = weights * 10 + 20_000_000 - there, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder}: {free / 1e6:.0f} MB free, the checkpoints of this network and the other files need about "
+            f"{folder}: {free / 1e6:.0f} MB free, but the checkpoints of this network and the other files need about "
             f"{needed / 1e6:.0f} MB; make room, or choose another folder (hydra.run.dir=DIR, hydra.sweep.dir=DIR)"
         )

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 class ReplayGraphs(Callback):
     """Records the forward and backward passes of the network once, when training begins, and lets training steps replay
-    them. Batches of another size, such as the last one of an epoch, and validation are computed as without.
+    them. Batches of another size, such as the last one of an epoch, and validation are computed without them.
 
     On a fast GPU, a small network or batch waits for the host, which needs longer to start a kernel than the GPU needs
     to compute it (cxr/benchmarks/gpu.md). The kernels are the same, and so is every bit of the result, which
@@ -25,7 +25,7 @@ class ReplayGraphs(Callback):
         setting: the option `cuda_graphs`: auto (where possible), true (or an error), false.
         batch: images of a training batch.
         size: side of the images in pixels.
-        compiled: torch.compile makes kernels of its own of the network.
+        compiled: whether torch.compile makes its own kernels for the network.
     """
 
     def __init__(self, setting: bool | str, batch: int, size: int, compiled: bool) -> None:
@@ -54,13 +54,13 @@ class ReplayGraphs(Callback):
         if trainer.strategy.root_device.type != "cuda":
             return "no NVIDIA GPU was found"
         if trainer.world_size > 1:
-            return "they work on one device only"
+            return "CUDA graphs work on one device only"
         if trainer.datamodule.resident is None:  # a thread would pin batches for their way to the GPU meanwhile
-            return "the images have to be on the GPU (data.resident)"
+            return "the images must be on the GPU (data.resident)"
         if self.compiled:
-            return "not together with compile=true"
+            return "CUDA graphs do not work with compile=true"
         if trainer.accumulate_grad_batches > 1:  # replaying would write over the gradients that are being added up
-            return "not together with trainer.accumulate_grad_batches"
+            return "CUDA graphs do not work with trainer.accumulate_grad_batches"
         return ""
 
 

@@ -1,4 +1,4 @@
-"""Memory: keep what torch frees, and explain where there is too little."""
+"""Memory: keep what torch frees, and explain a lack of it."""
 
 import ctypes
 import platform

@@ -34,7 +34,7 @@ _request = _Request()  # signals belong to a process, so there is one
 
 
 def listen() -> None:
-    """Record the signals that ask to stop instead of ending the process. Outside of patient() blocks, the first also
+    """Record stop signals instead of ending the process. Outside of patient() blocks, the first also
     raises KeyboardInterrupt. A second SIGINT or SIGTERM, at least REPEAT seconds later, ends the process at once with
     exit code 128 + N; other repeats change nothing. Signals that were ignored when the process began (nohup) stay
     ignored. Only in the main thread."""

@@ -63,7 +63,7 @@ def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
         "images": 4,
     }
     assert len(list((tmp_path / "r" / "copies").iterdir())) == 2
-    for line in ("pairs under two labels", "test/TB/t1.jpg = train/TB/again.png", "audit.json"):
+    for line in ("pairs with different labels", "test/TB/t1.jpg = train/TB/again.png", "audit.json"):
         assert line in out
 
 

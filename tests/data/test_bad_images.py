@@ -179,7 +179,7 @@ def test_a_closed_root_is_one_line(good, read_closed):
 
 def test_links_to_folders_that_are_not_there_are_listed(good):
     (good / "COVID").symlink_to("/not/mounted")
-    assert read_folder(good).rejected == (("COVID", "a link to nothing"),)
+    assert read_folder(good).rejected == (("COVID", "a broken link"),)
 
 
 def test_nothing_but_files_is_opened_by_predict(tmp_path):

@@ -138,7 +138,7 @@ def test_what_is_not_looked_for_in_many_images_is_said(four, tmp_path, monkeypat
     monkeypatch.setattr("cxr.data.audit.NEAR", 3)
     store, images, copies = load_copies(four, tmp_path / "cache", "auto")
     assert [pair[:2] for pair in copies] == [(0, 1)]
-    assert "near copies are skipped in a set of 4 images" in caplog.text and "data.copies=near" in caplog.text
+    assert "near copies are not searched for in a set of 4 images" in caplog.text and "data.copies=near" in caplog.text
     lines = summarise_audit(audit(images, store, copies, "auto"))
     assert [line.key for line in lines if not line.searched] == ["same_pixels", "near"]
     caplog.clear()

@@ -125,7 +125,7 @@ def test_phantom_is_drawn_once_and_says_so(tmp_path):
     options = {"source": "phantom", "images": 100, "seed": 1}
     images = read_images(options, tmp_path)
     assert len(images) == 100
-    assert images.note == "drawn images (phantom): says nothing about patients"
+    assert images.note == "drawn images (phantom): say nothing about patients"
     made = images.root.stat().st_mtime_ns
     assert read_images(options, tmp_path).root.stat().st_mtime_ns == made
 

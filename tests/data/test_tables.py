@@ -104,7 +104,7 @@ def test_rows_that_cannot_be_used_are_named(image, tmp_path):
         (b"file,label\n", "no usable images"),
         (b"file,label\ngone.png,x\n", "no usable images below"),
         (b"file,label\na.png,x\na.png,y\n", "names a.png twice"),
-        (b"file,label\n../a.png,x\n", "../a.png: does not lie below"),
+        (b"file,label\n../a.png,x\n", "../a.png: is not below"),
         (b"file,label\n\xff\xfe,x\n", "not a CSV file in UTF-8"),
     ],
 )

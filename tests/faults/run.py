@@ -121,7 +121,7 @@ class Lane:
             problem = problem or self.finish("", name, folder, cache)
             if (checkpoints / "canary").exists():
                 problem = "the pickle was run"
-            if f"{LAST} is damaged" not in (folder / RUNS[0] / "train.log").read_text():
+            if f"{LAST} cannot be used" not in (folder / RUNS[0] / "train.log").read_text():
                 problem = problem or "nobody said that it was damaged"
             self.tell("bad checkpoints", name, problem)
 

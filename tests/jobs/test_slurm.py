@@ -82,7 +82,7 @@ def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     job = until(lambda: trains(killed))
     os.kill(read_json(killed / "status.json")["pid"], signal.SIGKILL)
     subprocess.run(["scancel", until(lambda: trains(cancelled))], env=slurm, check=True)
-    assert again.wait(60) == 2 and "another process works in this folder" in again.stderr.read()
+    assert again.wait(60) == 2 and "another process is working in it" in again.stderr.read()
     out, said = sweep.communicate(timeout=200)
     assert sweep.returncode == 1 and "| cnn, model.hidden=8" in out
     assert "Traceback" not in said and "sacct" not in said

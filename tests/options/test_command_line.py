@@ -82,12 +82,12 @@ def elsewhere(tmp_path, monkeypatch):
         ("data.source=x", "data.source=x: must be"),
         ("n=2", "n=2: only with launcher=parallel"),
         ("-m launcher=parallel n=0", "n=0: must be a whole number from 1"),
-        ("launcher=parallel", "launcher=parallel: is for several runs, and needs -m"),
+        ("launcher=parallel", "launcher=parallel is for several runs and needs -m"),
         ("compile=auto", "compile=auto: must be true or false"),
         ("data.resident=yes", "data.resident=yes: must be auto, true or false"),
         ("data.num_workers=-1", "must be auto or a whole number from 0"),
         ("-m seed=1,1", "share the folder cnn_aug-on_seed-1"),
-        ("-m --cfg job", "--cfg, --info: show one run; leave out -m"),
+        ("-m --cfg job", "--cfg, --info: these show one run; leave out -m"),
         ("slurm.time=3", "slurm.time=3: only with launcher=slurm"),
         ("aug=on,off trainer.max_epochs=0 -m", "trainer.max_epochs=0: must be a whole number from 1"),
         ("data=table data.table=/no/such.csv", "data.table=/no/such.csv: must be the path of a CSV or parquet file"),
@@ -222,7 +222,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("cxr.jobs.output_folder.PATIENCE", 0.1)
     held = take_folder(read_command(["-m", "aug=on,off", "name=mine"], "config"))
     for words in (["-m", "aug=on,off", "name=mine"], ["hydra.run.dir=runs/mine/cnn_aug-on_seed-0"]):
-        with pytest.raises(UserError, match="another process works in this folder"):
+        with pytest.raises(UserError, match="another process is working in it"):
             take_folder(read_command(words, "config"))
     held.close()
     take_folder(read_command(["-m", "aug=on,off", "name=mine"], "config")).close()

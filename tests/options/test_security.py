@@ -258,7 +258,7 @@ OWN = "of Hydra's own options, only hydra.run.dir"
         ("+hydra.job.env_set.CXR_TRUST=os", OWN),
         ("hydra.searchpath=[pkg://os]", OWN),
         ("--config-path /x", "write --config-dir DIR"),
-        ("--experimental-rerun x.pickle", "a pickle is a program"),
+        ("--experimental-rerun x.pickle", "cxr reads no pickle"),
         ("--help --config-dir /x", "--help: leave out --config-dir"),
     ],
 )

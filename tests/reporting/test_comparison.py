@@ -113,7 +113,10 @@ def test_folds_are_pooled_to_one_recipe_and_seeds_to_an_ensemble(tmp_path):
     board = (tmp_path / "leaderboard.md").read_text()
     assert f"{on['f1_macro']['mean']:.4f} ± {on['f1_macro']['sd']:.4f} [" in board and "(3 seeds, 3 folds)" in board
     assert "ensemble of 3 seeds, 3 folds" in board
-    write_status(tmp_path / "on-1-2", "failed", "lost its disk")
+    add_row = tmp_path / "on-3-0"  # a new seed, which diverged: it counts as 0
+    add_row.mkdir()
+    choices = {"model": "cnn", "aug": "on", "seed": 3, "data.fold": 0}
+    write_status(add_row, "failed", "training diverged", choices=choices, diverged=True, started=99)
     assert "ensemble" not in overview(tmp_path, write_leaderboard(tmp_path)).split("cnn, aug=off")[0]
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from cxr.reporting import figures
 
 CLASSES = ["NORMAL", "PNEUMONIA", "COVID19"]
-NOTE = "drawn images: says nothing about patients"
+NOTE = "drawn images: say nothing about patients"
 # Not valid mathtext, a lone $, Hangul taken apart as macOS does, a tab and a byte that is no UTF-8.
 NASTY = ["a$\\frac{$_b_{.png", "$", unicodedata.normalize("NFD", "폐렴_1.png"), "tab\there\udcff.png"]
 

@@ -89,10 +89,10 @@ def test_in_short(number, text):
 
 
 def test_notes_and_single_seed_are_said(tmp_path):
-    add(tmp_path, "cnn", "on", 0, 0.5, note="drawn images (phantom): says nothing about patients")
+    add(tmp_path, "cnn", "on", 0, 0.5, note="drawn images (phantom): say nothing about patients")
     text = overview(tmp_path, collect(tmp_path))
-    assert "Drawn images (phantom): says nothing about patients" in text
-    assert "another seed would have given another" in text
+    assert "Drawn images (phantom): say nothing about patients" in text
+    assert "another seed would have given another network" in text
 
 
 def test_a_lottery_is_called_one(tmp_path):

@@ -109,7 +109,7 @@ def test_a_damaged_metrics_file_is_one_line(run, sweep, tmp_path):
     moved = shutil.copytree(sweep, tmp_path / "sweep")
     next(moved.glob("*/metrics.json")).write_text("{")
     code, _, err = run(report.main, moved)
-    assert code == 2 and "metrics.json: not JSON, so damaged" in err and err.count("\n") == 1
+    assert code == 2 and "metrics.json: damaged (not JSON)" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_trials_that_fail_or_diverge_end_no_search(run, tmp_path, monkeypatch, w
     assert [(t["state"], t["value"]) for t in found[:2]] == [("fail", None), ("complete", 0.0)]
     assert found[2]["value"] > 0 and "trial 0: failed" in out
     assert (
-        "1 of 3 diverged, which counts as 0. 1 of 3 runs did not finish." in out
+        "1 of 3 diverged (scored as 0). 1 of 3 runs did not finish." in out
         and (tmp_path / "s" / "experiment" / "best.yaml").exists()
     )
 
@@ -313,7 +313,7 @@ def test_machines_that_share_a_storage_stop_at_the_total_together(run, tmp_path,
     monkeypatch.setattr(run_module, "train_and_test", others)
     words = (*words, "n_trials=3", f"storage={url}", "study=both", f"hydra.sweep.dir={tmp_path}/s")
     code, out, _ = run(main, *words)
-    assert code == 0 and "not tested yet: trial 2 still runs on another machine" in out
+    assert code == 0 and "not tested yet: trial 2 is running on another machine" in out
     assert not read_table(tmp_path / "s" / "leaderboard.csv")[0]["f1_macro"]
     found = read_json(tmp_path / "s" / "search.json")["trials"]
     assert [t["state"] for t in found] == ["complete", "complete", "running"]
@@ -366,7 +366,7 @@ def test_ranges_of_a_file_vary_no_code_and_nothing_of_hydra(run, tmp_path, monke
     theirs.parent.mkdir(parents=True)
     theirs.write_text(f"# @package _global_\ndefaults: [optuna, _self_]\nranges: {{{key}: 'a,../x'}}\n")
     code, _, err = run(main, "-m", "--config-dir", "conf", "hparams=theirs")
-    assert code == 2 and f"ranges: {key} is not varied from a file" in err and err.count("\n") == 1
+    assert code == 2 and f"ranges: a file cannot vary {key}" in err and err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -376,7 +376,7 @@ def test_ranges_of_a_file_vary_no_code_and_nothing_of_hydra(run, tmp_path, monke
         ("-m hparams=optuna optim.lr=interval(0.1,0.01)", "write the lower end of a range first"),
         ("-m hparams=optuna model=cnn,resnet18", "search each network separately"),
         ("hparams=optuna", "needs -m: python -m cxr.train -m hparams=optuna"),
-        ("-m optim.lr=interval(0.1,1.0)", "a range is for a search: add hparams=optuna"),
+        ("-m optim.lr=interval(0.1,1.0)", "a range needs a search: add hparams=optuna"),
         ("-m hydra.sweeper._target_=hydra_plugins.cxr_search.SearchSweeper", "of Hydra's own options"),
         ("-m hparams=optuna data.val_fraction=0", "a search chooses by validation images"),
         ("-m hparams=optuna seed=1,2", "a search uses one seed"),

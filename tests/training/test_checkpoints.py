@@ -104,7 +104,7 @@ def test_a_bad_last_checkpoint_is_left_out_for_the_one_before(run, halted, whole
     DAMAGE[name](folder / "checkpoints" / LAST)
     assert run(main, *words)[0] == 0
     said = (folder / "train.log").read_text()
-    assert f"{LAST} is damaged" in said and f"resuming from {folder}/checkpoints/{BEFORE}" in said
+    assert f"{LAST} cannot be used" in said and f"resuming from {folder}/checkpoints/{BEFORE}" in said
     assert not (folder / "checkpoints" / "canary").exists()
     assert_same_run(folder, whole)
 
@@ -143,7 +143,7 @@ def test_a_damaged_status_is_one_line_before_anything_starts(run, halted, conten
     (folder / "status.json").write_text(content)
     code, out, err = run(main, *words)
     assert (code, out) == (2, "") and err.count("\n") == 1
-    assert f"{folder}/status.json: not JSON, so damaged" in err
+    assert f"{folder}/status.json: damaged (not JSON)" in err
 
 
 def test_a_network_that_says_nothing_finite_has_diverged(run, tmp_path, monkeypatch, small):
@@ -208,7 +208,7 @@ def test_room_for_the_checkpoints_is_looked_for_first(tmp_path, monkeypatch):
     model = torch.nn.Linear(1000, 1000)
     check_room(tmp_path, model)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 50_000_000))
-    with pytest.raises(UserError, match="50 MB free, the checkpoints of this network and the other .*about 60"):
+    with pytest.raises(UserError, match="50 MB free, but the checkpoints of this network and the other .*about 60"):
         check_room(tmp_path, model)
 
 
@@ -297,4 +297,4 @@ def test_divergence_ends_the_run_in_its_step_and_names_the_images(run, tmp_path,
     assert all(repr(files[i]) in rows[0]["error"] for i in steps[0][:3])
     assert all(repr(files[i]) in (folder / "train.log").read_text() for i in steps[0])
     assert not list((folder / "checkpoints").glob("*.ckpt"))
-    assert "1 of 2 diverged, which counts as 0" in out
+    assert "1 of 2 diverged (scored as 0)" in out
