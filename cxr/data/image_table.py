@@ -82,9 +82,10 @@ def class_name(name: str) -> str:
 
 
 def check_screened(name: str, classes: Sequence[str]) -> None:
-    """Raise UserError if neither these images nor the reference set have the class `name` to screen for."""
-    if class_name(name) not in (*classes, *CLASSES):
-        raise UserError(f"screen.class={name}: not a class of these images, which are {', '.join(classes)}")
+    """Raise UserError if neither these images nor the reference set have the class `name` to screen for; "all" is every
+    class."""
+    if name != "all" and class_name(name) not in (*classes, *CLASSES):
+        raise UserError(f"screen.class={name}: not a class of these images, which are {', '.join(classes)}, nor all")
 
 
 def order_classes(names: Iterable[str]) -> tuple[str, ...]:

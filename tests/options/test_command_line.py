@@ -48,6 +48,8 @@ def elsewhere(tmp_path, monkeypatch):
         ("seed=", "seed=: must be"),
         ("data.split=random", "data.split=random: must be pooled or given"),
         ("data.val_fraction=1", "data.val_fraction=1: must be"),
+        ("screen.sensitivity=1", "screen.sensitivity=1: must be a number between 0 and 1"),
+        ("screen.confidence=95", "screen.confidence=95: must be a number between 0 and 1"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0: must be a whole number from 1"),
         ("trainer.precision=8", "trainer.precision=8: must be auto"),
         ("model.widths=[8,x]", "model.widths=[8, 'x']: must be a list"),
