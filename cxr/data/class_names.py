@@ -23,9 +23,11 @@ def class_name(name: str) -> str:
 
 
 def check_screened(name: str, classes: Sequence[str]) -> None:
-    """Raise UserError if neither these images nor the reference set have the class `name` to screen for."""
-    if class_name(name) not in (*classes, *CLASSES):
-        raise UserError(f"screen.class={name}: not a class of these images; their classes are {', '.join(classes)}")
+    """Raise UserError if neither these images nor the reference set have the class `name` to screen for; "all" is every
+    class."""
+    if name != "all" and class_name(name) not in (*classes, *CLASSES):
+        names = ", ".join(classes)
+        raise UserError(f"screen.class={name}: not a class of these images; choose all, or one of {names}")
 
 
 def order_classes(names: Iterable[str]) -> tuple[str, ...]:

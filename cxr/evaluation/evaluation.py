@@ -151,12 +151,11 @@ def scores_of(
     return as_plain(computed, classes) | {"ci95": intervals(labels, probabilities, group, classes)}
 
 
-def screen(val: Evaluation, test: Evaluation, name: str, sensitivity: float) -> dict[str, Any] | None:
-    """The part "screening": a class as a screening test whose threshold is chosen on validation images; None if the set
-    lacks the class."""
-    if name not in val.classes:
-        return None
+def screen(val: Evaluation, test: Evaluation, name: str, sensitivity: float, confidence: float) -> dict[str, Any]:
+    """The part "screening": a class as a screening test whose threshold is chosen on validation images; see
+    screening.choose_threshold()."""
     label = val.classes.index(name)
-    threshold = choose_threshold(val.labels == label, val.probabilities[:, label], sensitivity)
-    points = [evaluation.operating_point(name, threshold) for evaluation in (val, test)]
-    return screening(name, sensitivity, threshold, *points)
+    positive = val.labels == label
+    chosen = choose_threshold(val.probabilities[positive, label], val.group[positive], sensitivity, confidence)
+    points = [evaluation.operating_point(name, chosen["threshold"]) for evaluation in (val, test)]
+    return screening({"class": name, **chosen, "val": points[0]}, points[1])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 from cxr.evaluation.intervals import exact_share
 
@@ -13,14 +14,52 @@ WHO = {"sensitivity": 0.9, "specificity": 0.7}
 PREVALENCES = (0.005, 0.01, 0.05)  # of the class among those who are screened
 
 
-def choose_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float) -> float:
-    """The highest threshold that at least this share of the positive images reach.
+def choose_threshold(score: np.ndarray, group: np.ndarray, sensitivity: float, confidence: float) -> dict[str, Any]:
+    """The highest threshold that promises a sensitivity: with this confidence, at least this share of the patients who
+    have the class reach it.
+
+    It is a tolerance limit (Wilks 1941, Determination of sample sizes for setting tolerance limits): the k-th lowest of
+    n patients' scores. Let a share p of all patients score at most q, the highest score that the asked share of them
+    reach; p is at least 1 − sensitivity, and larger where scores are tied (Scheffé & Tukey 1945). The threshold is too
+    high only where it exceeds q, that is, where fewer than k of the n patients score at most q. This has a probability
+    of at most P(Binomial(n, 1 − sensitivity) < k), whatever the distribution of the scores; k is the largest for which
+    that is at most 1 − confidence.
+
+    Images of one patient are not independent, so each patient counts once, with the lowest score: as reached only if
+    all of the images reach the threshold.
 
     Args:
-        positive: bool (N,), not all False. score: float (N,).
+        score: float (N,), of images of the class, N > 0.
+        group: (N,), equal for images that are not independent; see intervals.intervals().
+
+    Returns:
+        The keys "sensitivity_asked" to "threshold" of screening. "promised" is false where there are fewer patients
+        than needed; the threshold is then the lowest score, which all images reach.
     """
-    ordered = np.sort(score[positive])[::-1]
-    return float(ordered[max(1, int(np.ceil(sensitivity * len(ordered) - 1e-9))) - 1])
+    lowest = lowest_scores(score, group)
+    needed = patients_needed(sensitivity, confidence)
+    too_high = binom.cdf(np.arange(len(lowest)), len(lowest), 1 - sensitivity)  # for k = 1, …, n
+    k = max(1, int((too_high <= 1 - confidence).sum()))
+    return {
+        "sensitivity_asked": sensitivity,
+        "confidence": confidence,
+        "val_patients": len(lowest),
+        "patients_needed": needed,
+        "promised": len(lowest) >= needed,
+        "threshold": float(lowest[k - 1]),
+    }
+
+
+def lowest_scores(score: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The lowest of the scores (N,) in each group (N,), in ascending order: (G,)."""
+    order = np.argsort(score, kind="stable")
+    first = np.unique(group[order], return_index=True)[1]
+    return score[order][np.sort(first)]
+
+
+def patients_needed(sensitivity: float, confidence: float) -> int:
+    """The fewest patients whose lowest score promises a sensitivity: n with sensitivity ** n ≤ 1 − confidence."""
+    return int(np.ceil(np.log1p(-confidence) / np.log(sensitivity)))
 
 
 def operating_point(positive: np.ndarray, score: np.ndarray, threshold: float) -> dict[str, Any]:
@@ -37,20 +76,34 @@ def operating_point(positive: np.ndarray, score: np.ndarray, threshold: float) -
     }
 
 
-def screening(
-    name: str, sensitivity: float, threshold: float, val: Mapping[str, Any], test: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The part "screening" of metrics.json: operating_point() of the validation images, on which the threshold was
-    chosen, and of the test images, and what the latter means."""
+def screening(chosen: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
+    """The part "screening" of metrics.json.
+
+    Args:
+        chosen: its keys before "test": "class", choose_threshold(), and "val", the operating_point() of the validation
+            images. (Those after it are replaced.)
+        test: the operating_point() of the test images.
+    """
     return {
-        "class": name,
-        "sensitivity_asked": sensitivity,
-        "threshold": threshold,
-        "val": dict(val),
+        **chosen,
         "test": dict(test),
         "who": {**WHO, "verdict": verdict(test)},
         "prevalences": [predictive_values(test, p) for p in PREVALENCES],
     }
+
+
+def screening_parts(screenings: Mapping[str, Any], every_class: bool) -> dict[str, Any]:
+    """The parts "screening", of one class (None where it has none), and, only where every class is screened for,
+    "screenings", by class."""
+    if every_class:
+        return {"screening": None, "screenings": dict(screenings)}
+    return {"screening": next(iter(screenings.values()), None)}
+
+
+def screenings_of(parts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """By class, what screening_parts() has put in metrics.json or evaluation.json."""
+    one = parts["screening"]
+    return parts.get("screenings", {one["class"]: one} if one else {})
 
 
 def verdict(point: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from cxr.evaluation.calibration import calibration
 from cxr.evaluation.differences import unpaired_difference
 from cxr.evaluation.evaluation import Evaluation, scores_of
 from cxr.evaluation.intervals import counts_by_group
-from cxr.evaluation.screening import operating_point, screening
+from cxr.evaluation.screening import operating_point, screening, screening_parts, screenings_of
 from cxr.files.predictions import read_predictions, write_predictions
 from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
 from cxr.files.writing import read_json, write_json, write_table
@@ -114,8 +114,8 @@ def read_run(folder: Path, classes: tuple[str, ...]) -> dict[str, Any] | None:
 def compare_with_run(scored: Evaluation, run: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of evaluation.json that need the run: "internal", the same figures for its own test images, restricted
     to the classes of the images from elsewhere, because means over other classes could not be compared; "difference";
-    and "screening" with the run's threshold."""
-    classes, chosen = scored.classes, run["metrics"].get("screening")
+    and "screening" or "screenings" with the run's thresholds."""
+    classes = scored.classes
     labels = np.array([classes.index(name) for name in run["labels"]])
     common = np.isin(labels, scored.labels)
     labels, probabilities = labels[common], run["probabilities"][common]
@@ -123,22 +123,21 @@ def compare_with_run(scored: Evaluation, run: Mapping[str, Any]) -> dict[str, An
     _, elsewhere = np.unique(scored.group, return_inverse=True)
     counts = counts_by_group(labels, probabilities.argmax(1), group, len(classes))
     counts_elsewhere = counts_by_group(scored.labels, scored.predicted, elsewhere, len(classes))
-    internal_point = external = None
-    if chosen:
-        name, threshold, label = chosen["class"], chosen["threshold"], classes.index(chosen["class"])
-        internal_point = operating_point(labels == label, probabilities[:, label], threshold)
-        point = scored.operating_point(name, threshold)
-        external = screening(name, chosen["sensitivity_asked"], threshold, chosen["val"], point)
+    points, screenings, every_class = {}, {}, "screenings" in run["metrics"]
+    for name, chosen in screenings_of(run["metrics"]).items():
+        label, threshold = classes.index(name), chosen["threshold"]
+        points[name] = {"class": name, **operating_point(labels == label, probabilities[:, label], threshold)}
+        screenings[name] = screening(chosen, scored.operating_point(name, threshold))
     return {
         "internal": {
             "run": str(run["run"]),
             "n_test": len(labels),
             "test": scores_of(labels, probabilities, group, classes),
             "calibration": calibration(labels, probabilities, group),
-            "screening": internal_point,
+            **screening_parts(points, every_class),
         },
         "difference": unpaired_difference(counts_elsewhere, counts),
-        "screening": external,
+        **screening_parts(screenings, every_class),
     }
 
 

@@ -14,6 +14,7 @@ from cxr.data.fingerprints import check_unchanged, write_fingerprints
 from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
 from cxr.evaluation.evaluation import Evaluation, screen
+from cxr.evaluation.screening import screening_parts
 from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE
 from cxr.files.status import explained, is_done, write_status
@@ -144,16 +145,23 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         drawn = artist.submit(draw_evaluations, run, evaluations, step)
         masked = predict_masked(best, data, options, timer)
     drawn.result()  # raises its errors
-    screened = plan.options["screen"]
     metrics = {
         **about_network(run, best, plan),
         **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),
         "val": val and val.scores,
-        "screening": val and screen(val, test, class_name(screened["class"]), screened["sensitivity"]),
+        **screen_classes(val, test, plan.options["screen"]),
         "leaks": data.leak_counts(),
         "train": training_metrics(run),
     }
     write_results(run, metrics, plan, step)
+
+
+def screen_classes(val: Evaluation | None, test: Evaluation, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts "screening" and "screenings" of metrics.json, with the options `screen.*`: none without validation
+    images, or for a class that the set lacks."""
+    every_class, promise = options["class"] == "all", (options["sensitivity"], options["confidence"])
+    names = test.classes if every_class else {class_name(options["class"])}.intersection(test.classes)
+    return screening_parts({name: screen(val, test, name, *promise) for name in names if val}, every_class)
 
 
 def draw_evaluations(run: TrainingRun, evaluations: Mapping[str, Evaluation], step: int) -> None:

@@ -120,8 +120,9 @@ RULES = {
     "optim.fused": BOOLEAN,
     "optim.schedule": one_of("constant", "onecycle"),
     "report.lang": one_of("en", "ko"),
-    "screen.class": Rule("the name of a class", lambda v: isinstance(v, str) and v != ""),
-    "screen.sensitivity": number("above 0, up to 1", lambda v: 0 < v <= 1),
+    "screen.class": Rule("the name of a class, or all", lambda v: isinstance(v, str) and v != ""),
+    "screen.sensitivity": number("between 0 and 1", lambda v: 0 < v < 1),
+    "screen.confidence": number("between 0 and 1", lambda v: 0 < v < 1),
     "trainer.max_epochs": whole(1),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": Rule(

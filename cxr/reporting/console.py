@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr.evaluation.screening import screenings_of
 from cxr.reporting.words import words
 
-FEW = 10  # positive validation images: a threshold from fewer depends on each of them
 RULES = ("majority_class", "file_facts", "nearest_neighbour")  # shortcuts that need no network
 ENGLISH = words("en")
 
@@ -57,28 +57,52 @@ def reliability_names(calibration: Mapping[str, Any], w: Words = ENGLISH) -> dic
     }
 
 
-def screening_lines(screening: Mapping[str, Any] | None, w: Words = ENGLISH) -> list[str]:
-    """One class as a screening test, see cxr.evaluation.screening."""
-    if screening is None:
+def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+    """Classes as screening tests, of metrics.json or evaluation.json: one at length, or all in a line each."""
+    screenings = screenings_of(parts)
+    if not screenings:
         return [w["no_threshold"]]
+    if "screenings" not in parts:
+        return one_screening(*screenings.values(), w)
+    lines = [
+        w["screening_row"].format(
+            name=name, threshold=s["threshold"], promise=promise_text(s, w), **screening_shares(s)
+        )
+        for name, s in screenings.items()
+    ]
+    return [w["screenings_title"], *lines]
+
+
+def one_screening(screening: Mapping[str, Any], w: Words) -> list[str]:
+    """One class as a screening test, see cxr.evaluation.screening."""
     name, test, who = (screening[key] for key in ("class", "test", "who"))
-    val_images = screening["val"]["positive_images"]
     if test["sensitivity"] is None:
         return [w["not_screened"].format(name=name)]
-    few = w["few"] if val_images < FEW else ""
     verdict = w["undecided"].format(n=test["positive_images"]) if who["verdict"] == "not shown" else w[who["verdict"]]
     values = [
         w["at_prevalence"].format(prevalence=p["prevalence"])
         + ", ".join(f"{key.upper()} {with_interval(p, key)}" for key in ("ppv", "npv") if p[key] is not None)
         for p in screening["prevalences"]
     ]
-    shares = {key: with_interval(test, key) for key in ("sensitivity", "specificity")}
     return [
-        w["screening_title"].format(name=name, threshold=screening["threshold"], n=val_images, few=few),
-        w["screening_point"].format(**shares),
+        w["screening_title"].format(name=name, threshold=screening["threshold"]),
+        w["screening_promise"].format(promise=promise_text(screening, w)),
+        w["screening_point"].format(**screening_shares(screening)),
         w["who_target"].format(**{**who, "verdict": verdict}),
         *values,
     ]
+
+
+def promise_text(screening: Mapping[str, Any], w: Words) -> str:
+    """The sensitivity that a threshold promises; or that it promises none, and what that would need."""
+    asked = {key: f"{100 * screening[key]:.6g}%" for key in ("sensitivity_asked", "confidence")}
+    return w["promised" if screening["promised"] else "not_promised"].format(**{**screening, **asked})
+
+
+def screening_shares(screening: Mapping[str, Any]) -> dict[str, str]:
+    """Sensitivity and specificity on the test images with their intervals, – without images."""
+    test = screening["test"]
+    return {key: with_interval(test, key) if test[key] is not None else "–" for key in ("sensitivity", "specificity")}
 
 
 def with_interval(figures: Mapping[str, Any], key: str) -> str:
@@ -98,7 +122,7 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
         *beaten_lines({folder.name: metrics}),
         *shortcut_lines(metrics["shortcuts"]),
         *calibration_lines(metrics["calibration"]),
-        *screening_lines(metrics["screening"]),
+        *screening_lines(metrics),
         "macro F1 is the plain mean of the classes' F1; [low, high]: 95 % intervals, if other patients had been tested",
         *([f"{metrics['note']}"] if metrics["note"] else []),
         f"all in {folder}",

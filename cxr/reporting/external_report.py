@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import SIDE_FILE
 from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines, with_interval
 from cxr.reporting.markdown import inert, markdown_table
@@ -18,7 +19,7 @@ def write_external_report(folder: Path, evaluation: Mapping[str, Any]) -> str:
     lines += [*difference_lines(evaluation), *slice_lines(evaluation), *limit_lines(evaluation)]
     (folder / "evaluation.md").write_text(inert("\n".join(lines) + "\n"), encoding="utf-8")
     more = [*shortcut_lines(evaluation["shortcuts"]), *calibration_lines(evaluation["calibration"])]
-    return "\n".join(["", *lines, "", *more, *screening_lines(evaluation["screening"]), f"all in {folder}"])
+    return "\n".join(["", *lines, "", *more, *screening_lines(evaluation), f"all in {folder}"])
 
 
 def comparison_table(evaluation: Mapping[str, Any]) -> str:
@@ -28,7 +29,6 @@ def comparison_table(evaluation: Mapping[str, Any]) -> str:
         **evaluation,
         "calibration": evaluation["calibration"].get("after", evaluation["calibration"]["before"]),
     }
-    elsewhere["screening"] = evaluation["screening"] and evaluation["screening"]["test"]
     sides.append(elsewhere)
     names = ["internal", "external"][-len(sides) :]
     rows = [
@@ -45,10 +45,11 @@ def comparison_table(evaluation: Mapping[str, Any]) -> str:
                 recalls.append(f"{with_interval(scores, 'recall')}, n = {scores['support']:,}")
             rows.append([f"recall of {name}", *recalls])
     rows.append(["expected calibration error", *(with_interval(side["calibration"], "ece") for side in sides)])
-    for key in ("sensitivity", "specificity"):
-        if evaluation["screening"] and evaluation["screening"]["test"][key] is not None:
-            shown = (with_interval(side["screening"], key) for side in sides)
-            rows.append([f"{key} for {evaluation['screening']['class']}", *shown])
+    for name, screening in screenings_of(evaluation).items():
+        points = screenings_of(evaluation["internal"])[name], screening["test"]
+        for key in ("sensitivity", "specificity"):
+            if screening["test"][key] is not None:
+                rows.append([f"{key} for {name}", *(with_interval(point, key) for point in points)])
     header = ["", *(f"{name}, n = {side['n_test']:,}" for name, side in zip(names, sides, strict=True))]
     return markdown_table(header, rows)
 
@@ -117,5 +118,7 @@ def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
     if lacking := evaluation["classes_without_images"]:
         both = ", on both sides" if evaluation["internal"] else ""
         lines.append(f"No images of {', '.join(lacking)}: macro figures are means over the other classes{both}.")
+    if any(screening["promised"] for screening in screenings_of(evaluation).values()):
+        lines.append("The promised sensitivity holds for patients like those of the run, not for another hospital's.")
     lines.append(f"Images not scored: {evaluation['left_out']:,}, each with its reason in rejected.csv.")
     return [*lines, *([evaluation["note"]] if evaluation["note"] else [])]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import STATUS
 from cxr.files.writing import read_json
 from cxr.reporting.console import (
@@ -59,12 +60,18 @@ def write_model_card(
         "split": config["data"]["split"],
         "shortcuts": [line.strip() for line in shortcut_lines(metrics["shortcuts"], w)[1:]],
         "calibration": [line.strip() for line in calibration_lines(metrics["calibration"], w)],
-        "screening": [line.strip() for line in screening_lines(metrics["screening"], w)],
+        "screening": screening_items(metrics, w),
         "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")],
         "versions": metrics["versions"],
         "data_hash": audit["sha256"],
     }
     (folder / CARD).write_text(inert(render(CARD, config["report"]["lang"], values)), encoding="utf-8")
+
+
+def screening_items(metrics: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
+    """What the console says about screening, and what its promise means."""
+    note = [w["promise_note"]] if screenings_of(metrics) else []
+    return [line.strip() for line in screening_lines(metrics, w)] + note
 
 
 def network_name(config: Mapping[str, Any]) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr.data.audit import summarise_audit
+from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import AUDIT, COMPARISONS, METRICS, SEARCH, SPLIT, STATUS
 from cxr.files.writing import read_json, read_table, write_text
 from cxr.reporting import comparison, figures
 from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
-from cxr.reporting.console import beaten_lines, reliability_names, with_interval
+from cxr.reporting.console import beaten_lines, promise_text, reliability_names, screening_shares, with_interval
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short
@@ -95,11 +96,11 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
 
 
 def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
-    """The template's tables of figures: one row per run, its name first."""
+    """The template's tables of figures: one row per run, or per run and class it screens for; the run's name first."""
     rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["shortcuts"]))
-    screened = [run for run in runs if run.metrics["screening"]]
+    screenings = [(run.row["run"], s) for run in runs for s in screenings_of(run.metrics).values()]
 
-    def table(row: Callable[[Mapping[str, Any]], list[str]], runs: Sequence[Run] = runs) -> list[list[str]]:
+    def table(row: Callable[[Mapping[str, Any]], list[str]]) -> list[list[str]]:
         return [[run.row["run"], *row(run.metrics)] for run in runs]
 
     return {
@@ -107,12 +108,11 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
         "costs": table(lambda m: [in_short(m["network"][key]) for key in COST]),
         "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
         "calibration": table(lambda m: calibration_row(m["calibration"])),
-        "screening": table(lambda m: screening_row(m["screening"], w), screened),
-        "screened": screened[0].metrics["screening"]["class"] if screened else "",
+        "screening": [[name, *screening_row(screening, w)] for name, screening in screenings],
         "prevalences": [
             f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
-            for run in screened[:1]
-            for p in run.metrics["screening"]["prevalences"]
+            for _, screening in screenings[:1]
+            for p in screening["prevalences"]
             for key in ("ppv", "npv")
         ],
     }
@@ -133,14 +133,13 @@ def calibration_row(calibration: Mapping[str, Any]) -> list[str]:
 
 
 def screening_row(screening: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
-    """Threshold, sensitivity, specificity, verdict and predictive values."""
-    test = screening["test"]
-    shares = [with_interval(test, key) if test[key] is not None else "–" for key in ("sensitivity", "specificity")]
-    verdict = f"{w[screening['who']['verdict']]} (n={test['positive_images']})"
+    """Class, threshold, promise, sensitivity, specificity, verdict and predictive values."""
+    chosen = [screening["class"], f"{screening['threshold']:.3g}", promise_text(screening, w)]
+    verdict = f"{w[screening['who']['verdict']]} (n={screening['test']['positive_images']})"
     values = [
         with_interval(p, key) if p[key] is not None else "–" for p in screening["prevalences"] for key in ("ppv", "npv")
     ]
-    return [f"{screening['threshold']:.3g}", *shares, verdict, *values]
+    return [*chosen, *screening_shares(screening).values(), verdict, *values]
 
 
 def pictures(runs: Sequence[Run]) -> dict[str, Any]:

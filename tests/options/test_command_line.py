@@ -51,6 +51,8 @@ def elsewhere(tmp_path, monkeypatch):
         ("data.fold=1", "data.fold=1: only with data.split=folds"),
         ("data.fold=all", "data.fold=all: trains a run for each fold, and needs -m"),
         ("data.val_fraction=1", "data.val_fraction=1: must be"),
+        ("screen.sensitivity=1", "screen.sensitivity=1: must be a number between 0 and 1"),
+        ("screen.confidence=95", "screen.confidence=95: must be a number between 0 and 1"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0: must be a whole number from 1"),
         ("trainer.precision=8", "trainer.precision=8: must be auto"),
         ("model.widths=[8,x]", "model.widths=[8, 'x']: must be a list"),

@@ -9,7 +9,7 @@ import yaml
 
 from cxr import report
 from cxr.files.writing import read_json
-from cxr.reporting.console import beaten_lines
+from cxr.reporting.console import beaten_lines, run_summary
 from cxr.reporting.markdown import in_short
 from cxr.reporting.model_card import write_model_card
 from cxr.reporting.report import write_report
@@ -90,6 +90,41 @@ def test_the_model_card_says_what_the_metrics_say(folder):
     assert f"n = {metrics['n_test']}" in card and metrics["note"] in card and "Not a medical device" in card
     for scores in metrics["test"]["per_class"].values():
         assert f"{scores['recall']:.3f} [" in card
+
+
+@pytest.mark.parametrize(
+    ("lang", "kept", "broken"),
+    [
+        (
+            "en",
+            "promised sensitivity: at least 90% with 95% confidence (needs 29 validation patients of this class, and "
+            "there are 34)",
+            "promised sensitivity: NONE; 90% with 95% confidence needs 29 validation patients of this class, and there "
+            "are {n}; the threshold is their lowest score",
+        ),
+        (
+            "ko",
+            "보장하는 민감도: 신뢰수준 95%에서 90% 이상 (이 클래스의 검증 환자 29명 필요, 34명 있음)",
+            "보장하는 민감도: 없음. 신뢰수준 95%에서 90%를 보장하려면 이 클래스의 검증 환자 29명이 "
+            "필요하나 {n}명뿐이므로",
+        ),
+    ],
+)
+def test_a_promised_sensitivity_and_a_missing_promise_are_in_console_card_and_report(
+    folder, tmp_path, lang, kept, broken
+):
+    run = shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"report": {"lang": lang}}
+    metrics, audit = (json.loads((run / name).read_text()) for name in ("metrics.json", "audit.json"))
+    n = metrics["screening"]["val_patients"]
+    enough = metrics | {"screening": metrics["screening"] | {"val_patients": 34, "promised": True}}
+    for changed, text in ((metrics, broken.format(n=n)), (enough, kept)):
+        (run / "metrics.json").write_text(json.dumps(changed))
+        write_model_card(run, changed, config, audit)
+        assert f"- {text}" in (run / "MODEL_CARD.md").read_text()
+        assert text.split(": ", 1)[1] in write_report(run, lang).read_text()
+        if lang == "en":
+            assert f"\n  {text}\n" in run_summary(run, changed)
 
 
 def test_networks_that_are_no_better_than_thumbnails_are_named():
