@@ -2,7 +2,7 @@
 
 CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: tells a sweep to start no further run
 STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
-SEARCH = "search.json"  # in a sweep's folder: the trials of a search
+SEARCH, SWEEP = "search.json", "sweep.json"  # in a sweep's folder: the trials of a search; the precision of its runs
 SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")
 CHECKPOINTS = "checkpoints"
 SIDE_FILE = "images.npz"  # beside the checkpoints: recognises the images of a run again
