@@ -12,14 +12,15 @@ USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder dat
 Scores a trained network on images from elsewhere, except those that it was trained on, and compares the scores with
 those on its own test images. Writes evaluation.json, evaluation.md, predictions.csv, rejected.csv and TensorBoard's
 files to runs/NAME. Options: name, cache_dir, data.on_leak (drop, keep, fail), data.copies (auto, near, exact),
-data.on_bad (skip, fail), data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices,
-trainer.precision; data=phantom and data=kaggle as for cxr.train."""
+data.on_bad (skip, fail), data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices;
+data=phantom and data=kaggle as for cxr.train. Image size and precision are those of the training."""
+OF_THE_RUN = ("data.image_size=", "trainer.precision=")
 
 
 def main() -> None:
     """Exit codes: 0 scored, 2 wrong options, no checkpoint or no images, 128 + N stopped by signal N."""
-    if word := next((w for w in sys.argv[1:] if w.lstrip("+").startswith("data.image_size=")), None):
-        fail(UserError(f"{word}: images are resized to the size that the network was trained on; leave it out"))
+    if word := next((w for w in sys.argv[1:] if w.lstrip("+").startswith(OF_THE_RUN)), None):
+        fail(UserError(f"{word}: cxr.evaluate uses that of the network's training; leave this option out"))
     run_single(evaluate, USAGE, "evaluate")
 
 

@@ -69,6 +69,19 @@ def folder(sweep):
 
 
 @pytest.fixture(scope="session")
+def bf16_folder(small, common):
+    """The run folder of such a run, in bf16, which every CPU can compute in."""
+    folder = common / "bf16"
+    words = [word for word in small if not word.startswith("trainer.precision=")]
+    words += ["trainer.precision=bf16-mixed", "trainer=cpu", "trainer.max_epochs=2", "optim.lr=0.003"]
+    with FileLock(common / "bf16.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (folder / "MODEL_CARD.md").exists():
+            patch.setattr("sys.argv", ["train", *words, f"hydra.run.dir={folder}"])
+            main()
+    return folder
+
+
+@pytest.fixture(scope="session")
 def cxr4():
     if not (SHARED / "cxr4").is_dir():
         pytest.skip("the real images (shared/data/cxr4 beside the repository) are not on this machine")

@@ -56,7 +56,7 @@ def evaluated(run, folder, cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(*words, ckpt=folder / CKPT):
-        options = (f"ckpt={ckpt}", "trainer.precision=32-true", "name=e", f"cache_dir={cache}")
+        options = (f"ckpt={ckpt}", "name=e", f"cache_dir={cache}")
         return (*run(evaluate.main, *options, *words), tmp_path / "runs" / "e")
 
     return call
@@ -132,6 +132,21 @@ def test_the_internal_side_has_the_figures_of_the_run_itself(evaluated, drawn, f
     assert internal["calibration"]["ci95"]["ece"] == pytest.approx(metrics["calibration"]["after"]["ci95"]["ece"])
 
 
+@pytest.mark.parametrize("trained", ["folder", "bf16_folder"])
+def test_predictions_are_those_of_the_runs_own_test(evaluated, request, drawn, trained):
+    """In the precision of the run, with batches of another size."""
+    of_run = request.getfixturevalue(trained)
+    words = (f"data.root={drawn}", "data.on_leak=keep", "data.batch_size=7", "trainer=cpu")
+    code, _, _, made = evaluated(*words, ckpt=of_run / CKPT)
+    ours = {row["file"]: row for row in read_table(made / "predictions.csv")}
+    theirs = read_table(of_run / "predictions.csv")
+    assert code == 0 and len(ours) > len(theirs) > 0
+    for row in theirs:
+        assert ours[row["file"]]["label"] == row["label"]
+        for key in (key for key in row if key.startswith("prob_")):
+            assert float(ours[row["file"]][key]) == pytest.approx(float(row[key]), abs=1e-4)
+
+
 def test_a_checkpoint_alone_is_scored_and_says_what_is_not_known(evaluated, other, folder, tmp_path):
     shutil.copy(folder / CKPT, tmp_path / "best.ckpt")
     code, out, _, made = evaluated(f"data.root={other}", ckpt=tmp_path / "best.ckpt")
@@ -162,7 +177,9 @@ def test_of_images_of_one_class(evaluated, drawn, tmp_path):
         (["ckpt=/no/such.ckpt", "data.root=."], "ckpt=/no/such.ckpt: must be a checkpoint"),
         ([], "data.root is missing"),
         (["data.root=/no/such"], "data.root=/no/such: no such folder"),
-        (["data.root=.", "data.image_size=64"], "data.image_size=64: images are resized to the size"),
+        (["data.root=.", "data.image_size=64"], "data.image_size=64: cxr.evaluate uses that of the network's training"),
+        (["data.root=.", "trainer.precision=32-true"], "trainer.precision=32-true: cxr.evaluate uses that of"),
+        (["data.root=.", "+trainer.precision=32"], "+trainer.precision=32: cxr.evaluate uses that of"),
         (["data.root=.", "model=cnn"], "model"),
         (["data.root=.", "data.split=given"], "data.split=given: no such option"),
     ],

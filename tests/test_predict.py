@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from bad_images import BAD_IMAGES, USED
 
 from cxr import predict
 from cxr.files.writing import read_table
+from cxr.models import precision
 
 
 @pytest.fixture
@@ -23,6 +25,15 @@ def images(drawn, tmp_path):
     (folder / "notes.txt").write_text("x")
     (folder / ".DS_Store").write_text("x")
     return folder
+
+
+@pytest.fixture
+def tested(folder, drawn, tmp_path):
+    """The test images of the runs, alone in a folder."""
+    for row in read_table(folder / "predictions.csv"):
+        (tmp_path / "tested").mkdir(exist_ok=True)
+        shutil.copy(drawn / row["file"], tmp_path / "tested")
+    return tmp_path / "tested"
 
 
 def test_predict_files_of_any_name(run, sweep, tmp_path):
@@ -55,15 +66,43 @@ def test_predict_a_folder(run, sweep, images, tmp_path):
     assert again[0] == 2 and "does not exist yet" in again[2], "an earlier result is not overwritten"
 
 
-def test_predict_says_what_the_test_said(run, sweep, folder, drawn):
-    row = read_table(folder / "predictions.csv")[0]
-    ckpt = folder / "checkpoints" / "best.ckpt"
-    code, out, _ = run(predict.main, f"ckpt={ckpt}", f"source={drawn / row['file']}", "trainer.accelerator=cpu")
-    assert code == 0
-    got = next(csv.DictReader(out.splitlines()))
-    for key in row:
-        if key.startswith("prob_"):
-            assert float(got[key]) == pytest.approx(float(row[key]), abs=1e-5)
+def probabilities(rows):
+    """By the name of the file, which no two images share."""
+    return {
+        row["file"].rsplit("/", 1)[-1]: [float(value) for key, value in row.items() if key.startswith("prob_")]
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("trained", ["folder", "bf16_folder"])
+def test_predictions_are_those_of_the_test(run, request, tested, trained, batch):
+    """In the precision of the run, whatever the batches."""
+    of_run = request.getfixturevalue(trained)
+    words = (f"ckpt={of_run / 'checkpoints' / 'best.ckpt'}", f"source={tested}", "trainer.accelerator=cpu")
+    code, out, err = run(predict.main, *words, f"data.batch_size={batch}")
+    assert code == 0 and err.count("\n") == 1
+    ours = probabilities(csv.DictReader(out.splitlines()))
+    theirs = probabilities(read_table(of_run / "predictions.csv"))
+    assert ours.keys() == theirs.keys()
+    for name, row in theirs.items():
+        assert ours[name] == pytest.approx(row, abs=1e-4)
+
+
+def test_a_device_without_bf16_predicts_in_fp32_and_says_so_once(run, bf16_folder, tested, monkeypatch, caplog):
+    monkeypatch.setattr(precision, "can_compute", lambda dtype, device: False)
+    precision.possible.cache_clear()
+    words = (f"ckpt={bf16_folder / 'checkpoints' / 'best.ckpt'}", f"source={tested}", "trainer.accelerator=cpu")
+    code, out, _ = run(predict.main, *words, "data.batch_size=7")
+    precision.possible.cache_clear()
+    (warned,) = caplog.messages
+    assert code == 0 and "this device (cpu) cannot compute in bf16-mixed" in warned
+    ours, theirs = (
+        probabilities(csv.DictReader(out.splitlines())),
+        probabilities(read_table(bf16_folder / "predictions.csv")),
+    )
+    far = max(abs(a - b) for name, row in theirs.items() for a, b in zip(ours[name], row, strict=True))
+    assert 1e-4 < far < 0.1, "another precision, and the same network"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from cxr.benchmarks.repeated import repeat_images
 from cxr.benchmarks.stopwatch import Stopwatch, gpu_memory
 from cxr.benchmarks.student import student
 from cxr.benchmarks.trace import Profiled, read_trace
-from cxr.models.classifier import best_device
+from cxr.models.precision import best_device
 from cxr.training.build import TrainingRun, build_data, build_model, build_run
 from cxr.training.environment import device_name
 

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from cxr.benchmarks.stopwatch import Stopwatch, gpu_memory
-from cxr.models.classifier import Classifier, best_device
+from cxr.models.classifier import Classifier
 from cxr.models.cost import count_flops
+from cxr.models.precision import MIXED, best_device, best_precision
 from cxr.training.memory import keep_freed_memory
-from cxr.training.trainer import best_precision
 
 
 class Step:
@@ -27,7 +27,7 @@ class Step:
         accelerator, precision = config["trainer"]["accelerator"], config["trainer"]["precision"]
         if precision == "auto":
             precision = best_precision(accelerator)
-        self.dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+        self.dtype = MIXED.get(precision)
         self.device = torch.device(best_device() if accelerator != "cpu" else "cpu")
         self.cache_casts = "graph" not in spec  # a graph would keep the tensors of the cache
         size, self.batch = config["data"]["image_size"], config["data"]["batch_size"]

@@ -2,8 +2,8 @@
 
 CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: tells a sweep to start no further run
 STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
-# In a sweep's folder: the trials of a search; what its recipes are worth, and their comparisons.
-SEARCH, COMPARISONS = "search.json", "comparisons.json"
+# In a sweep's folder: the precision of its runs; the trials of a search; what its recipes are worth, and comparisons.
+SWEEP, SEARCH, COMPARISONS = "sweep.json", "search.json", "comparisons.json"
 SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")
 CHECKPOINTS = "checkpoints"
 SIDE_FILE = "images.npz"  # beside the checkpoints: recognises the images of a run again

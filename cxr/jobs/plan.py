@@ -14,6 +14,7 @@ class Plan(NamedTuple):
         options: resolved, plain data.
         choices: what tells this run from its neighbours: model, aug, seed, every other swept option.
         folder: the run folder; cxr/evaluation/README.md lists its files.
+        sweep: the folder of the sweep that the run belongs to, if any.
         shared_console: other runs write to the console at the same time.
         trial: the trial of a search that this run is, if any. Its test images stay unopened.
     """
@@ -21,5 +22,6 @@ class Plan(NamedTuple):
     options: Mapping[str, Any]
     choices: Mapping[str, Any]
     folder: Path
+    sweep: Path | None = None
     shared_console: bool = False
     trial: TrialRun | None = None

@@ -20,6 +20,7 @@ from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
 from cxr.jobs.plan import Plan
+from cxr.jobs.sweep_precision import precision_of
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.models.gathering import rank
@@ -57,11 +58,12 @@ def train_and_test(plan: Plan) -> None:
 
 def train(plan: Plan, data: CXRDataModule) -> None:
     """Train, then test the best network; a trial of a search is validated instead."""
-    options, checkpoints = plan.options, plan.folder / CHECKPOINTS
+    checkpoints, first = plan.folder / CHECKPOINTS, rank() == 0  # of several ranks, one reads and writes the folder
+    precision = distributed.agree(precision_of(plan) if first else None)
+    options = {**plan.options, "trainer": {**plan.options["trainer"], "precision": precision}}
     model = build_model(options, data)
     reporters = plan.trial.callbacks() if plan.trial else []
-    # Of several ranks, one reads and writes the folder.
-    first, by_steps = rank() == 0, options["trainer"].get("max_steps", -1) != -1
+    by_steps = options["trainer"].get("max_steps", -1) != -1
     start = distributed.agree(find_start(checkpoints, dict(model.hparams), by_steps) if first else None)
     run = build_run(options, plan.folder, data, model, start, plan.shared_console, reporters)
     if first:
@@ -103,7 +105,7 @@ def validate_trial(run: TrainingRun, best: Classifier, plan: Plan, pruned: bool)
     Args:
         pruned: training ended early, because others were better by then.
     """
-    val = predict(best, run.data, "val", trained_options(run, plan), run.timer)
+    val = predict(best, run.data, "val", plan.options["trainer"], run.timer)
     metrics = {
         **about_network(run, best, plan),
         "val": val.scores,
@@ -111,11 +113,6 @@ def validate_trial(run: TrainingRun, best: Classifier, plan: Plan, pruned: bool)
     }
     write_json(plan.folder / METRICS, metrics)
     run.trainer.logger.finalize("success")
-
-
-def trained_options(run: TrainingRun, plan: Plan) -> dict[str, Any]:
-    """The options `trainer.*` with the precision of the training: auto must not be measured again."""
-    return {**plan.options["trainer"], "precision": run.trainer.precision}
 
 
 def about_network(run: TrainingRun, best: Classifier, plan: Plan) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def training_metrics(run: TrainingRun) -> dict[str, Any]:
 
 def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
     """Open the test images, once, and write the results of the network `best`, which is that of a training step."""
-    data, timer, options = run.data, run.timer, trained_options(run, plan)
+    data, timer, options = run.data, run.timer, plan.options["trainer"]
     evaluations = {
         split: predict(best, data, split, options, timer) for split in (("val", "test") if run.has_val else ("test",))
     }

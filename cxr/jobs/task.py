@@ -66,7 +66,7 @@ class Task:
                 elif node(options["trainer"]):
                     wait_for(folder / STATUS)
             trial = trial_of(options, self.sweep) if self.searches else None
-            self.train(Plan(options, choices, folder, self.launcher != "basic", trial), hydra)
+            self.train(Plan(options, choices, folder, self.sweep, self.launcher != "basic", trial), hydra)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
             if not signals.asked():
                 raise

@@ -16,6 +16,7 @@ from cxr.errors import Diverged, UserError, one_line
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.metrics import evaluation_metrics, training_metrics
 from cxr.models.gathering import gather, rank
+from cxr.models.precision import FULL, MIXED, computing_in, device_of
 from cxr.options.allowed_code import check_objects
 
 CURVES = ("train/loss", "val/loss", "train/f1_macro", "val/f1_macro")
@@ -58,6 +59,7 @@ class Classifier(pl.LightningModule):
         self.register_buffer("temperature", torch.ones(()))  # fitted on the validation images of each epoch
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)  # the hyperparameters have them
+        self.precision = FULL  # of a checkpoint's network, that of its training; in training, the Trainer has one
         # Where training replays CUDA graphs: the shape of the batches that they are for, and what replays them.
         self.graphed: tuple[tuple[int, ...], Callable[[Tensor], Tensor]] | None = None
         # Results of the steps of an epoch stay on the device, so that no step waits for it or computes metrics.
@@ -69,7 +71,8 @@ class Classifier(pl.LightningModule):
         """Logits (B, C), float32, of images (B, 1, S, S) from 0 to 1."""
         images = images.contiguous(memory_format=torch.channels_last)
         replayed = self.training and self.graphed is not None and images.shape == self.graphed[0]
-        return (self.graphed[1] if replayed else self.net)(images).float()
+        with computing_in(self.precision, self.device.type):
+            return (self.graphed[1] if replayed else self.net)(images).float()
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Calibrated probabilities (B, C) of images (B, 1, S, S) from 0 to 1."""
@@ -81,6 +84,7 @@ class Classifier(pl.LightningModule):
         self.curves = checkpoint.get("curves", self.curves)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["precision"] = str(self.trainer.precision)  # predicting computes in it too
         if "optimizer_states" in checkpoint:  # not best.ckpt, but one to resume from, perhaps within an epoch
             checkpoint |= {"trained": gather(self.trained), "curves": self.curves}
 
@@ -220,15 +224,19 @@ def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
     Raises:
         UserError: the file is not a checkpoint of cxr, or the device is missing.
     """
-    device = {"auto": best_device(), "gpu": "cuda"}.get(accelerator, accelerator)
+    device = device_of(accelerator)
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        kept, precision = checkpoint["hyper_parameters"], checkpoint.get("precision", FULL)
         options, size, names = kept["model"], kept["image_size"], [*kept["classes"], kept.get("note", "")]
         if "_instantiator" in kept or type(size) is not int or not all(isinstance(name, str) for name in names):
             raise ValueError("hyper_parameters")  # Lightning would call its instantiator; ours have none
+        if precision not in (FULL, *MIXED):
+            raise ValueError("precision")
         if "weights" in options:  # the checkpoint has all weights; do not fetch the initial ones again
             options = {**options, "weights": None}
         model = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True, model=options)
+        model.precision = precision
     except UserError as error:
         raise UserError(f"ckpt={path}: {error}") from error
     except Exception as error:  # a damaged or hostile file can make torch and Lightning raise anything
@@ -237,8 +245,3 @@ def load_classifier(path: Path, accelerator: str = "cpu") -> Classifier:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing
         raise UserError(f"trainer.accelerator={accelerator}: no such device was found; use auto or cpu") from error
-
-
-def best_device() -> str:
-    """cuda, mps or cpu."""
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

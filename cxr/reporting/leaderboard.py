@@ -9,7 +9,7 @@ from cxr.files.run_folder import LOCK, SEARCH
 from cxr.files.writing import part_of, write_table
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, recipe_rows
 from cxr.reporting.markdown import in_short, inert, markdown_table, value_text
-from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect
+from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect, mixed
 from cxr.reporting.words import words
 
 SHOWN = 10  # trials of a search that stand above all others
@@ -95,6 +95,14 @@ def trial_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
 
 
 def notes(rows: Sequence[Row], w: Mapping[str, str]) -> list[str]:
-    """Remarks on the images, such as that they are drawn."""
-    remarks = (w.get(note, note) for note in sorted({row["note"] for row in rows} - {""}))
+    """Remarks on the images, such as that they are drawn; and on runs that were computed in different ways."""
+    remarks = [w.get(note, note) for note in sorted({row["note"] for row in rows} - {""})]
+    if differing := mixed(rows):
+        parts = (f"{w[f'mixed_{key}']} ({runs_text(count, w)})" for key, count in differing.items())
+        remarks.append(w["mixed"].format(what=", ".join(parts)))
     return [f"**{remark[0].upper()}{remark[1:]}.**" for remark in remarks]
+
+
+def runs_text(counts: Mapping[str, int], w: Mapping[str, str]) -> str:
+    """How many runs have each value: bf16-mixed: 3 runs, 32-true: 1 run."""
+    return ", ".join(f"{value}: {w['one_run' if n == 1 else 'n_runs'].format(n=n)}" for value, n in counts.items())

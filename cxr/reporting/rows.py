@@ -1,5 +1,6 @@
 """The runs of a sweep as rows, read from their folders alone, so that any process can do it at any time."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from cxr.files.writing import read_json
 
 COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "run")
 # Behind the columns that others read by position: the ends of macro F1's 95 % interval; late_spread(); ImageTable.note;
-# macro F1 on validation images; and the cost of the network: parameters, FLOPs per image.
+# macro F1 on validation images; the cost of the network: parameters, FLOPs per image; and what its results depend on
+# beside the options: the precision, the device and the version of torch.
 COST = ("parameters", "flops")
-MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro", *COST)
+BESIDE = ("precision", "device", "torch")
+MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro", *COST, *BESIDE)
 
 REPEATED = ("seed", "data.fold")  # choices that do not make another recipe
 
@@ -52,6 +55,8 @@ def row_of(folder: Path) -> Row:
         "note": metrics.get("note", ""),
         **{key: metrics.get("network", {}).get(key, "") for key in COST},
         "val_f1_macro": (metrics.get("val") or {}).get("f1_macro", unknown),
+        **{key: train.get(key, "") for key in ("precision", "device")},
+        "torch": metrics.get("versions", {}).get("torch", ""),
     }
 
 
@@ -64,6 +69,16 @@ def late_spread(figures: Sequence[float]) -> float | str:
 def choices(rows: Sequence[Row]) -> list[str]:
     """The options that tell the runs of a sweep apart, in the order of the command line."""
     return list(dict.fromkeys(key for row in rows for key in row if key not in (*COLUMNS, *MORE)))
+
+
+def mixed(rows: Sequence[Row]) -> dict[str, Counter[str]]:
+    """Which of BESIDE the finished runs differ in, and how many runs have each value. Not the precision if the sweep
+    varies it: then its rows name it."""
+    finished = [row for row in rows if row["status"] in ("done", "pruned")]
+    counts = {key: Counter(row[key] for row in finished if row.get(key)) for key in BESIDE}
+    if "trainer.precision" in choices(rows):
+        del counts["precision"]
+    return {key: count for key, count in counts.items() if len(count) > 1}
 
 
 def tested_rows(sweep: Path, rows: Sequence[Row]) -> list[Row]:

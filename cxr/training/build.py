@@ -13,16 +13,14 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgr
 from cxr.data.class_names import check_screened
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.files.run_folder import CHECKPOINTS, STATUS
-from cxr.files.writing import read_json
+from cxr.files.run_folder import CHECKPOINTS
 from cxr.models.classifier import Classifier
-from cxr.training import distributed
 from cxr.training.callbacks import EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
 from cxr.training.checkpoints import BestCheckpoint, LastCheckpoint, Start
 from cxr.training.cuda_graphs import ReplayGraphs
 from cxr.training.logger import RunLogger
 from cxr.training.memory import keep_freed_memory
-from cxr.training.trainer import build_trainer, precision_of
+from cxr.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +77,6 @@ def build_run(
     """
     has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
-    if options["precision"] == "auto":  # a resumed run keeps the precision that it began with
-        precision = read_json(folder / STATUS).get("precision", "auto")
-        options = {**options, "precision": distributed.agree(precision_of({**options, "precision": precision}))}
     console = (
         EpochLine(f"{folder.name}: " if shared_console else "")
         if shared_console or not sys.stderr.isatty()

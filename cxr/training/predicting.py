@@ -9,6 +9,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.errors import Diverged
 from cxr.evaluation.evaluation import Evaluation
 from cxr.models.classifier import Classifier
+from cxr.models.precision import FULL
 from cxr.training.callbacks import EpochTimer, StopWhenAsked
 from cxr.training.trainer import build_trainer
 
@@ -16,7 +17,7 @@ from cxr.training.trainer import build_trainer
 def predict(
     model: Classifier, data: CXRDataModule, split: str, options: Mapping[str, Any], timer: EpochTimer | None = None
 ) -> Evaluation:
-    """Predict the images of a split.
+    """Predict the images of a split with the network of a checkpoint, in the precision of its training.
 
     Args:
         split: val or test.
@@ -26,7 +27,7 @@ def predict(
     Raises:
         Diverged: an output is NaN or infinite.
     """
-    kept = {key: options[key] for key in ("accelerator", "precision")}
+    kept = {"accelerator": options["accelerator"], "precision": FULL}  # the network has a precision of its own
     # One device, also where several trained: then no image is counted twice, and none is missing.
     kept["devices"] = options["devices"][:1] if isinstance(options["devices"], list) else 1
     # logger=False: None would be a logger of Lightning's own

@@ -1,31 +1,29 @@
 """Lightning's Trainer as the options ask for it."""
 
 import logging
-import time
 import warnings
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cxr.errors import UserError, one_line
+from cxr.models.precision import best_precision
 from cxr.training.checkpoints import DurableCheckpointIO
-
-CLEARLY = 1.3  # times as fast: casts take some of it, and noise must not decide
 
 
 def build_trainer(options: Mapping[str, Any], folder: Path, logger: Any, callbacks: list[Callback]) -> pl.Trainer:
     """Lightning's Trainer with the options `trainer.*`, silent except for the callbacks."""
     quiet_libraries()
+    if options["precision"] == "auto":
+        options = {**options, "precision": best_precision(options["accelerator"])}
     try:
         return pl.Trainer(
-            **{**options, "precision": precision_of(options)},
+            **options,
             default_root_dir=folder,
             logger=logger,
             callbacks=callbacks,
@@ -61,37 +59,3 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*no current CUDA context.*")
     # An epoch of fewer than 50 batches is nothing to warn of: nothing is logged by the step.
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
-
-
-def precision_of(options: Mapping[str, Any]) -> Any:
-    """`trainer.precision`, where it is auto the best one."""
-    return best_precision(options["accelerator"]) if options["precision"] == "auto" else options["precision"]
-
-
-def best_precision(accelerator: str) -> str:
-    """bf16-mixed where the hardware that will be used multiplies bf16 clearly faster than fp32, else 32-true."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
-        fast = bf16_gain() > CLEARLY
-    else:
-        fast = False
-    return "bf16-mixed" if fast else "32-true"
-
-
-@cache  # every Trainer of this process gets the same answer
-def bf16_gain(size: int = 512, repeats: int = 20) -> float:
-    """How many times faster this CPU multiplies matrices in bf16 than in fp32.
-
-    Measured in some 100 ms, in turn, so that other load falls on both. The features that a CPU reports do not answer
-    this: with AVX512-BF16, an AMD Zen 4 was 2.2 times as fast, but an Intel Xeon in a virtual machine without AMX half
-    as fast.
-    """
-    matrices = [torch.ones(size, size, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
-    fastest = [float("inf"), float("inf")]
-    for _ in range(repeats):
-        for kind, matrix in enumerate(matrices):
-            begin = time.perf_counter()
-            matrix @ matrix
-            fastest[kind] = min(fastest[kind], time.perf_counter() - begin)
-    return fastest[0] / fastest[1]

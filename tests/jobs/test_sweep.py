@@ -1,5 +1,6 @@
 """The runs of a sweep: the leaderboard, failed and interrupted runs, and several at a time."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -18,7 +20,10 @@ from cxr.errors import UserError
 from cxr.files.status import alive, read_status
 from cxr.files.writing import read_json, read_table, write_json
 from cxr.jobs import run as run_module
+from cxr.jobs import sweep_precision
+from cxr.jobs.plan import Plan
 from cxr.models.classifier import Classifier
+from cxr.models.precision import best_precision, possible
 from cxr.options.command_line import CommandLine
 from cxr.train import main
 
@@ -77,6 +82,52 @@ def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monk
     before = (run_folder / "metrics.json").stat().st_mtime_ns
     assert run(main, *words)[0] == 0, "what is done is left alone"
     assert (run_folder / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_all_runs_of_a_sweep_have_the_precision_of_the_first(run, tmp_path, monkeypatch, small):
+    """Also those of later starts and in processes of their own, which would choose another one themselves."""
+    other = "32-true" if best_precision("cpu") == "bf16-mixed" else "bf16-mixed"
+    words = [word for word in small if not word.startswith("trainer.precision=")]
+    words += ["trainer=cpu", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}/s"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_precision, "best_precision", lambda accelerator: other)
+        assert run(main, "-m", "aug=on", *words)[0] == 0
+    assert run(main, "-m", "aug=on,off", "isolate=true", *words)[0] == 0
+    rows = read_table(tmp_path / "s" / "leaderboard.csv")
+    assert [(row["aug"], row["status"], row["precision"]) for row in rows] == [
+        ("on", "done", other),
+        ("off", "done", other),
+    ]
+    assert all(row["device"].startswith("cpu (") and row["torch"] == torch.__version__ for row in rows)
+    checkpoints = (tmp_path / "s").glob("*/checkpoints/*.ckpt")
+    assert {torch.load(path, weights_only=True)["precision"] for path in checkpoints} == {other}
+
+
+def test_runs_that_begin_at_once_decide_for_one_precision(tmp_path, monkeypatch):
+    asked = itertools.count()
+    monkeypatch.setattr(sweep_precision, "best_precision", lambda accelerator: f"precision {next(asked)}")
+    with ThreadPoolExecutor(4) as pool:
+        decided = list(pool.map(lambda _: sweep_precision.of_sweep(tmp_path, "cpu"), range(8)))
+    assert set(decided) == {"precision 0"} and read_json(tmp_path / "sweep.json") == {"precision": "precision 0"}
+
+
+def test_the_precision_of_a_run(tmp_path, monkeypatch):
+    def of(precision, sweep=None):
+        options = {"trainer": {"accelerator": "cpu", "precision": precision}}
+        return sweep_precision.precision_of(Plan(options, {}, tmp_path / "s" / "run", sweep))
+
+    (tmp_path / "s" / "run").mkdir(parents=True)
+    monkeypatch.setattr(sweep_precision, "best_precision", lambda accelerator: "32-true")
+    write_json(tmp_path / "s" / "sweep.json", {"precision": "bf16-mixed"})
+    assert (of("auto"), of("auto", tmp_path / "s")) == ("32-true", "bf16-mixed"), "alone, and in the sweep"
+    assert of("16-mixed", tmp_path / "s") == "16-mixed", "what is asked for"
+    monkeypatch.setattr("cxr.models.precision.can_compute", lambda dtype, device: False)
+    possible.cache_clear()
+    assert of("auto", tmp_path / "s") == "32-true", "on another machine, which cannot"
+    possible.cache_clear()
+    write_json(tmp_path / "s" / "run" / "status.json", {"precision": "32-true"})
+    monkeypatch.undo()
+    assert of("auto", tmp_path / "s") == "32-true", "as it began"
 
 
 @pytest.mark.parametrize(("number", "says"), [(signal.SIGKILL, "was killed (SIGKILL)"), (signal.SIGSEGV, "crashed")])

@@ -5,7 +5,6 @@ import torch
 
 from cxr.errors import UserError
 from cxr.models.classifier import Classifier, load_classifier
-from cxr.training import trainer
 
 MODEL = {"_target_": "cxr.models.cnn.CNN", "widths": [4, 8, 8], "hidden": 16}
 OPTIM = {"_target_": "torch.optim.Adam", "lr": 0.001, "schedule": "constant"}
@@ -58,13 +57,10 @@ def test_a_checkpoint_that_carries_code_is_refused_and_the_code_not_run(tmp_path
     assert not canary.exists()
 
 
-def test_precision_is_bf16_only_where_it_is_clearly_faster(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert 0 < trainer.bf16_gain() == trainer.bf16_gain(), "measured once: all runs of a sweep get the same"
-    for gain, precision in ((2.2, "bf16-mixed"), (1.1, "32-true"), (0.5, "32-true")):
-        monkeypatch.setattr(trainer, "bf16_gain", lambda gain=gain: gain)
-        assert trainer.best_precision("auto") == trainer.best_precision("cpu") == precision
-    monkeypatch.setattr(trainer, "bf16_gain", lambda: 2.2)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert trainer.best_precision("auto") == "32-true"
+@pytest.mark.parametrize("precision", ["64-true", ["bf16-mixed"], 3])
+def test_a_checkpoint_of_another_precision_is_refused(folder, tmp_path, precision):
+    kept = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert kept["precision"] == "32-true"
+    torch.save(kept | {"precision": precision}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="not a checkpoint that cxr wrote"):
+        load_classifier(tmp_path / "other.ckpt")

@@ -7,9 +7,10 @@ from cxr.files.run_folder import METRICS
 from cxr.files.status import read_status, write_status
 from cxr.files.writing import read_json, read_table, write_json
 from cxr.leaderboard import main
-from cxr.reporting.leaderboard import as_markdown, overview, write_leaderboard
+from cxr.reporting.leaderboard import as_markdown, grid_sentence, overview, write_leaderboard
 from cxr.reporting.markdown import in_short, value_text
 from cxr.reporting.rows import collect
+from cxr.reporting.words import words
 
 
 def add(sweep, model, aug, seed, f1=None, status="done", error="", note=""):
@@ -47,7 +48,7 @@ def test_rows_and_grid(tmp_path):
     assert list(rows[0]) == [
         *("model", "aug", "seed", "status", "error", "f1_macro", "accuracy", "precision_macro", "recall_macro"),
         *("epochs", "seconds", "images_per_s", "run", "f1_macro_low", "f1_macro_high", "val_f1_spread", "note"),
-        *("val_f1_macro", "parameters", "flops"),
+        *("val_f1_macro", "parameters", "flops", "precision", "device", "torch"),
     ]
     assert (rows[0]["f1_macro"], rows[0]["seconds"], rows[0]["epochs"]) == ("0.5", "3.5", "2")
     assert (rows[4]["status"], rows[4]["error"], rows[4]["f1_macro"]) == ("failed", "ValueError: a|b", "")
@@ -95,6 +96,37 @@ def test_notes_and_single_seed_are_said(tmp_path):
     assert "another seed would have given another network" in text
 
 
+def computed(sweep, *how, aug="on", status="done"):
+    """Add a run for each (precision, device, version of torch)."""
+    for seed, (precision, device, torch) in enumerate(how):
+        folder = add(sweep, "cnn", aug, seed, 0.5, status)
+        metrics = read_json(folder / METRICS)
+        train = metrics["train"] | {"precision": precision, "device": device}
+        write_json(folder / METRICS, metrics | {"train": train, "versions": {"torch": torch}})
+
+
+def test_runs_that_were_computed_in_different_ways_are_named(tmp_path):
+    alike, gpu = ("bf16-mixed", "cpu", "2.11.0"), ("bf16-mixed", "GPU", "2.11.0")
+    computed(tmp_path / "alike", alike, alike)
+    computed(tmp_path / "alike", ("32-true", "GPU", "2.12.0"), aug="off", status="failed")
+    assert "differ" not in overview(tmp_path / "alike", write_leaderboard(tmp_path / "alike"))
+    computed(tmp_path / "mixed", alike, alike, alike, ("32-true", "cpu", "2.11.0"))
+    rows = write_leaderboard(tmp_path / "mixed")
+    sentence = "**These runs differ in precision (bf16-mixed: 3 runs, 32-true: 1 run): this alone can change"
+    assert overview(tmp_path / "mixed", rows).count(sentence) == 1
+    assert (tmp_path / "mixed" / "leaderboard.md").read_text().count(sentence) == 1
+    assert "연산 정밀도 (bf16-mixed: 실행 3개, 32-true: 실행 1개)" in grid_sentence(rows, words("ko"))
+    assert [row["precision"] for row in read_table(tmp_path / "mixed" / "leaderboard.csv")][2:] == [
+        "bf16-mixed",
+        "32-true",
+    ]
+    asked = [row | {"trainer.precision": row["precision"]} for row in rows]
+    assert "differ" not in grid_sentence(asked, words("en")), "the sweep compares precisions"
+    computed(tmp_path / "nodes", alike, gpu, ("bf16-mixed", "GPU", "2.12.0"))
+    text = overview(tmp_path / "nodes", collect(tmp_path / "nodes"))
+    assert "differ in device (cpu: 1 run, GPU: 2 runs), version of torch (2.11.0: 2 runs, 2.12.0: 1 run): " in text
+
+
 def test_a_lottery_is_called_one(tmp_path):
     folder = add(tmp_path, "cnn", "on", 0, 0.5)
     for figures, wide in (
@@ -125,8 +157,8 @@ def test_by_hand(tmp_path, run):
     add(tmp_path / "sweep", "cnn", "on", 0, 0.5)
     code, out, _ = run(main, tmp_path / "sweep")
     assert code == 0 and "0.5000" in out and (tmp_path / "sweep" / "leaderboard.csv").exists()
-    for words in ([tmp_path / "nope"], [], [tmp_path]):
-        code, _, err = run(main, *words)
+    for wrong in ([tmp_path / "nope"], [], [tmp_path]):
+        code, _, err = run(main, *wrong)
         assert code == 2 and err.startswith("cxr: ") and err.count("\n") == 1
 
 

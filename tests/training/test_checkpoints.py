@@ -231,18 +231,22 @@ def test_a_run_that_ends_by_steps_does_not_go_on_from_the_end_of_an_epoch(run, t
     assert_same_run(tmp_path / "r", tmp_path / "whole")
 
 
-def test_the_precision_that_was_measured_stays_that_of_the_run(run, tmp_path, monkeypatch, small):
-    words = [
-        word for word in (*EPOCHS, *small, f"hydra.run.dir={tmp_path}/r") if not word.startswith("trainer.precision=")
-    ]
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_precision_that_was_measured_stays_that_of_the_run(run, tmp_path, monkeypatch, small, killed):
+    """To the last bit, also where the run was killed before it had a checkpoint."""
+    words = ["trainer=cpu", *EPOCHS, *(word for word in small if not word.startswith("trainer.precision="))]
     with monkeypatch.context() as patch:
-        stop_in(patch, 0, 0)
-        patch.setattr("cxr.training.trainer.bf16_gain", lambda: 2.0)
-        assert run(main, *words, "trainer=cpu")[0] == 143
-    (tmp_path / "r" / "checkpoints" / LAST).unlink()  # as if it had been killed before there was one
-    monkeypatch.setattr("cxr.training.trainer.bf16_gain", lambda: 0.5)
-    assert run(main, *words, "trainer=cpu")[0] == 0
+        patch.setattr("cxr.models.precision.bf16_gain", lambda: 2.0)
+        assert run(main, *words, f"hydra.run.dir={tmp_path}/whole")[0] == 0
+        stop_in(patch, 1, 1)
+        assert run(main, *words, f"hydra.run.dir={tmp_path}/r")[0] == 143
+    if killed:
+        for path in (tmp_path / "r" / "checkpoints").glob("*.ckpt"):
+            path.unlink()
+    monkeypatch.setattr("cxr.models.precision.bf16_gain", lambda: 0.5)
+    assert run(main, *words, f"hydra.run.dir={tmp_path}/r")[0] == 0
     assert read_json(tmp_path / "r" / "metrics.json")["train"]["precision"] == "bf16-mixed"
+    assert_same_run(tmp_path / "r", tmp_path / "whole")
 
 
 def test_a_stop_within_the_test_images_leaves_no_figures(run, tmp_path, monkeypatch, small, whole):
