@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cxr.errors import UserError
+from cxr.files.writing import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def built(
                 try:
                     build(work)
                     os.rename(work, target)
+                    sync_folder(target.parent)
                 finally:
                     if not (keep and any(work.glob(keep))):
                         shutil.rmtree(work, ignore_errors=True)

@@ -22,6 +22,7 @@ from cxr.data.sources import read_images
 from cxr.data.split import find_leaks, group_images, split_images
 from cxr.data.store import Store, open_store
 from cxr.errors import UserError, printable
+from cxr.files.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +227,8 @@ class CXRDataModule(pl.LightningDataModule):
         inputs = self.compared.facts["sha256"].tolist(), labels.tolist(), train.tolist(), rows.tolist()
 
         def build(folder: Path) -> None:
-            np.savez(folder / "predictions.npz", **shortcut_predictions(self.compared, labels, train, rows))
+            with replacing(folder / "predictions.npz", "wb") as file:
+                np.savez(file, **shortcut_predictions(self.compared, labels, train, rows))
 
         with built(self.cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
             return dict(np.load(folder / "predictions.npz"))

@@ -5,12 +5,13 @@ the disk. A build that was killed therefore loses at most the shard that it was 
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from cxr.files.writing import replacing
 
 LISTS = "images-*.json"
 DAMAGED = (OSError, ValueError, TypeError, EOFError)  # raised by read_shard() for a shard that is missing or damaged
@@ -54,28 +55,15 @@ def write_shard(
     folder: Path, number: int, shape: tuple[int, int, int], images: Iterable[tuple[np.ndarray, Record]]
 ) -> None:
     """Write a shard of images (n, S, S), and wait until it is on the disk."""
-
-    def write_pixels(file: BinaryIO) -> None:
+    records: list[Record] = []
+    with replacing(pixels_path(folder, number), "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for pixels, record in images:
             # Not through a memory map: a full disk would kill the process there, and is an error here.
             file.write(np.ascontiguousarray(pixels))
             records.append(record)
-
-    records: list[Record] = []
-    write_durably(pixels_path(folder, number), write_pixels)
-    # In ASCII: a file's name may hold bytes that are not UTF-8.
-    write_durably(list_path(folder, number), lambda file: file.write(json.dumps(records).encode("ascii")))
-
-
-def write_durably(path: Path, write_content: Callable[[BinaryIO], Any]) -> None:
-    """Write a file under a temporary name, and rename it once it is on the disk."""
-    part = path.with_name(f".{path.name}")
-    with part.open("wb") as file:
-        write_content(file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with replacing(list_path(folder, number), "wb") as file:
+        file.write(json.dumps(records).encode("ascii"))  # a file's name may hold bytes that are not UTF-8
 
 
 def read_shard(folder: Path, number: int, size: int) -> tuple[np.ndarray, list[Record]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from cxr.files.run_folder import LOCK, SEARCH
-from cxr.files.writing import part_of, write_table
+from cxr.files.writing import write_table, write_text
 from cxr.reporting.markdown import in_short, inert, markdown_table, value_text
 from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect
 from cxr.reporting.words import words
@@ -18,14 +18,11 @@ SHOWN = 10  # trials of a search that stand above all others
 def write_leaderboard(sweep: Path) -> list[Row]:
     """Rewrite leaderboard.csv and leaderboard.md of a sweep, and return their rows. One process at a time, on any
     machine: rows that were read before another process wrote are older than those it wrote."""
-    part = part_of(sweep / "leaderboard")
     with FileLock(sweep / f"{LOCK}.leaderboard"):
         rows = collect(sweep)
-        header = [*choices(rows), *COLUMNS]
-        write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
-        part.replace(sweep / "leaderboard.csv")
-        part.write_text(inert(as_markdown(rows, overview(sweep, rows))), encoding="utf-8")
-        part.replace(sweep / "leaderboard.md")
+        columns = [*choices(rows), *COLUMNS, *MORE]
+        write_table(sweep / "leaderboard.csv", columns, [[row.get(key, "") for key in columns] for row in rows])
+        write_text(sweep / "leaderboard.md", inert(as_markdown(rows, overview(sweep, rows))))
     return rows
 
 

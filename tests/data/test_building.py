@@ -205,3 +205,17 @@ def test_a_write_error_keeps_what_is_finished(images, resumed, tmp_path, monkeyp
     store, table, decoded = resumed()
     assert sorted(decoded) == table.file[100:].tolist()
     check(store, table)
+
+
+def test_a_write_that_the_system_cuts_short_is_never_taken_for_done(images, resumed, tmp_path):
+    """The system writes a part of what it is given, and refuses the rest: here at a limit, elsewhere on a full disk."""
+    limited = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n" + BUILD
+    command = [sys.executable, "-c", limited, str(images), str(tmp_path / "cache")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stderr.splitlines()[-1].endswith(
+        "File too large; choose another cache_dir=DIR"
+    )
+    assert not [*tmp_path.glob("cache/*/*/*")], "a shard has 51,328 bytes"
+    store, table, decoded = resumed()
+    assert sorted(decoded) == table.file.tolist()
+    check(store, table)

@@ -159,7 +159,7 @@ def test_workers_end_with_a_killed_parent_and_free_the_lock(drawn, tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(drawn), str(tmp_path)])
     until = time.monotonic() + 20
-    while not list(tmp_path.glob("*/.building-*/.images-00000.npy")) and time.monotonic() < until:
+    while not list(tmp_path.glob("*/.building-*/.images-00000.npy*")) and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)  # its workers are at work now
     process.kill()
