@@ -1,10 +1,11 @@
 """Read the images that a table lists, wherever their files are."""
 
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
-from cxr.data.files import not_an_image
+from cxr.data.files import mode_of, not_an_image
 from cxr.data.image_table import ImageTable, class_name, images_of, patient_of, split_name
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable
@@ -48,4 +49,4 @@ def why_rejected(root: Path, file: str, row: Row) -> str:
         return "no label in the table"
     if file.startswith(".."):  # every run names images by their place below one folder
         return f"does not lie below {root}; data.root=DIR names another folder"
-    return not_an_image(path) or ("a folder, not a file" if path.is_dir() else "")
+    return not_an_image(path) or ("a folder, not a file" if stat.S_ISDIR(mode_of(path)) else "")

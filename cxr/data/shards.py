@@ -21,8 +21,8 @@ class Record(NamedTuple):
     """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded again when one of them
     changes. `width` to `sha256` are those of cxr.data.decode.Decoded.
 
-    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the system could not read the file,
-    for which the image is not to blame: it is tried again whenever the store is opened.
+    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the file was missing or closed to us:
+    whenever the store is opened, it is looked whether that has changed.
     """
 
     file: str

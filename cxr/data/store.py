@@ -13,6 +13,7 @@ import numpy as np
 from cxr.data.building import Source, fill_store, is_readable_again
 from cxr.data.cache import built, fingerprint
 from cxr.data.image_table import ImageTable
+from cxr.data.retrying import patiently
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
 from cxr.errors import UserError, printable
 
@@ -77,7 +78,8 @@ def open_store(images: ImageTable, size: int, cache: Path, shard: int = SHARD) -
         The store, and the table of the N images that could be read; the others are listed in its `rejected`.
 
     Raises:
-        UserError: the cache cannot be written, the disk has too little room, or no image can be read.
+        UserError: the cache cannot be written, the disk has too little room, no image can be read, or an image cannot
+            be read because a disk or a network share fails.
     """
     sources = [(file, *file_state(images.root / file)) for file in images.file.tolist()]
     group = cache / f"store-{size}px-{fingerprint(FORMAT, shard, size, str(images.table or images.root))}"
@@ -114,7 +116,7 @@ def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, sha
         return False
     if [record.source for record in records] != sources:
         return False
-    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, records, size))
+    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, records))
 
 
 def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
@@ -124,9 +126,9 @@ def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
-    """Bytes, time of the last change in ns, and mode of a file; zeros if it is not there any more."""
+    """Bytes, time of the last change in ns, and mode of a file; zeros if it is missing or closed to us."""
     try:
-        stat = path.stat()
+        stat = patiently(path, path.stat)
     except OSError:
         return 0, 0, 0
     return stat.st_size, stat.st_mtime_ns, stat.st_mode

@@ -168,28 +168,6 @@ def test_of_a_damaged_store_only_the_damaged_shard_is_decoded_again(resumed, tmp
     check(store, table)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EACCES])
-def test_an_image_that_the_system_could_not_read_is_tried_again(images, resumed, monkeypatch, number):
-    bad, tried = images / "train" / "NORMAL" / "bad.png", []
-    shutil.copy(next(images.glob("train/NORMAL/*.png")), bad)
-
-    def failing(path, size):
-        if path == bad:
-            tried.append(path)
-            raise OSError(number, os.strerror(number), str(path))
-        return decode(path, size)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(building, "decode", failing)
-        for attempt in range(2):
-            _, table = open_store(read_folder(images), 32, images.parent / "cache", shard=200)
-            assert len(table) == 160 and dict(table.rejected) == {"train/NORMAL/bad.png": os.strerror(number).lower()}
-            assert len(tried) == attempt, "the first time in another process, then once to see whether it can be read"
-    store, table = open_store(read_folder(images), 32, images.parent / "cache", shard=200)
-    assert len(table) == 161 and not table.rejected
-    check(store, table)
-
-
 def test_a_write_error_keeps_what_is_finished(images, resumed, tmp_path, monkeypatch):
     write = building.write_shard
 
