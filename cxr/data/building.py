@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cxr.data.cache import is_unfinished
+from cxr.data.cache import is_unfinished, remove
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.retrying import is_closed
 from cxr.data.shards import DAMAGED, LISTS, Record, move_shard, read_shard, write_shard
@@ -84,7 +84,7 @@ def take_over(
             move_shard(path.parent, folder, number)
             moved.add(number)
             if not any(path.parent.glob(LISTS)):
-                shutil.rmtree(path.parent, ignore_errors=True)
+                remove(path.parent)
             continue
         for place, record in enumerate(records):
             if not record.rejected:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxr.data.cache import use
 from cxr.files.writing import replacing
 
 LISTS = "images-*.json"
@@ -73,10 +74,21 @@ def read_shard(folder: Path, number: int, size: int) -> tuple[np.ndarray, list[R
         DAMAGED: the shard is not finished, or is damaged.
     """
     records = [Record(*row) for row in json.loads(list_path(folder, number).read_bytes())]
-    pixels = np.load(pixels_path(folder, number), mmap_mode="c")  # copy-on-write: torch takes no read-only arrays
+    pixels = map_pixels(pixels_path(folder, number))
     if pixels.dtype != np.uint8 or pixels.shape != (len(records), size, size):
         raise ValueError(f"{folder}: shard {number} does not hold {len(records)} images of {size}x{size}")
     return pixels, records
+
+
+def map_pixels(path: Path) -> np.ndarray:
+    """The array in a .npy file, memory-mapped. As long as it is, no process removes the store, see use(). (numpy.load()
+    would open the file itself; a mapping keeps the file that it was made from open, and so keeps its lock.)"""
+    with path.open("rb") as file:
+        use(file)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        # Copy-on-write: torch takes no read-only arrays.
+        return np.memmap(file, dtype=dtype, mode="c", offset=file.tell(), shape=shape)
 
 
 def move_shard(source: Path, target: Path, number: int) -> None:

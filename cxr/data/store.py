@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.building import Source, fill_store, is_readable_again
-from cxr.data.cache import built, fingerprint
+from cxr.data.cache import built, fingerprint, remove
 from cxr.data.image_table import ImageTable
 from cxr.data.retrying import patiently
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
@@ -76,8 +75,8 @@ def open_stores(
     """Map the decoded images, in one store a size, after decoding those that no earlier run has decoded.
 
     The cache holds one store for each folder or table of images and image size. A killed build is continued. When the
-    folder has changed, unchanged images are taken over from its earlier store, which is then removed. (A run that still
-    has it mapped keeps its images.)
+    folder has changed, unchanged images are taken over from its earlier store. That one is then removed, or, if a
+    process of this or another machine still has it mapped, by the first start after that.
 
     Args:
         shard: images in a file of the store.
@@ -117,7 +116,7 @@ def map_images(
         shards, records = read_shards(folder, len(sources), size, shard)
         for other in group.iterdir():
             if other.is_dir() and other != folder:  # an earlier state, or what a killed build left
-                shutil.rmtree(other, ignore_errors=True)
+                remove(other)
     log.info("store: %d images of %dx%d, %.0f MB, in %s", len(images), size, size, len(images) * size**2 / 1e6, folder)
     return shards, records
 

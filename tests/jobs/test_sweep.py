@@ -14,6 +14,8 @@ import torch
 from same import assert_same_run
 
 import cxr.train
+from cxr.data.sources import read_folder
+from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.files.status import alive, read_status
 from cxr.files.writing import read_json, read_table, write_json
@@ -99,6 +101,25 @@ def test_a_run_that_is_killed_ends_no_other(run, tmp_path, number, says, small):
     assert says in rows[0]["error"] and "Traceback" not in err
     log = (tmp_path / "s" / rows[0]["run"] / "train.log").read_text()
     assert (number == signal.SIGSEGV) == ("Fatal Python error: Segmentation fault" in log)
+
+
+def test_a_store_that_vanishes_under_a_run_is_one_line(run, tmp_path, drawn, tiny):
+    """As where the server of a network drive removes it: the system ends the process that reads there."""
+    folder, cache = tmp_path / "r", tmp_path / "cache"
+    words = ("isolate=true", "trainer.max_epochs=100000", "data=folder", f"data.root={drawn}", *tiny)
+
+    def cut():
+        while not (folder / "checkpoints" / "images.npz").exists():
+            time.sleep(0.05)
+        for path in cache.glob("store-*/*/*.npy"):
+            os.truncate(path, 0)
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    code, _, err = run(main, *words, f"cache_dir={cache}", f"hydra.run.dir={folder}")
+    cutter.join()
+    assert code == 1 and "crashed (SIGBUS): its decoded images in cache_dir were removed" in err.splitlines()[-1]
+    assert len(open_store(read_folder(drawn), 32, cache)[0]) == 160, "decoded again"
 
 
 @pytest.mark.long
