@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -156,29 +157,42 @@ def test_runs_side_by_side_end_with_a_killed_sweep(tmp_path, small):
     assert workers and "lost" in {read_status(path.parent)["status"] for path in (tmp_path / "s").glob("*/status.json")}
 
 
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """Ends a sweep that has a lost run by an error of its launcher."""
+
+    def launch(error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(cxr.train, "run_hydra", fail)
+        (tmp_path / "cnn").mkdir()
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        lost = {"status": "running", "pid": ended.pid, "host": socket.gethostname()}
+        write_json(tmp_path / "cnn" / "status.json", lost)
+        cxr.train.sweep(CommandLine([], multirun=True, folder=tmp_path), None)
+
+    return launch
+
+
 @pytest.mark.parametrize(
     ("error", "printed"),
     [
-        (OSError("a worker was killed"), "cxr: OSError: a worker was killed\n"),
+        (BrokenProcessPool("a worker\nwas killed"), "cxr: BrokenProcessPool: a worker was killed\n"),
         (UserError("Slurm refused the jobs"), "cxr: Slurm refused the jobs\n"),
     ],
 )
 def test_an_error_of_the_launcher_is_one_line_and_the_leaderboard_is_written(
-    tmp_path, monkeypatch, capsys, error, printed
+    tmp_path, launched, capsys, error, printed
 ):
-    def launch(*_):
-        raise error
-
-    monkeypatch.setattr(cxr.train, "run_hydra", launch)
-    command = CommandLine([], multirun=True, folder=tmp_path)
-    if not isinstance(error, UserError):  # without a lost run, it is a bug, and needs its traceback
-        with pytest.raises(OSError):
-            cxr.train.sweep(command, None)
-    (tmp_path / "cnn").mkdir()
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    write_json(tmp_path / "cnn" / "status.json", {"status": "running", "pid": ended.pid, "host": socket.gethostname()})
     with pytest.raises(SystemExit) as end:
-        cxr.train.sweep(command, None)
+        launched(error)
     assert end.value.code == 1 and capsys.readouterr().err == printed
     assert "lost" in (tmp_path / "leaderboard.csv").read_text()
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug of ours"), OSError("a bug of ours")])
+def test_a_bug_keeps_its_traceback_also_where_a_run_is_lost(launched, error):
+    with pytest.raises(type(error), match="a bug of ours"):
+        launched(error)
