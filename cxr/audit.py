@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from cxr.data.audit import audit, load_copies, summarise_audit
+from cxr.data.audit import SIZE, audit, load_copies, summarise_audit
 from cxr.data.decode import decode
 from cxr.data.sources import read_images
+from cxr.data.store import open_store
 from cxr.errors import printable
 from cxr.files.run_folder import AUDIT
 from cxr.files.writing import write_json
@@ -29,8 +30,8 @@ def main() -> None:
 def audit_images(options: dict[str, Any], folder: Path) -> None:
     """Audit the images that the options name; write and print the findings."""
     cache = Path(options["cache_dir"]).expanduser()
-    images = read_images(options["data"], cache)
-    store, images, copies = load_copies(images, cache, options["data"]["copies"])
+    store, images = open_store(read_images(options["data"], cache), SIZE, cache)
+    copies = load_copies(store, cache, options["data"]["copies"])
     findings, w = audit(images, store, copies, options["data"]["copies"]), words("en")
     write_json(folder / AUDIT, findings)
     for number, copy in enumerate(findings["copies"][:PICTURES], start=1):

@@ -13,6 +13,7 @@ import numpy as np
 
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
+from cxr.data.retrying import ReadFailed
 from cxr.errors import UserError
 from cxr.files.predictions import prediction, probability_columns
 from cxr.jobs.exit_codes import answering
@@ -74,10 +75,10 @@ def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[
     from cxr.data.batches import to_unit
 
     def read(file: Path) -> np.ndarray | str:
-        if why := not_an_image(file):
-            return why
         try:
-            return decode(file, model.hparams.image_size).pixels
+            return not_an_image(file) or decode(file, model.hparams.image_size).pixels
+        except ReadFailed as error:
+            return why_unreadable(error.__cause__)
         except UNREADABLE as error:
             return why_unreadable(error)
 

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from cxr.errors import UserError, one_line
+from cxr.errors import UserError, one_line, with_type
 from cxr.files.run_folder import STATUS, STOP
 from cxr.files.status import explained, mark_unfinished, read_status
 from cxr.jobs import slurm
@@ -23,7 +24,6 @@ from cxr.jobs.task import Task
 from cxr.options.command_line import CommandLine, compose_trial, read_command
 from cxr.options.composing import CONF
 from cxr.reporting.leaderboard import overview, write_leaderboard
-from cxr.reporting.rows import collect
 from cxr.search.recipe import write_recipe
 from cxr.search.study import Study
 from cxr.training import signals
@@ -123,13 +123,12 @@ def sweep(command: CommandLine, task: Task) -> None:
     incomplete = False
     try:
         run_hydra(command, task)
-    except Exception as error:  # of the launcher or of the search: runs raise none
-        incomplete = True
-        lost = any(row["status"] == "lost" for row in collect(command.folder))
-        if not lost and (command.search or not isinstance(error, UserError)):
+    except (UserError, BrokenExecutor) as error:  # of the launcher or of the search: runs raise none
+        # A launcher whose worker was killed does not say which run is lost: the leaderboard does.
+        if command.search and isinstance(error, UserError):
             raise
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        print(f"cxr: {kind}{one_line(error, 200)}", file=sys.stderr)
+        incomplete = True
+        print(f"cxr: {one_line(error) if isinstance(error, UserError) else with_type(error)}", file=sys.stderr)
     if signals.asked():
         return
     rows = write_leaderboard(command.folder)  # once more: runs side by side may have overtaken each other

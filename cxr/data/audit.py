@@ -11,7 +11,7 @@ import numpy as np
 from cxr.data.cache import built, fingerprint
 from cxr.data.image_table import ImageTable, patient_of
 from cxr.data.split import find_leaks, group_images
-from cxr.data.store import Store, open_store
+from cxr.data.store import Store
 from cxr.errors import printable
 from cxr.files.writing import read_table, write_table
 
@@ -45,18 +45,13 @@ def warn_exact_only(copies: str, images: int, others: int) -> None:
         )
 
 
-def load_copies(images: ImageTable, cache: Path, copies: str) -> tuple[Store, ImageTable, Copies]:
-    """Find the images that are copies of each other, or load what an earlier run found.
-
-    Returns:
-        The store of SIZE pixels, the table of readable images, and the pairs of its rows that are copies. They depend
-        on the files alone, not on names or labels.
-    """
-    store, readable = open_store(images, SIZE, cache)
+def load_copies(store: Store, cache: Path, copies: str) -> Copies:
+    """Find the images of a store of SIZE pixels that are copies of each other, or load what an earlier run found. The
+    pairs depend on the files alone, not on names or labels."""
     sha256 = store.facts["sha256"].tolist()
     if not compares_pairs(copies, len(store) ** 2):
         warn_exact_only(copies, len(store), len(store))
-        return store, readable, same_bytes(sha256)
+        return same_bytes(sha256)
 
     def compare(folder: Path) -> None:
         from cxr.data.copies import find_copies  # which imports torch
@@ -66,7 +61,7 @@ def load_copies(images: ImageTable, cache: Path, copies: str) -> tuple[Store, Im
 
     with built(cache / f"copies-{fingerprint(VERSION, SIZE, sha256)}", compare) as folder:
         rows = read_table(folder / "copies.csv")
-    return store, readable, [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in rows]
+    return [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in rows]
 
 
 def same_bytes(sha256: Sequence[str]) -> Copies:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cxr.data.cache import is_unfinished
-from cxr.data.decode import UNREADABLE, decode, is_transient, why_unreadable
+from cxr.data.cache import is_unfinished, remove
+from cxr.data.decode import UNREADABLE, decode, why_unreadable
+from cxr.data.retrying import is_closed
 from cxr.data.shards import DAMAGED, LISTS, Record, move_shard, read_shard, write_shard
 from cxr.data.workers import spread
 from cxr.errors import UserError, printable
@@ -36,7 +37,8 @@ def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, s
         shard: images in a file.
 
     Raises:
-        UserError: the disk has too little room, or a process was killed.
+        UserError: the disk has too little room, a process was killed, or an image cannot be read because a disk or a
+            network share fails. The shards that are finished stay.
     """
     parts = {number: sources[start : start + shard] for number, start in enumerate(range(0, len(sources), shard))}
     moved, earlier = take_over(folder, parts, size)
@@ -82,7 +84,7 @@ def take_over(
             move_shard(path.parent, folder, number)
             moved.add(number)
             if not any(path.parent.glob(LISTS)):
-                shutil.rmtree(path.parent, ignore_errors=True)
+                remove(path.parent)
             continue
         for place, record in enumerate(records):
             if not record.rejected:
@@ -105,29 +107,30 @@ def check_room(folder: Path, images: int, size: int) -> None:
 
 
 def decode_block(root: Path, size: int, sources: Sequence[Source]) -> list[tuple[np.ndarray, Record]]:
-    """Decode images; an unreadable one is black, and its record has the reason."""
+    """Decode images; an unreadable one is black, and its record has the reason. Raises UserError as decode() does."""
     images = []
     for source in sources:
         try:
             pixels, *facts = decode(root / source[0], size)
             images.append((pixels, Record(*source, *facts)))
         except UNREADABLE as error:
-            record = Record(*source, rejected=why_unreadable(error), retry=is_transient(error))
+            record = Record(*source, rejected=why_unreadable(error), retry=is_closed(error))
             images.append((np.zeros((size, size), dtype=np.uint8), record))
     return images
 
 
-def is_readable_again(root: Path, records: Sequence[Record], size: int) -> bool:
-    """Whether one of the images that the system could not read before can now be read, or is now known to be bad."""
-    for record in records:
-        if record.retry:
-            try:
-                decode(root / record.file, size)
-                return True
-            except UNREADABLE as error:
-                if not is_transient(error):
-                    return True
-    return False
+def is_readable_again(root: Path, records: Sequence[Record]) -> bool:
+    """Whether an image that was missing or closed to us is not so any more."""
+    return any(not is_refused(root / record.file) for record in records if record.retry)
+
+
+def is_refused(path: Path) -> bool:
+    """Whether a file is missing or closed to us."""
+    try:
+        with path.open("rb"):
+            return False
+    except OSError as error:
+        return is_closed(error)
 
 
 def explain_killed(root: Path, jobs: Sequence[Sequence[Source]]) -> str:

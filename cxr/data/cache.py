@@ -9,10 +9,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from cxr.errors import UserError
+from cxr.files.writing import sync_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows, which removes no file that is open
+    fcntl = None
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +61,7 @@ def built(
                 try:
                     build(work)
                     os.rename(work, target)
+                    sync_folder(target.parent)
                 finally:
                     if not (keep and any(work.glob(keep))):
                         shutil.rmtree(work, ignore_errors=True)
@@ -67,11 +75,45 @@ def built(
 def remove_unfinished(target: Path, keep: str) -> None:
     """Remove what killed builds left, and a damaged target, unless a later build can use some of it. Only the process
     that holds the lock builds, so no other one is at work there."""
-    for folder in (target, *target.parent.glob(f"{BUILDING}*")):
+    if target.exists():
+        os.rename(target, unfinished_folder(target.parent))
+    for folder in target.parent.glob(f"{BUILDING}*"):
         if not (keep and any(folder.glob(keep))):
-            shutil.rmtree(folder, ignore_errors=True)
-        elif folder == target:
-            os.rename(target, unfinished_folder(target.parent))
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of the cache, unless a process uses a file in it, see use(): then it stays, for a later call."""
+    if not any(is_used(path) for path in folder.rglob("*") if path.is_file()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def use(file: BinaryIO) -> None:
+    """Keep the folder of a file from being removed, by a process of any machine, for as long as the file is open or
+    mapped. (A network drive tells its server of this lock, unless it was mounted with nolock.)
+
+    Raises:
+        BlockingIOError: it is being removed.
+    """
+    if not fcntl:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks, of which we can only read
+        pass
+
+
+def is_used(path: Path) -> bool:
+    """Whether a process uses a file, see use(), or it cannot be known."""
+    try:
+        with path.open("r+b") as file:  # a network drive wants it open for writing
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
 
 
 def unfinished_folder(parent: Path) -> Path:

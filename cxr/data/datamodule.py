@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cxr.data.audit import load_copies, log_findings
+from cxr.data.audit import SIZE, load_copies, log_findings
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
 from cxr.data.cache import built, fingerprint
@@ -20,8 +20,9 @@ from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
 from cxr.data.sources import read_images
 from cxr.data.split import find_leaks, group_images, split_images
-from cxr.data.store import Store, open_store
+from cxr.data.store import Store, open_stores
 from cxr.errors import UserError, printable
+from cxr.files.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class CXRDataModule(pl.LightningDataModule):
         cache: folder for decoded images and drawings.
 
     After setup():
-        images: the table of the N usable images.
+        images: the table of the N usable images. readable: the same as it was read, whatever a subclass makes of it.
         split: string array of length N: train, val, test or unused.
         group: int array of length N, equal for images of one patient and for copies.
         store: their pixels. compared: the same at the size at which copies are found.
@@ -65,17 +66,16 @@ class CXRDataModule(pl.LightningDataModule):
         if self.images is not None:  # Lightning asks again before the test
             return
         table = read_images(self.data, self.cache)
-        self.store, images = open_store(table, self.data["image_size"], self.cache)
+        (self.store, self.compared), images = open_stores(table, (self.data["image_size"], SIZE), self.cache)
         if images.rejected and self.data["on_bad"] == "fail":
             file, reason = images.rejected[0]
             raise UserError(
                 f"data.on_bad=fail: {len(images.rejected)} files in {images.root} cannot be used, the first one is "
                 f"{printable(file)} ({reason}); python -m cxr.audit lists them; repair or remove them, or use skip"
             )
-        self.compared, self.readable, self.copies = load_copies(table, self.cache, self.data["copies"])
-        check_same_images(images, self.readable)
+        self.copies = load_copies(self.compared, self.cache, self.data["copies"])
         self.group = group_images(images.patient, [(first, second) for first, second, _ in self.copies])
-        self.images, self.note = images, images.note
+        self.images, self.readable, self.note = images, images, images.note
         self.split = self.assign_split()
         log_findings(images, self.copies)
         self.log_split()
@@ -228,16 +228,8 @@ class CXRDataModule(pl.LightningDataModule):
         inputs = self.compared.facts["sha256"].tolist(), labels.tolist(), train.tolist(), rows.tolist()
 
         def build(folder: Path) -> None:
-            np.savez(folder / "predictions.npz", **shortcut_predictions(self.compared, labels, train, rows))
+            with replacing(folder / "predictions.npz", "wb") as file:
+                np.savez(file, **shortcut_predictions(self.compared, labels, train, rows))
 
         with built(self.cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
             return dict(np.load(folder / "predictions.npz"))
-
-
-def check_same_images(images: ImageTable, compared: ImageTable) -> None:
-    """Raise UserError if the stores of two sizes rejected different files: their rows would not match."""
-    if differ := {*images.file.tolist()} ^ {*compared.file.tolist()}:
-        raise UserError(
-            f"{images.root}: {printable(min(differ))} could be read the first time but not the second; check the "
-            "disk or the network share, and start again"
-        )

@@ -1,18 +1,19 @@
 """Decode an image file of any kind into a square of gray bytes."""
 
-import errno
 import hashlib
 import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from cxr.data.retrying import patiently
 from cxr.errors import UserError, one_line, printable
 
 # The largest detectors give 20 million pixels. This many, in the costliest kind of file (a progressive JPEG in CMYK,
@@ -48,13 +49,13 @@ def decode(path: Path, size: int) -> Decoded:
 
     Raises:
         UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any image; see why_unreadable().
-        UserError: memory ran out, for which the image is not to blame.
+        UserError: memory ran out, or, as ReadFailed, the disk or network share failed: the image is not to blame.
     """
     # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        return read(path, size)
-    except UNREADABLE:
+        return patiently(path, partial(read, path, size))
+    except (UserError, *UNREADABLE):
         raise
     except MemoryError as error:
         raise UserError(
@@ -152,12 +153,6 @@ def why_unreadable(error: Exception) -> str:
         return "not there any more" if isinstance(error, FileNotFoundError) else error.strerror.lower()
     message = one_line(error) or type(error).__name__
     return f"{'truncated' if 'truncated' in message.lower() else 'damaged'}: {message}"
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether an error of decode() is the system's (EIO, ESTALE, ENOMEM, EACCES …) and may be gone the next time.
-    Pillow's own errors have no number; EINVAL comes from damaged files that make it seek before their start."""
-    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 # The errors of Pillow for a bad file. (Tens of thousands of files with changed bytes raised the first three and

@@ -1,31 +1,54 @@
-"""List the content of a folder of images, as far as permissions allow. Nothing here opens a file."""
+"""List the content of a folder of images, as far as permissions allow. Nothing here opens a file. All functions raise
+ReadFailed where a disk or network share fails, see cxr.data.retrying."""
 
 import errno
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
+from cxr.data.retrying import is_closed, patiently
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def mode_of(path: Path) -> int:
+    """The mode of a file or folder, which has its type; 0 if it is missing or closed to us."""
+    try:
+        return patiently(path, path.stat).st_mode
+    except OSError:
+        return 0
 
 
 def list_files(folder: Path) -> list[Path]:
     """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._image.jpg, .ipynb_checkpoints)
     are the system's, not images. Links to folders are not followed but listed, like folders that cannot be read:
     not_an_image() gives the reason."""
+    return patiently(folder, partial(walk, folder))
+
+
+def walk(folder: Path) -> list[Path]:
+    """The files of list_files(). Raises OSError where the system fails."""
     files_and_links: list[Path] = []
-    closed: list[OSError] = []
+    closed: list[Path] = []
+
+    def note(error: OSError) -> None:
+        if not is_closed(error):
+            raise error
+        closed.append(Path(error.filename))
+
     # Unlike rglob, os.walk asks the file system once a folder; it would pass over those that are closed.
-    for where, folders, files in os.walk(folder, onerror=closed.append):
+    for where, folders, files in os.walk(folder, onerror=note):
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
         files_and_links += [Path(where, name) for name in (*files, *links) if not name.startswith(".")]
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return sorted(files_and_links + [Path(error.filename) for error in closed])
+    return sorted(files_and_links + closed)
 
 
 def not_an_image(path: Path) -> str:
     """Why a path cannot be an image, or "". Opens nothing: a pipe would wait for ever."""
     try:
-        mode = path.stat().st_mode
+        mode = patiently(path, path.stat).st_mode
     except OSError as error:
         return why_closed(error, path.is_symlink())
     if stat.S_ISDIR(mode):
@@ -45,8 +68,8 @@ def why_closed(error: OSError, link: bool = False) -> str:
 def why_not_listed(folder: Path) -> str:
     """Why what lies in a folder cannot be listed, or ""."""
     try:
-        with os.scandir(folder):
-            return ""
+        patiently(folder, lambda: os.scandir(folder).close())
+        return ""
     except OSError as error:
         return f"a folder that cannot be read: {why_closed(error)}"
 
@@ -73,15 +96,20 @@ def gaps(folder: Path) -> list[tuple[Path, str]]:
 def entries(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder in name order, without hidden ones; none if it cannot be read."""
     try:
-        with os.scandir(folder) as content:
-            return sorted((entry for entry in content if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        return patiently(folder, partial(scan, folder))
     except OSError:
         return []
+
+
+def scan(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of entries(). Raises OSError where the system fails."""
+    with os.scandir(folder) as content:
+        return sorted((entry for entry in content if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder or a link to one; False if permissions forbid to know."""
     try:
-        return entry.is_dir()
+        return patiently(Path(entry), entry.is_dir)
     except OSError:
         return False

@@ -17,7 +17,7 @@ from cxr.data.run_tables import split_rows
 from cxr.data.store import Store
 from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS
-from cxr.files.writing import read_table
+from cxr.files.writing import read_table, replacing, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def write_fingerprints(data: CXRDataModule, checkpoints: Path) -> None:
 
     def build(folder: Path) -> None:
         used = replace(data.compared, place=data.compared.place[rows])
-        np.savez(folder / SIDE_FILE, **columns, images=small_images(used).shards[0])
+        with replacing(folder / SIDE_FILE, "wb") as file:
+            np.savez(file, **columns, images=small_images(used).shards[0])
 
     key = fingerprint(SIDE, *(column.tolist() for column in columns.values()))
     with built(data.cache / f"known-{key}", build, has_fingerprints) as made:
@@ -55,6 +56,7 @@ def write_fingerprints(data: CXRDataModule, checkpoints: Path) -> None:
     except OSError:  # another file system, or one without links
         shutil.copyfile(kept, part)
     part.replace(checkpoints / SIDE_FILE)
+    sync_folder(checkpoints)
     part.unlink(missing_ok=True)  # if both are links to one file, a system leaves both
 
 

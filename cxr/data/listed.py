@@ -1,11 +1,12 @@
 """Read the images that a table lists, wherever their files are."""
 
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
 from cxr.data.class_names import class_name
-from cxr.data.files import not_an_image
+from cxr.data.files import mode_of, not_an_image
 from cxr.data.image_table import ImageTable, images_of, patient_of, split_name
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable
@@ -49,4 +50,4 @@ def why_rejected(root: Path, file: str, row: Row) -> str:
         return "no label in the table"
     if file.startswith(".."):  # every run names images by their place below one folder
         return f"is not below {root}; set data.root=DIR to a folder above it"
-    return not_an_image(path) or ("a folder, not a file" if path.is_dir() else "")
+    return not_an_image(path) or ("a folder, not a file" if stat.S_ISDIR(mode_of(path)) else "")

@@ -23,7 +23,7 @@ def match_run(images: ImageTable, compared: Store, fingerprints: Path, copies: s
     """Find the images that a run has used.
 
     Args:
-        compared: the pixels of the images, see load_copies().
+        compared: the pixels of the images, audit.SIZE wide.
         fingerprints: the run's file, see write_fingerprints().
         copies: the option `data.copies`.
 

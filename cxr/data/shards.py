@@ -5,12 +5,14 @@ the disk. A build that was killed therefore loses at most the shard that it was 
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from cxr.data.cache import use
+from cxr.files.writing import replacing
 
 LISTS = "images-*.json"
 DAMAGED = (OSError, ValueError, TypeError, EOFError)  # raised by read_shard() for a shard that is missing or damaged
@@ -20,8 +22,8 @@ class Record(NamedTuple):
     """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded again when one of them
     changes. `width` to `sha256` are those of cxr.data.decode.Decoded.
 
-    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the system could not read the file,
-    for which the image is not to blame: it is tried again whenever the store is opened.
+    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the file was missing or closed to us:
+    whenever the store is opened, it is looked whether that has changed.
     """
 
     file: str
@@ -54,28 +56,15 @@ def write_shard(
     folder: Path, number: int, shape: tuple[int, int, int], images: Iterable[tuple[np.ndarray, Record]]
 ) -> None:
     """Write a shard of images (n, S, S), and wait until it is on the disk."""
-
-    def write_pixels(file: BinaryIO) -> None:
+    records: list[Record] = []
+    with replacing(pixels_path(folder, number), "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for pixels, record in images:
             # Not through a memory map: a full disk would kill the process there, and is an error here.
             file.write(np.ascontiguousarray(pixels))
             records.append(record)
-
-    records: list[Record] = []
-    write_durably(pixels_path(folder, number), write_pixels)
-    # In ASCII: a file's name may hold bytes that are not UTF-8.
-    write_durably(list_path(folder, number), lambda file: file.write(json.dumps(records).encode("ascii")))
-
-
-def write_durably(path: Path, write_content: Callable[[BinaryIO], Any]) -> None:
-    """Write a file under a temporary name, and rename it once it is on the disk."""
-    part = path.with_name(f".{path.name}")
-    with part.open("wb") as file:
-        write_content(file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with replacing(list_path(folder, number), "wb") as file:
+        file.write(json.dumps(records).encode("ascii"))  # a file's name may hold bytes that are not UTF-8
 
 
 def read_shard(folder: Path, number: int, size: int) -> tuple[np.ndarray, list[Record]]:
@@ -85,10 +74,21 @@ def read_shard(folder: Path, number: int, size: int) -> tuple[np.ndarray, list[R
         DAMAGED: the shard is not finished, or is damaged.
     """
     records = [Record(*row) for row in json.loads(list_path(folder, number).read_bytes())]
-    pixels = np.load(pixels_path(folder, number), mmap_mode="c")  # copy-on-write: torch takes no read-only arrays
+    pixels = map_pixels(pixels_path(folder, number))
     if pixels.dtype != np.uint8 or pixels.shape != (len(records), size, size):
         raise ValueError(f"{folder}: shard {number} does not hold {len(records)} images of {size}x{size}")
     return pixels, records
+
+
+def map_pixels(path: Path) -> np.ndarray:
+    """The array in a .npy file, memory-mapped. As long as it is, no process removes the store, see use(). (numpy.load()
+    would open the file itself; a mapping keeps the file that it was made from open, and so keeps its lock.)"""
+    with path.open("rb") as file:
+        use(file)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        # Copy-on-write: torch takes no read-only arrays.
+        return np.memmap(file, dtype=dtype, mode="c", offset=file.tell(), shape=shape)
 
 
 def move_shard(source: Path, target: Path, number: int) -> None:

@@ -1,6 +1,7 @@
 """Where images come from: a folder, a table, Kaggle or our own drawings, all as one table of images."""
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from cxr.data.cache import built, fingerprint
 from cxr.data.class_names import class_name
-from cxr.data.files import gaps, list_files, loose_images, not_an_image, subfolders, why_not_listed
+from cxr.data.files import gaps, list_files, loose_images, mode_of, not_an_image, subfolders, why_not_listed
 from cxr.data.image_table import ImageTable, images_of, patient_of, split_name
 from cxr.data.listed import read_listed
 from cxr.data.tables import Row, read_rows
@@ -28,14 +29,14 @@ def read_folder(root: Path) -> ImageTable:
         UserError: the folder is missing, closed or holds no images in class folders, or the manifest cannot be used.
     """
     root = Path(root).expanduser()
-    if not os.path.isdir(root):  # unlike Path's, it does not fail below a closed folder
+    if not stat.S_ISDIR(mode_of(root)):
         raise UserError(f"data.root={root}: no such folder")
     if reason := why_not_listed(root):
         raise UserError(f"data.root={root}: {reason}")
     folders, problems = find_class_folders(root)
     rejected = [(path.relative_to(root).as_posix(), reason) for path, reason in problems]
     path = root / "manifest.csv"
-    manifest = {row["file"]: row for row in read_rows(path, ("file", "patient"))} if os.path.isfile(path) else {}
+    manifest = {row["file"]: row for row in read_rows(path, ("file", "patient"))} if stat.S_ISREG(mode_of(path)) else {}
     rows: list[Row] = []
     for folder, split in folders:
         for path in list_files(folder):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.building import Source, fill_store, is_readable_again
-from cxr.data.cache import built, fingerprint
+from cxr.data.cache import built, fingerprint, remove
 from cxr.data.image_table import ImageTable
+from cxr.data.retrying import patiently
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
 from cxr.errors import UserError, printable
 
@@ -64,22 +64,51 @@ class Store:
 
 
 def open_store(images: ImageTable, size: int, cache: Path, shard: int = SHARD) -> tuple[Store, ImageTable]:
-    """Map the decoded images, after decoding those that no earlier run has decoded.
+    """The store of one size, and the table of its N images; see open_stores()."""
+    (store,), images = open_stores(images, (size,), cache, shard)
+    return store, images
+
+
+def open_stores(
+    images: ImageTable, sizes: Sequence[int], cache: Path, shard: int = SHARD
+) -> tuple[list[Store], ImageTable]:
+    """Map the decoded images, in one store a size, after decoding those that no earlier run has decoded.
 
     The cache holds one store for each folder or table of images and image size. A killed build is continued. When the
-    folder has changed, unchanged images are taken over from its earlier store, which is then removed. (A run that still
-    has it mapped keeps its images.)
+    folder has changed, unchanged images are taken over from its earlier store. That one is then removed, or, if a
+    process of this or another machine still has it mapped, by the first start after that.
 
     Args:
         shard: images in a file of the store.
 
     Returns:
-        The store, and the table of the N images that could be read; the others are listed in its `rejected`.
+        The stores, and the table of the N images that all of them have: row n is the same image in each. The others
+        are listed in the table's `rejected`.
 
     Raises:
-        UserError: the cache cannot be written, the disk has too little room, or no image can be read.
+        UserError: the cache cannot be written, the disk has too little room, no image can be read, or an image cannot
+            be read because a disk or a network share fails.
     """
     sources = [(file, *file_state(images.root / file)) for file in images.file.tolist()]
+    opened = [map_images(images, sources, size, cache, shard) for size in sizes]
+    rejected: dict[int, str] = {}
+    for row, of_row in enumerate(zip(*(records for _, records in opened), strict=True)):
+        if why := next((record.rejected for record in of_row if record.rejected), ""):
+            rejected[row] = why
+    if len(rejected) == len(images):
+        row, reason = next(iter(rejected.items()))
+        raise UserError(
+            f"{images.root}: none of its {len(images)} images can be read; {printable(images.file[row])}: {reason}"
+        )
+    used = np.setdiff1d(np.arange(len(images)), list(rejected))
+    stores = [Store(shards, used, facts_of([records[row] for row in used.tolist()])) for shards, records in opened]
+    return stores, images.without(rejected) if rejected else images
+
+
+def map_images(
+    images: ImageTable, sources: Sequence[Source], size: int, cache: Path, shard: int
+) -> tuple[list[np.ndarray], list[Record]]:
+    """The shards and records of one store, see open_stores(); `sources` are the files of the table."""
     group = cache / f"store-{size}px-{fingerprint(FORMAT, shard, size, str(images.table or images.root))}"
     fill = partial(fill_store, root=images.root, sources=sources, size=size, shard=shard)
     intact = partial(is_whole, root=images.root, sources=sources, size=size, shard=shard)
@@ -87,17 +116,9 @@ def open_store(images: ImageTable, size: int, cache: Path, shard: int = SHARD) -
         shards, records = read_shards(folder, len(sources), size, shard)
         for other in group.iterdir():
             if other.is_dir() and other != folder:  # an earlier state, or what a killed build left
-                shutil.rmtree(other, ignore_errors=True)
+                remove(other)
     log.info("store: %d images of %dx%d, %.0f MB, in %s", len(images), size, size, len(images) * size**2 / 1e6, folder)
-    rejected = {row: record.rejected for row, record in enumerate(records) if record.rejected}
-    if len(rejected) == len(images):
-        row, reason = next(iter(rejected.items()))
-        raise UserError(
-            f"{images.root}: none of its {len(images)} images can be read; {printable(images.file[row])}: {reason}"
-        )
-    used = np.setdiff1d(np.arange(len(images)), list(rejected))
-    store = Store(shards, used, facts_of([records[row] for row in used.tolist()]))
-    return store, images.without(rejected) if rejected else images
+    return shards, records
 
 
 def read_shards(folder: Path, images: int, size: int, shard: int) -> tuple[list[np.ndarray], list[Record]]:
@@ -114,7 +135,7 @@ def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, sha
         return False
     if [record.source for record in records] != sources:
         return False
-    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, records, size))
+    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, records))
 
 
 def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
@@ -124,9 +145,9 @@ def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
-    """Bytes, time of the last change in ns, and mode of a file; zeros if it is not there any more."""
+    """Bytes, time of the last change in ns, and mode of a file; zeros if it is missing or closed to us."""
     try:
-        stat = path.stat()
+        stat = patiently(path, path.stat)
     except OSError:
         return 0, 0, 0
     return stat.st_size, stat.st_mtime_ns, stat.st_mode

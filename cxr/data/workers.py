@@ -63,12 +63,14 @@ def deferred_signals() -> Iterator[None]:
         yield
         return
     came: list[int] = []
+    pipe = signal.set_wakeup_fd(-1)  # who listens there hears it after the block, and once
     before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
         for number in came:
             signal.raise_signal(number)
 

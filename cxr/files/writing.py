@@ -1,12 +1,14 @@
-"""Text, JSON and CSV files: written whole or not at all, since others read them while runs continue."""
+"""Files that are written whole or not at all, also in a power cut: others read them while runs continue."""
 
 import csv
+import errno
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cxr.errors import UserError
 
@@ -16,9 +18,46 @@ def as_text(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO]:
+    """A file to write, in UTF-8 or in bytes ("wb"). It takes the name `path` once it is whole and on the disk; after an
+    error, `path` is what it was before. Bytes in a file's name that are not UTF-8 are written as \\udcNN."""
+    part = part_of(path)
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    try:
+        with part.open(mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def part_of(path: Path) -> Path:
+    """A temporary name beside `path`, different for every process and machine."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives sync files alone
+            raise
+    finally:
+        os.close(handle)
+
+
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8; bytes in a file's name that are not UTF-8 are written as \\udcNN."""
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    """Write a CSV file, see replacing()."""
+    with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
@@ -31,24 +70,13 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a file in UTF-8 whole or not at all: others read it while runs continue. Bytes in a file's name that are
-    not UTF-8 are written as \\udcNN, which JSON reads back as they were."""
-    part = part_of(path)
-    try:
-        part.write_text(content, encoding="utf-8", errors="backslashreplace")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def part_of(path: Path) -> Path:
-    """A temporary name beside `path`, different for every process and machine."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    """Write a text file, see replacing()."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file, see replacing(); it reads back as it was."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -113,6 +113,12 @@ def death_message(code: int) -> str:
             "its process was killed (SIGKILL), perhaps because memory ran out: try a smaller data.batch_size, "
             "or fewer processes at a time; the same command, with its name=NAME, resumes from the last checkpoint"
         )
+    if name == "SIGBUS":
+        return (
+            "its process crashed (SIGBUS): its decoded images in cache_dir were removed or cut short, or that disk or "
+            "network share fails; the same command, with its name=NAME, decodes them again and resumes from the last "
+            "checkpoint"
+        )
     return f"its process crashed ({name}); train.log has its last output"
 
 

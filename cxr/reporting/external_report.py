@@ -6,6 +6,7 @@ from typing import Any
 
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import SIDE_FILE
+from cxr.files.writing import write_text
 from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines, with_interval
 from cxr.reporting.markdown import inert, markdown_table
 
@@ -17,7 +18,7 @@ def write_external_report(folder: Path, evaluation: Mapping[str, Any]) -> str:
     warnings = warning_lines(evaluation)
     lines = [*warnings, *([""] if warnings else []), comparison_table(evaluation), ""]
     lines += [*difference_lines(evaluation), *slice_lines(evaluation), *limit_lines(evaluation)]
-    (folder / "evaluation.md").write_text(inert("\n".join(lines) + "\n"), encoding="utf-8")
+    write_text(folder / "evaluation.md", inert("\n".join(lines) + "\n"))
     more = [*shortcut_lines(evaluation["shortcuts"]), *calibration_lines(evaluation["calibration"])]
     return "\n".join(["", *lines, "", *more, *screening_lines(evaluation), f"all in {folder}"])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from cxr.files.run_folder import LOCK, SEARCH
-from cxr.files.writing import part_of, write_table
+from cxr.files.writing import write_table, write_text
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, recipe_rows
 from cxr.reporting.markdown import in_short, inert, markdown_table, value_text
 from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect, mixed
@@ -22,17 +22,14 @@ def write_leaderboard(sweep: Path, comparisons: Sequence[str] = ()) -> list[Row]
     Args:
         comparisons: sentences for the end of leaderboard.md.
     """
-    part = part_of(sweep / "leaderboard")
     with FileLock(sweep / f"{LOCK}.leaderboard"):
         rows = collect(sweep)
-        header = [*choices(rows), *COLUMNS]
-        write_table(part, [*header, *MORE], [[row.get(key, "") for key in (*header, *MORE)] for row in rows])
-        part.replace(sweep / "leaderboard.csv")
+        columns = [*choices(rows), *COLUMNS, *MORE]
+        write_table(sweep / "leaderboard.csv", columns, [[row.get(key, "") for key in columns] for row in rows])
         text = as_markdown(rows, overview(sweep, rows))
         if comparisons:
             text += "\n## Comparisons\n\n" + "\n".join(f"- {line}" for line in comparisons) + "\n"
-        part.write_text(inert(text), encoding="utf-8")
-        part.replace(sweep / "leaderboard.md")
+        write_text(sweep / "leaderboard.md", inert(text))
     return rows
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import STATUS
-from cxr.files.writing import read_json
+from cxr.files.writing import read_json, write_text
 from cxr.reporting.console import (
     beaten_lines,
     calibration_lines,
@@ -65,7 +65,7 @@ def write_model_card(
         "versions": metrics["versions"],
         "data_hash": audit["sha256"],
     }
-    (folder / CARD).write_text(inert(render(CARD, config["report"]["lang"], values)), encoding="utf-8")
+    write_text(folder / CARD, inert(render(CARD, config["report"]["lang"], values)))
 
 
 def screening_items(metrics: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:

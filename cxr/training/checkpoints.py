@@ -19,6 +19,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS
 from cxr.files.status import MEND
+from cxr.files.writing import sync_folder
 from cxr.training import signals
 from cxr.training.distributed import stop_or_due
 
@@ -127,16 +128,6 @@ class DurableCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of what its file raised
             part.unlink(missing_ok=True)
             raise no_room(path, error) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, if the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def no_room(path: Path, error: BaseException) -> UserError:

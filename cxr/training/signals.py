@@ -25,7 +25,7 @@ class Stopped(Exception):
 @dataclass
 class _Request:
     signal: int = 0  # the first signal
-    insisted: float = 0.0  # when the first SIGINT or SIGTERM came (time.monotonic), or 0
+    pipe: int = -1  # where Python writes the number of each signal at once, for _end_if_insisted(); -1: no pipe
     patient: int = 0  # number of open patient() blocks
     forwarders: list[Callable[[int], None]] = field(default_factory=list)  # pass a signal on to other processes
 
@@ -38,23 +38,50 @@ def listen() -> None:
     raises KeyboardInterrupt. A second SIGINT or SIGTERM, at least REPEAT seconds later, ends the process at once with
     exit code 128 + N; other repeats change nothing. Signals that were ignored when the process began (nohup) stay
     ignored. Only in the main thread."""
+    if _request.pipe == -1:
+        reading, _request.pipe = os.pipe()
+        os.set_blocking(_request.pipe, False)
+        signal.set_wakeup_fd(_request.pipe, warn_on_full_buffer=False)
+        threading.Thread(target=_end_if_insisted, args=(reading,), daemon=True).start()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _hear)
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    first, now = not _request.signal, time.monotonic()
+    first = not _request.signal
     if first:
         _request.signal = number
-    if number in INSISTING:
-        if _request.insisted and now - _request.insisted >= REPEAT:
-            os._exit(128 + number)  # child processes notice that this one is gone, and end too
-        _request.insisted = _request.insisted or now
     for forward in tuple(_request.forwarders):
         forward(number)
     if first and not _request.patient:
         raise KeyboardInterrupt
+
+
+def _end_if_insisted(numbers: int) -> None:
+    """End this process when a SIGINT or SIGTERM comes again. In a thread of its own: where the main thread waits within
+    a library for a device that hangs, Python calls no handler, but it still writes the signal to the pipe `numbers`."""
+    first = 0.0
+    while read := os.read(numbers, 64):
+        for number in read:
+            if number in INSISTING:
+                now = time.monotonic()
+                if first and now - first >= REPEAT:
+                    os._exit(128 + number)  # child processes notice that this one is gone, and end too
+                first = first or now
+    os.close(numbers)
+
+
+def _close_pipe() -> None:
+    """Listen no more for repeated signals; a child process does not hear for its parent."""
+    if _request.pipe != -1:
+        signal.set_wakeup_fd(-1)
+        os.close(_request.pipe)
+        _request.pipe = -1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_pipe)
 
 
 def asked() -> int:
@@ -75,7 +102,8 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        _request.signal, _request.insisted = 0, 0.0
+        _close_pipe()
+        _request.signal = 0
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -168,28 +168,6 @@ def test_of_a_damaged_store_only_the_damaged_shard_is_decoded_again(resumed, tmp
     check(store, table)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EACCES])
-def test_an_image_that_the_system_could_not_read_is_tried_again(images, resumed, monkeypatch, number):
-    bad, tried = images / "train" / "NORMAL" / "bad.png", []
-    shutil.copy(next(images.glob("train/NORMAL/*.png")), bad)
-
-    def failing(path, size):
-        if path == bad:
-            tried.append(path)
-            raise OSError(number, os.strerror(number), str(path))
-        return decode(path, size)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(building, "decode", failing)
-        for attempt in range(2):
-            _, table = open_store(read_folder(images), 32, images.parent / "cache", shard=200)
-            assert len(table) == 160 and dict(table.rejected) == {"train/NORMAL/bad.png": os.strerror(number).lower()}
-            assert len(tried) == attempt, "the first time in another process, then once to see whether it can be read"
-    store, table = open_store(read_folder(images), 32, images.parent / "cache", shard=200)
-    assert len(table) == 161 and not table.rejected
-    check(store, table)
-
-
 def test_a_write_error_keeps_what_is_finished(images, resumed, tmp_path, monkeypatch):
     write = building.write_shard
 
@@ -204,4 +182,18 @@ def test_a_write_error_keeps_what_is_finished(images, resumed, tmp_path, monkeyp
             resumed()
     store, table, decoded = resumed()
     assert sorted(decoded) == table.file[100:].tolist()
+    check(store, table)
+
+
+def test_a_write_that_the_system_cuts_short_is_never_taken_for_done(images, resumed, tmp_path):
+    """The system writes a part of what it is given, and refuses the rest: here at a limit, elsewhere on a full disk."""
+    limited = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n" + BUILD
+    command = [sys.executable, "-c", limited, str(images), str(tmp_path / "cache")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stderr.splitlines()[-1].endswith(
+        "File too large; choose another cache_dir=DIR"
+    )
+    assert not [*tmp_path.glob("cache/*/*/*")], "a shard has 51,328 bytes"
+    store, table, decoded = resumed()
+    assert sorted(decoded) == table.file.tolist()
     check(store, table)

@@ -41,10 +41,14 @@ def plant(images, folder, number):
         (folder / "B" / f"{images[row].stem}.jpg").write_bytes(copy_of(images[row], rng))
 
 
+def copies_of(images, cache, how):
+    return load_copies(open_store(images, SIZE, cache)[0], cache, how)
+
+
 def found_in(folder, cache):
     images = read_folder(folder)
     names = [file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in images.file.tolist()]
-    return [(names[first], names[second]) for first, second, _ in load_copies(images, cache, "near")[2]]
+    return [(names[first], names[second]) for first, second, _ in copies_of(images, cache, "near")]
 
 
 def test_planted_copies_of_real_images(cxr4, tmp_path):
@@ -65,7 +69,7 @@ def test_planted_copies_are_found_in_another_set_though_kept_small(cxr4, tmp_pat
     (tmp_path / "altered").mkdir()
     (tmp_path / "images" / "B").rename(tmp_path / "altered" / "B")
     tables = [read_folder(tmp_path / name) for name in ("altered", "images")]
-    stores = [small_images(load_copies(table, tmp_path / "cache", "near")[0]) for table in tables]
+    stores = [small_images(open_store(table, SIZE, tmp_path / "cache")[0]) for table in tables]
     found = find_common(*stores)
     stems = [[file.rsplit("/", 1)[-1].rsplit(".", 1)[0] for file in table.file.tolist()] for table in tables]
     assert all(stems[0][ours] == stems[1][theirs] for ours, theirs, _ in found)
@@ -98,10 +102,10 @@ def test_images_are_compared_once_whatever_they_are_called(image, tmp_path, monk
     image(tmp_path / "in" / "TB" / "b.png", size=(200, 200))
     image(tmp_path / "in" / "TB" / "c.png", size=(200, 200), seed=1)
     (tmp_path / "in" / "NORMAL" / "0.png").write_text("no image")
-    assert load_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
+    assert copies_of(read_folder(tmp_path / "in"), tmp_path / "cache", "near") == [(0, 1, pytest.approx(1))]
     monkeypatch.setattr("cxr.data.copies.find_copies", None)
     (tmp_path / "in" / "TB" / "c.png").rename(tmp_path / "in" / "TB" / "d.png")
-    assert load_copies(read_folder(tmp_path / "in"), tmp_path / "cache", "near")[2] == [(0, 1, pytest.approx(1))]
+    assert copies_of(read_folder(tmp_path / "in"), tmp_path / "cache", "near") == [(0, 1, pytest.approx(1))]
 
 
 @pytest.mark.parametrize("number", [1, 2, 70])
@@ -125,7 +129,7 @@ def four(image, tmp_path):
 
 
 def test_exact_copies_are_those_of_the_same_bytes(four, tmp_path):
-    pairs = {how: [pair[:2] for pair in load_copies(four, tmp_path / "cache", how)[2]] for how in ("exact", "near")}
+    pairs = {how: [pair[:2] for pair in copies_of(four, tmp_path / "cache", how)] for how in ("exact", "near")}
     assert pairs["exact"] == [(0, 1)] and sorted(pairs["near"]) == [(0, 1), (0, 2), (1, 2)]
     assert same_bytes(["x", "y", "x", "z", "x"]) == [(0, 2, 1.0), (0, 4, 1.0)], (
         "one pair an image, however many are alike"
@@ -134,15 +138,16 @@ def test_exact_copies_are_those_of_the_same_bytes(four, tmp_path):
 
 def test_what_is_not_looked_for_in_many_images_is_said(four, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
-    assert len(load_copies(four, tmp_path / "cache", "auto")[2]) == 3 and not caplog.text
+    assert len(copies_of(four, tmp_path / "cache", "auto")) == 3 and not caplog.text
     monkeypatch.setattr("cxr.data.audit.NEAR", 3)
-    store, images, copies = load_copies(four, tmp_path / "cache", "auto")
+    store, images = open_store(four, SIZE, tmp_path / "cache")
+    copies = load_copies(store, tmp_path / "cache", "auto")
     assert [pair[:2] for pair in copies] == [(0, 1)]
     assert "near copies are not searched for in a set of 4 images" in caplog.text and "data.copies=near" in caplog.text
     lines = summarise_audit(audit(images, store, copies, "auto"))
     assert [line.key for line in lines if not line.searched] == ["same_pixels", "near"]
     caplog.clear()
-    load_copies(four, tmp_path / "cache", "exact")
+    copies_of(four, tmp_path / "cache", "exact")
     assert not caplog.text, "no warning for data.copies=exact"
 
 

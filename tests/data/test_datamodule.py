@@ -1,12 +1,17 @@
+import errno
+import hashlib
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from cxr.data import datamodule
+from cxr.data import building, datamodule
+from cxr.data.audit import SIZE
 from cxr.data.batches import Batch, SeededOrder, copy_images
 from cxr.data.datamodule import CXRDataModule
+from cxr.data.decode import BadImage, decode
 from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
 from cxr.files.writing import read_table
@@ -153,3 +158,28 @@ def test_rules_are_worked_out_once_a_split(build, drawn, monkeypatch):
     assert first.keys() == again.keys() and all(np.array_equal(first[name], again[name]) for name in first)
     other = build(drawn, split_seed=1)
     assert not any(other.shortcut_predictions(other.rows("test"))["majority_class"])
+
+
+@pytest.mark.parametrize("refused", [32, SIZE])
+@pytest.mark.parametrize("error", [BadImage("damaged"), PermissionError(errno.EACCES, "Permission denied")])
+def test_an_image_that_one_store_lacks_is_a_row_of_none(build, drawn, tmp_path, monkeypatch, refused, error):
+    """Copies, shortcuts and fingerprints look at one store, training at the other, by the same rows."""
+    shutil.copytree(drawn, tmp_path / "in")
+    lost = "train/NORMAL/" + sorted(path.name for path in (tmp_path / "in" / "train" / "NORMAL").iterdir())[3]
+
+    def read(path, size):
+        if size == refused and path == tmp_path / "in" / lost:
+            raise error
+        return decode(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "decode", read)
+        module = build(tmp_path / "in")
+    assert len(module.images) == 159 and [file for file, _ in module.images.rejected] == [lost]
+    for row, file in enumerate(module.images.file.tolist()):
+        path = tmp_path / "in" / file
+        assert np.array_equal(module.store[row], decode(path, 32).pixels)
+        assert np.array_equal(module.compared[row], decode(path, SIZE).pixels)
+        assert module.compared.facts["sha256"][row] == hashlib.sha256(path.read_bytes()).hexdigest()
+    again = build(tmp_path / "in")
+    assert len(again.images) == (159 if isinstance(error, BadImage) else 160)

@@ -102,7 +102,61 @@ def test_only_what_changed_is_decoded_anew(tmp_path, image, monkeypatch):
     assert np.array_equal(store[1], old[0]), "copied to its new place"
     assert np.array_equal(store[2], decode(changed, 16).pixels)
     assert np.array_equal(before[:], old), "a run that has the earlier store open keeps its images"
-    assert len([p for p in (tmp_path / "cache").glob("*/*") if p.is_dir()]) == 1, "the earlier store is gone"
+
+
+# Another process, which tells what it sees in its store, and again for each line it is sent.
+USER = """
+import sys; from pathlib import Path; from cxr.data.sources import read_folder
+from cxr.data.store import open_store
+store, _ = open_store(read_folder(Path(sys.argv[1])), 16, Path(sys.argv[2]), shard=1)
+print(store[:].sum(), flush=True)
+for line in sys.stdin:
+    print(store[:].sum(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_a_store_that_another_process_uses_is_not_removed(tmp_path, image, end):
+    """On a network drive, the other process would die of a bus error where its images are no more."""
+
+    def stores():
+        return sorted(p.name for p in (tmp_path / "cache").glob("*/*") if p.is_dir())
+
+    def open_again():
+        return open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache", shard=1)[0]
+
+    image(tmp_path / "in" / "NORMAL" / "a.png")
+    changed = image(tmp_path / "in" / "TB" / "b.png", seed=1)
+    open_again()
+    (first,) = stores()
+    command = [sys.executable, "-c", USER, str(tmp_path / "in"), str(tmp_path / "cache")]
+    user = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    seen = user.stdout.readline()
+    for seed in (2, 3):
+        image(changed, seed=seed)
+        open_again()
+        assert first in stores() and len(stores()) == 2, "of stores that nobody uses, only the newest stays"
+    user.stdin.write("\n")
+    user.stdin.flush()
+    assert user.stdout.readline() == seen
+    user.kill() if end == "kill" else user.stdin.close()
+    user.wait()
+    store = open_again()
+    assert len(stores()) == 1 and first not in stores() and len(store) == 2
+
+
+def test_a_store_is_free_again_once_nothing_of_it_is_used(tmp_path, image):
+    path = image(tmp_path / "in" / "NORMAL" / "a.png")
+    image(tmp_path / "in" / "TB" / "b.png")
+    store, _ = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+    (folder,) = (p for p in (tmp_path / "cache").glob("*/*") if p.is_dir())
+    rows = store[:1]  # a copy
+    image(path, seed=2)
+    for used in (True, False):
+        open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
+        assert folder.exists() == used
+        store = None
+    assert len(rows) == 1
 
 
 def test_a_new_label_moves_no_image(tmp_path, image, monkeypatch):
@@ -159,7 +213,7 @@ def test_workers_end_with_a_killed_parent_and_free_the_lock(drawn, tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(drawn), str(tmp_path)])
     until = time.monotonic() + 20
-    while not list(tmp_path.glob("*/.building-*/.images-00000.npy")) and time.monotonic() < until:
+    while not list(tmp_path.glob("*/.building-*/.images-00000.npy*")) and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)  # its workers are at work now
     process.kill()

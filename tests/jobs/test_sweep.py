@@ -10,12 +10,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
 from same import assert_same_run
 
 import cxr.train
+from cxr.data.sources import read_folder
+from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.files.status import alive, read_status
 from cxr.files.writing import read_json, read_table, write_json
@@ -152,6 +155,25 @@ def test_a_run_that_is_killed_ends_no_other(run, tmp_path, number, says, small):
     assert (number == signal.SIGSEGV) == ("Fatal Python error: Segmentation fault" in log)
 
 
+def test_a_store_that_vanishes_under_a_run_is_one_line(run, tmp_path, drawn, tiny):
+    """As where the server of a network drive removes it: the system ends the process that reads there."""
+    folder, cache = tmp_path / "r", tmp_path / "cache"
+    words = ("isolate=true", "trainer.max_epochs=100000", "data=folder", f"data.root={drawn}", *tiny)
+
+    def cut():
+        while not (folder / "checkpoints" / "images.npz").exists():
+            time.sleep(0.05)
+        for path in cache.glob("store-*/*/*.npy"):
+            os.truncate(path, 0)
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    code, _, err = run(main, *words, f"cache_dir={cache}", f"hydra.run.dir={folder}")
+    cutter.join()
+    assert code == 1 and "crashed (SIGBUS): its decoded images in cache_dir were removed" in err.splitlines()[-1]
+    assert len(open_store(read_folder(drawn), 32, cache)[0]) == 160, "decoded again"
+
+
 @pytest.mark.long
 def test_runs_side_by_side_equal_those_one_after_the_other(sweep, tmp_path, small):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
@@ -186,29 +208,42 @@ def test_runs_side_by_side_end_with_a_killed_sweep(tmp_path, small):
     assert workers and "lost" in {read_status(path.parent)["status"] for path in (tmp_path / "s").glob("*/status.json")}
 
 
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """Ends a sweep that has a lost run by an error of its launcher."""
+
+    def launch(error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(cxr.train, "run_hydra", fail)
+        (tmp_path / "cnn").mkdir()
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        lost = {"status": "running", "pid": ended.pid, "host": socket.gethostname()}
+        write_json(tmp_path / "cnn" / "status.json", lost)
+        cxr.train.sweep(CommandLine([], multirun=True, folder=tmp_path), None)
+
+    return launch
+
+
 @pytest.mark.parametrize(
     ("error", "printed"),
     [
-        (OSError("a worker was killed"), "cxr: OSError: a worker was killed\n"),
+        (BrokenProcessPool("a worker\nwas killed"), "cxr: BrokenProcessPool: a worker was killed\n"),
         (UserError("Slurm refused the jobs"), "cxr: Slurm refused the jobs\n"),
     ],
 )
 def test_an_error_of_the_launcher_is_one_line_and_the_leaderboard_is_written(
-    tmp_path, monkeypatch, capsys, error, printed
+    tmp_path, launched, capsys, error, printed
 ):
-    def launch(*_):
-        raise error
-
-    monkeypatch.setattr(cxr.train, "run_hydra", launch)
-    command = CommandLine([], multirun=True, folder=tmp_path)
-    if not isinstance(error, UserError):  # without a lost run, it is a bug, and needs its traceback
-        with pytest.raises(OSError):
-            cxr.train.sweep(command, None)
-    (tmp_path / "cnn").mkdir()
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    write_json(tmp_path / "cnn" / "status.json", {"status": "running", "pid": ended.pid, "host": socket.gethostname()})
     with pytest.raises(SystemExit) as end:
-        cxr.train.sweep(command, None)
+        launched(error)
     assert end.value.code == 1 and capsys.readouterr().err == printed
     assert "lost" in (tmp_path / "leaderboard.csv").read_text()
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug of ours"), OSError("a bug of ours")])
+def test_a_bug_keeps_its_traceback_also_where_a_run_is_lost(launched, error):
+    with pytest.raises(type(error), match="a bug of ours"):
+        launched(error)
