@@ -155,7 +155,7 @@ def test_capstone_has_no_validation_and_takes_the_last_epoch(run, tmp_path, smal
 
 
 def test_resnet18_trains_by_our_recipe(run, drawn, cache, tmp_path):
-    words = ("experiment=tuned", "data=folder", f"data.root={drawn}", "trainer.max_epochs=1", "data.image_size=32")
+    words = ("model=resnet18", "data=folder", f"data.root={drawn}", "trainer.max_epochs=1", "data.image_size=32")
     assert run(main, *words, f"cache_dir={cache}", f"hydra.run.dir={tmp_path}/r")[0] == 0
     model = load_classifier(tmp_path / "r" / "checkpoints" / "best.ckpt")
     assert type(model.net).__name__ == "ResNet" and model.hparams.optim["schedule"] == "onecycle"

@@ -1,7 +1,8 @@
 """Draw one chest image.
 
 The images are hard in the way real ones are: anatomy, pose and exposure vary far more than the finding does, so that
-comparing whole pictures fails where a network that looks for the finding succeeds.
+comparing whole pictures fails where a network that looks for the finding succeeds. What augmentation changes (side,
+turn, place) varies freely, and training patients are few, so augmentation must help.
 
 Everything is drawn in body coordinates: `u` to the right and `v` downwards, both 0 in the middle of the chest and about
 1 at the edge of the image. An image is a sum of densities, so brighter means denser.
@@ -18,9 +19,9 @@ Map = NDArray[np.float32]  # one value per pixel, float32 [H, W]
 def grid(height: int, width: int, shot: Generator) -> tuple[Map, Map]:
     """Body coordinates u, v of every pixel, [H, W] each, for a patient who never stands quite straight."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    unit = (height * width) ** 0.5 / 2 * shot.uniform(0.88, 1.12)
-    x, y = (x - width / 2) / unit - shot.normal(0, 0.06), (y - height / 2) / unit - shot.normal(0, 0.06)
-    cos, sin = np.cos(turn := shot.normal(0, np.radians(4))), np.sin(turn)
+    unit = (height * width) ** 0.5 / 2 * shot.uniform(0.82, 1.18)
+    x, y = (x - width / 2) / unit - shot.normal(0, 0.09), (y - height / 2) / unit - shot.normal(0, 0.09)
+    cos, sin = np.cos(turn := shot.normal(0, np.radians(6))), np.sin(turn)
     return np.float32(cos) * x + np.float32(sin) * y, np.float32(cos) * y - np.float32(sin) * x
 
 
@@ -83,18 +84,18 @@ def _pneumonia(u: Map, v: Map, half: float, top: float, bottom: float, body: Gen
     x = _sign(body) * half * body.uniform(0.45, 0.65)
     y = top + (bottom - top) * body.uniform(0.3, 0.85)
     patch = _spot(u - x, v - y, body.uniform(0.18, 0.3), body.uniform(0.18, 0.3))
-    return patch * (1 + 0.35 * _cloud(u, 14, body)) * body.uniform(0.26, 0.45)
+    return patch * (1 + 0.35 * _cloud(u, 14, body)) * body.uniform(0.52, 0.9)
 
 
 def _covid(u: Map, v: Map, half: float, top: float, bottom: float, body: Generator) -> Map:
-    """Faint haze in several patches along the outer borders of both lungs, mostly low."""
+    """Haze in several patches along the outer borders of both lungs, mostly low."""
     haze = np.zeros_like(u)
     for side in (-1, 1):
         for _ in range(body.integers(2, 5)):
             y = top + (bottom - top) * body.triangular(0.25, 0.8, 1)
             x = side * half * body.uniform(0.72, 0.92)
             haze = np.maximum(haze, _spot(u - x, v - y, body.uniform(0.12, 0.18), body.uniform(0.12, 0.24)))
-    return haze * (1 + 0.4 * _cloud(u, 20, body)) * body.uniform(0.2, 0.34)
+    return haze * (1 + 0.4 * _cloud(u, 20, body)) * body.uniform(0.4, 0.68)
 
 
 def _tuberculosis(u: Map, v: Map, half: float, top: float, bottom: float, body: Generator) -> Map:
@@ -114,7 +115,7 @@ def _tuberculosis(u: Map, v: Map, half: float, top: float, bottom: float, body: 
         du, dv = place()
         ring = np.hypot(du, dv * body.uniform(0.75, 1.3)) - body.uniform(0.06, 0.1)
         spots = np.maximum(spots, _spot(0, ring + 0.012 * _cloud(u, 24, body), 1, body.uniform(0.02, 0.035)))
-    return spots * (1 + 0.3 * _cloud(u, 30, body)) * body.uniform(0.26, 0.42)
+    return spots * (1 + 0.3 * _cloud(u, 30, body)) * body.uniform(0.52, 0.84)
 
 
 FINDINGS = {"COVID19": _covid, "NORMAL": _normal, "PNEUMONIA": _pneumonia, "TURBERCULOSIS": _tuberculosis}

@@ -36,7 +36,7 @@ def elsewhere(tmp_path, monkeypatch):
             "model=vgg: unknown; choose cnn or densenet121 or efficientnet_b0 or resnet18 or",
         ),
         ("model=null", "model=null: unknown"),
-        ("experiment=best", "experiment=best: unknown; choose capstone2022 or quick or tuned"),
+        ("experiment=best", "experiment=best: unknown; choose capstone2022 or quick"),
         ("aug=true", "aug=true: unknown; choose off or on"),
         ("-m aug=on,of", "aug=of: unknown; choose off or on"),
         ("aug=on,off", "several values need -m"),
@@ -127,7 +127,7 @@ def test_every_choice_in_conf_composes_to_allowed_values(tmp_path):
         choices = [f"{group}={choice}" for group, names in groups.items() for choice in names]
     assert len(choices) == len(list(CONF.glob("*/*.yaml")))
     for number, choice in enumerate(choices):
-        more = [] if choice.startswith("experiment") else ["experiment=tuned"]
+        more = [] if choice.startswith("experiment") else ["experiment=quick"]
         needed = {
             "data=folder": "data.root=x",
             "model=timm": "model.name=resnet18",

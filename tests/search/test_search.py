@@ -354,7 +354,7 @@ def test_own_ranges_in_a_config_dir_and_what_the_choices_have(tmp_path):
     a = read_command(words, "config")
     with take_folder(a):
         assert a.search.space["optim.lr"] == "range(1,4)" and "aug.crop" in a.search.space
-    b = read_command(["-m", "hparams=optuna", "experiment=tuned", "aug=off", f"hydra.sweep.dir={tmp_path}/b"], "config")
+    b = read_command(["-m", "hparams=optuna", "model=resnet18", "aug=off", f"hydra.sweep.dir={tmp_path}/b"], "config")
     with take_folder(b):
         assert sorted(b.search.space) == ["data.batch_size", "optim.lr", "optim.weight_decay"]
 
