@@ -14,7 +14,7 @@ import numpy as np
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
 from cxr.data.retrying import ReadFailed
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 from cxr.files.predictions import prediction, probability_columns
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_options
@@ -42,7 +42,7 @@ def predict(options: dict[str, Any]) -> int:
     model = networks.model
     trained_on = [f"this network was trained on {model.note}"] if model.note else []
     for remark in [*trained_on, *networks.remarks]:
-        print(f"cxr: {remark}", file=sys.stderr)
+        print(f"cxr: {printable(remark)}", file=sys.stderr)
 
     unreadable = 0
     with open_out(options["out"]) as out:
