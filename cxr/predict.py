@@ -1,4 +1,4 @@
-"""python -m cxr.predict: predict unlabelled images with a trained network."""
+"""python -m cxr.predict: predict unlabelled images with one or several trained networks."""
 
 import csv
 import os
@@ -14,13 +14,13 @@ import numpy as np
 from cxr.data.decode import UNREADABLE, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
 from cxr.data.retrying import ReadFailed
-from cxr.errors import UserError
+from cxr.errors import UserError, printable
 from cxr.files.predictions import prediction, probability_columns
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_options
 
 if TYPE_CHECKING:
-    from cxr.models.classifier import Classifier
+    from cxr.models.ensemble import Ensemble
 
 
 def main() -> None:
@@ -32,15 +32,17 @@ def main() -> None:
 
 def predict(options: dict[str, Any]) -> int:
     """Write one row per file: file, prediction, prob_<class>, …, error. Returns the exit code."""
-    from cxr.models.classifier import load_classifier
+    from cxr.jobs.members import load_networks
 
     source = Path(options["source"]).expanduser()
     files = list_files(source) if os.path.isdir(source) else [source]
     if not files:
         raise UserError(f"source={source}: this folder holds no files")
-    model = load_classifier(Path(options["ckpt"]).expanduser(), options["trainer"]["accelerator"])
-    if model.note:
-        print(f"cxr: this network was trained on {model.note}", file=sys.stderr)
+    networks = load_networks(options["ckpt"], options["trainer"]["accelerator"])
+    model = networks.model
+    trained_on = [f"this network was trained on {model.note}"] if model.note else []
+    for remark in [*trained_on, *networks.remarks]:
+        print(f"cxr: {printable(remark)}", file=sys.stderr)
 
     unreadable = 0
     with open_out(options["out"]) as out:
@@ -68,15 +70,16 @@ def open_out(path: str | None) -> AbstractContextManager[TextIO]:
         raise UserError(f"out={path}: cannot be written ({error.strerror})") from error
 
 
-def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+def predict_batch(model: "Ensemble", files: Sequence[Path]) -> Iterator[tuple[str, ...]]:
     """The rows of some files, in their order."""
     import torch
 
     from cxr.data.batches import to_unit
 
-    def read(file: Path) -> np.ndarray | str:
+    def read(file: Path) -> list[np.ndarray] | str:
+        """An image in each size of the networks, or why there is none."""
         try:
-            return not_an_image(file) or decode(file, model.hparams.image_size).pixels
+            return not_an_image(file) or [decode(file, size).pixels for size in model.sizes]
         except ReadFailed as error:
             return why_unreadable(error.__cause__)
         except UNREADABLE as error:
@@ -84,12 +87,12 @@ def predict_batch(model: "Classifier", files: Sequence[Path]) -> Iterator[tuple[
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = list(pool.map(read, files))
-    images = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
+    images = [pixels for pixels in decoded if not isinstance(pixels, str)]
     probabilities = iter(())
     if images:
-        with torch.inference_mode():
-            batch = torch.from_numpy(np.stack(images))[:, None].to(model.device)
-            probabilities = iter(model.probabilities(to_unit(batch)).tolist())
+        stacks = [torch.from_numpy(np.stack(of_size))[:, None] for of_size in zip(*images, strict=True)]
+        batch = [to_unit(stack.to(model.device)) for stack in stacks]
+        probabilities = iter(model.probabilities(dict(zip(model.sizes, batch, strict=True))).tolist())
     for file, image in zip(files, decoded, strict=True):
         if isinstance(image, str):
             yield (str(file), "", *("" for _ in model.classes), image)

@@ -14,7 +14,8 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         assert_same(checkpoint(ours / "checkpoints" / path.name), checkpoint(path), path.name)
     both = ({path.name for path in (run / "checkpoints").iterdir()} for run in (ours, theirs))
     assert len({frozenset(names) for names in both}) == 1, "checkpoints"
-    for name in ("predictions.csv", "split.csv", "rejected.csv", "audit.json"):
+    tables = {"predictions.csv", "split.csv", "rejected.csv", "audit.json"}
+    for name in tables | {path.name for run in (ours, theirs) for path in run.glob("val_predictions.csv")}:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
     assert_same(metrics(ours), metrics(theirs), "metrics.json")
     assert_same(scalars(ours), scalars(theirs), "TensorBoard")

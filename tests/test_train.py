@@ -19,7 +19,7 @@ from cxr.train import main
 def test_run_folder_holds_what_design_names(folder):
     assert {p.name for p in folder.iterdir() if not p.name.startswith("events.out.")} == {
         *("config.yaml", "metrics.json", "predictions.csv", "split.csv", "rejected.csv", "status.json"),
-        *("checkpoints", "train.log", "hparams.yaml", "audit.json", "MODEL_CARD.md"),
+        *("checkpoints", "train.log", "hparams.yaml", "audit.json", "MODEL_CARD.md", "val_predictions.csv"),
     }
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "images.npz"}
     config = yaml.safe_load((folder / "config.yaml").read_text())

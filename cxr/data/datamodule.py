@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class CXRDataModule(pl.LightningDataModule):
     def __init__(self, data: Mapping[str, Any], aug: Mapping[str, float], seed: int, cache: Path) -> None:
         super().__init__()
         self.data, self.seed, self.cache = data, seed, cache
+        self.sizes: Sequence[int] = (data["image_size"],)  # of the stores, the first of which is `store`
         self.augment = Augment(**aug)
         self.images: ImageTable | None = None
         self.resident: Tensor | None = None  # all images on a GPU, if they fit
@@ -66,7 +67,9 @@ class CXRDataModule(pl.LightningDataModule):
         if self.images is not None:  # Lightning asks again before the test
             return
         table = read_images(self.data, self.cache)
-        (self.store, self.compared), images = open_stores(table, (self.data["image_size"], SIZE), self.cache)
+        (*stores, self.compared), images = open_stores(table, (*self.sizes, SIZE), self.cache)
+        self.stores = dict(zip(self.sizes, stores, strict=True))
+        self.store = stores[0]
         if images.rejected and self.data["on_bad"] == "fail":
             file, reason = images.rejected[0]
             raise UserError(

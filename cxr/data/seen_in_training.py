@@ -1,7 +1,7 @@
 """Images from elsewhere: recognise those that a trained network has seen, and score it on the others."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,46 @@ from cxr.errors import UserError, printable
 log = logging.getLogger(__name__)
 
 
-def match_run(images: ImageTable, compared: Store, fingerprints: Path, copies: str) -> dict[str, dict[int, str]]:
-    """Find the images that a run has used.
+Matches = dict[str, dict[int, str]]  # by kind, rows of a table, each with a run's name of the matching image
+KINDS = ("trained", "tested", "patients")
+
+
+def match_runs(
+    images: ImageTable, compared: Store, fingerprints: Mapping[str, Path], copies: str
+) -> dict[str, Matches]:
+    """Find the images that several runs have used.
 
     Args:
         compared: the pixels of the images, audit.SIZE wide.
-        fingerprints: the run's file, see write_fingerprints().
+        fingerprints: each run's file, see write_fingerprints().
         copies: the option `data.copies`.
 
     Returns:
-        Rows of the table, each with the run's name of a matching image: "trained", copies of images that it trained or
-        validated on; "tested", copies of its test images; "patients", other images of patients that it trained on.
+        What match_run() finds of each run.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: a file cannot be read.
     """
-    run = read_fingerprints(fingerprints, "images")
-    matches: dict[str, dict[int, str]] = {"trained": {}, "tested": {}, "patients": {}}
-    for row, other in match_images(compared, run, copies):
+    pairs: dict[bytes, list[tuple[int, int]]] = {}
+    matches = {}
+    for name, path in fingerprints.items():
+        run = read_fingerprints(path, "images")
+        key = run["sha256"].tobytes()  # the runs of a sweep have the same images: they are compared once
+        if key not in pairs:
+            pairs[key] = match_images(compared, run, copies)
+        matches[name] = match_run(images, run, pairs[key])
+    return matches
+
+
+def match_run(images: ImageTable, run: Mapping[str, np.ndarray], pairs: Sequence[tuple[int, int]]) -> Matches:
+    """The images that a run has used, of `pairs` from match_images().
+
+    Returns:
+        "trained", copies of images that it trained or validated on; "tested", copies of its test images; "patients",
+        other images of patients that it trained on.
+    """
+    matches: Matches = {kind: {} for kind in KINDS}
+    for row, other in pairs:
         kind = "tested" if run["splits"][other] == "test" else "trained"
         matches[kind].setdefault(row, str(run["files"][other]))
     for row in matches["trained"]:
@@ -47,6 +69,17 @@ def match_run(images: ImageTable, compared: Store, fingerprints: Path, copies: s
         if patient and patient in by_patient and row not in matches["trained"]:
             matches["patients"][row] = by_patient[patient]
     return matches
+
+
+def merge(by_run: Mapping[str, Matches], name_runs: bool) -> Matches:
+    """What any of several runs has used; the first run's name of an image and, with `name_runs`, all runs that have
+    it. What one has trained on counts as trained, whatever the others did with it."""
+    merged: Matches = {kind: {} for kind in KINDS}
+    for kind in KINDS:
+        for row in sorted({row for matches in by_run.values() for row in matches[kind]} - {*merged["trained"]}):
+            runs = [name for name, matches in by_run.items() if row in matches[kind]]
+            merged[kind][row] = by_run[runs[0]][kind][row] + (f" of {', '.join(runs)}" if name_runs else "")
+    return merged
 
 
 def match_images(compared: Store, run: Mapping[str, np.ndarray], copies: str) -> list[tuple[int, int]]:
@@ -63,22 +96,37 @@ def match_images(compared: Store, run: Mapping[str, np.ndarray], copies: str) ->
 
 
 class ExternalImages(CXRDataModule):
-    """Images from elsewhere, all of them for test, except those that the network was trained on.
+    """Images from elsewhere, all of them for test, except those that the network (or one of several) was trained on.
 
     Args:
-        data: the options `data.*`, with the network's image_size.
-        classes: the network's. The table lists them first, in their order, then classes that the network lacks.
-        fingerprints: the run's file, see write_fingerprints().
+        data: the options `data.*`; their image_size is not used.
+        sizes: the image sizes of the networks.
+        classes: the networks'. The table lists them first, in their order, then classes that the networks lack.
+        fingerprints: by network, its run's file, see write_fingerprints().
         cache: folder for decoded images.
 
     After setup(), beside what CXRDataModule has:
-        matches: the result of match_run(), or None if the file does not exist.
+        by_network: what match_runs() finds of the networks whose file exists.
+        matches: of all of these together, see merge(); None if no file exists.
     """
 
-    def __init__(self, data: Mapping[str, Any], classes: tuple[str, ...], fingerprints: Path, cache: Path) -> None:
-        super().__init__(data, {"flip": 0, "degrees": 0, "crop": 0}, 0, cache)
-        self.classes, self.fingerprints = classes, fingerprints
-        self.matches: dict[str, dict[int, str]] | None = None
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        sizes: Sequence[int],
+        classes: tuple[str, ...],
+        fingerprints: Mapping[str, Path],
+        cache: Path,
+    ) -> None:
+        super().__init__({**data, "image_size": sizes[0]}, {"flip": 0, "degrees": 0, "crop": 0}, 0, cache)
+        self.sizes, self.classes, self.fingerprints = sizes, classes, fingerprints
+        self.by_network: dict[str, Matches] = {}
+        self.matches: Matches | None = None
+
+    def use_size(self, size: int) -> None:
+        """From now on, give the images in one of `sizes`."""
+        if self.store.size != size:
+            self.store, self.resident = self.stores[size], None
 
     def assign_split(self) -> np.ndarray:
         """Test for all images; "unused" for those that the network was trained on if `data.on_leak` is drop.
@@ -107,10 +155,13 @@ class ExternalImages(CXRDataModule):
     def find_trained(self) -> dict[int, str]:
         """Set `matches`; return the rows that the network was trained on. Raises UserError as assign_split() does."""
         images, on_leak = self.images, self.data["on_leak"]
-        if self.fingerprints.exists():
-            self.matches = match_run(images, self.compared, self.fingerprints, self.data["copies"])
-        elif on_leak == "fail":
-            raise UserError(f"data.on_leak=fail: {self.fingerprints}, which lists the training images, does not exist")
+        there = {name: path for name, path in self.fingerprints.items() if path.exists()}
+        if on_leak == "fail" and len(there) < len(self.fingerprints):
+            missing = next(path for name, path in self.fingerprints.items() if name not in there)
+            raise UserError(f"data.on_leak=fail: {missing}, which lists the training images, does not exist")
+        if there:
+            self.by_network = match_runs(images, self.compared, there, self.data["copies"])
+            self.matches = merge(self.by_network, name_runs=len(self.fingerprints) > 1)
         trained = self.matches["trained"] if self.matches else {}
         if trained and on_leak == "fail":
             row, file = next(iter(trained.items()))

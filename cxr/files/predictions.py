@@ -1,4 +1,4 @@
-"""predictions.csv: the probabilities of each test image."""
+"""predictions.csv and val_predictions.csv: the probabilities of each test or validation image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from cxr.files.writing import read_json, read_table, write_table
 def write_predictions(
     path: Path, files: Sequence[str], classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray
 ) -> None:
-    """Write predictions.csv: file,label,prediction,prob_<class>,… one row per image.
+    """Write such a file: file,label,prediction,prob_<class>,… one row per image.
 
     Args:
         labels: int (N,). probabilities: (N, C).
@@ -35,11 +35,11 @@ def prediction(probabilities: Sequence[float], classes: Sequence[str]) -> tuple[
     return (classes[best], *(f"{p:.8f}" for p in probabilities))
 
 
-def read_predictions(run: Path) -> dict[str, Any]:
-    """Predictions of a run for its test images: run, classes, files, labels, predicted (lists of text), probabilities
-    (float32 (N, C)) and group (int (N,))."""
+def read_predictions(run: Path, name: str = PREDICTIONS) -> dict[str, Any]:
+    """Predictions of a run for its test images, or those of another file of it: run, classes, files, labels, predicted
+    (lists of text), probabilities (float32 (N, C)) and group (int (N,))."""
     group_of = {row["file"]: int(row["group"]) for row in read_table(run / SPLIT)}
-    rows, classes = read_table(run / PREDICTIONS), read_json(run / METRICS)["classes"]
+    rows, classes = read_table(run / name), read_json(run / METRICS)["classes"]
     probabilities = [[row[column] for column in probability_columns(classes)] for row in rows]
     return {
         "run": run,

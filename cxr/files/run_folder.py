@@ -1,7 +1,8 @@
 """The names of the files in a run folder that others read."""
 
 CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: tells a sweep to start no further run
-STATUS, METRICS, PREDICTIONS, AUDIT = "status.json", "metrics.json", "predictions.csv", "audit.json"
+STATUS, METRICS, AUDIT = "status.json", "metrics.json", "audit.json"
+PREDICTIONS, VAL_PREDICTIONS = "predictions.csv", "val_predictions.csv"  # of test and of validation images
 # In a sweep's folder: the precision of its runs; the trials of a search; what its recipes are worth, and comparisons.
 SWEEP, SEARCH, COMPARISONS = "sweep.json", "search.json", "comparisons.json"
 SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")

@@ -1,6 +1,7 @@
-"""Score a trained network on images from elsewhere, and compare with the test images of its own run."""
+"""Score one or several trained networks on images from elsewhere, and compare with their runs' test images."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,17 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.run_tables import load_audit
 from cxr.data.seen_in_training import ExternalImages
-from cxr.errors import UserError
+from cxr.evaluation.averaging import average
 from cxr.evaluation.calibration import calibration
 from cxr.evaluation.differences import unpaired_difference
-from cxr.evaluation.evaluation import Evaluation, scores_of
+from cxr.evaluation.evaluation import Evaluation, screen
 from cxr.evaluation.intervals import counts_by_group
-from cxr.evaluation.screening import operating_point, screening, screening_parts, screenings_of
-from cxr.files.predictions import read_predictions, write_predictions
+from cxr.evaluation.screening import screening, screening_parts, screenings_of
+from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
 from cxr.files.writing import read_json, write_json, write_table
-from cxr.models.classifier import Classifier, load_classifier
+from cxr.jobs.members import Networks, Unknown, load_networks, read_together, run_of
+from cxr.models.ensemble import Ensemble
 from cxr.reporting import tensorboard
 from cxr.reporting.external_report import EVALUATION, write_external_report
 from cxr.training.environment import versions
@@ -26,27 +28,29 @@ from cxr.training.predicting import predict, predict_masked
 
 
 def evaluate(options: Mapping[str, Any], folder: Path) -> str:
-    """Score the network of `ckpt` on the images that the options name, and write evaluation.json and all that belongs
+    """Score the networks of `ckpt` on the images that the options name, and write evaluation.json and all that belongs
     to it (cxr/evaluation/README.md lists the files).
 
     Returns:
         The summary for the console.
 
     Raises:
-        UserError: the checkpoint or the images cannot be used, or data.on_leak is fail and the network has seen some.
+        UserError: a checkpoint or the images cannot be used, or data.on_leak is fail and a network has seen some.
     """
-    ckpt, cache = (Path(options[key]).expanduser() for key in ("ckpt", "cache_dir"))
-    model = load_classifier(ckpt)
-    size = {"image_size": model.hparams.image_size}
-    data = ExternalImages(options["data"] | size, model.classes, ckpt.with_name(SIDE_FILE), cache)
+    networks = load_networks(options["ckpt"])
+    model, cache = networks.model, Path(options["cache_dir"]).expanduser()
+    fingerprints = {str(path): path.with_name(SIDE_FILE) for path in networks.checkpoints}
+    data = ExternalImages(options["data"], model.sizes, model.classes, fingerprints, cache)
     data.setup()
-    scored, unknown = predict_known(model, data, options["trainer"])
-    run = read_run(ckpt.resolve().parents[1], model.classes)
+    predicted, masked = predict_all(model, data, options["trainer"])
+    scored, unknown = split_unknown(predicted, data)
     rules = {"majority_class": np.full(len(scored), np.bincount(scored.labels).argmax())}
+    compared, remarks = compare_with_runs(scored, networks)
     result = {
-        **about_images(options, model, data),
-        **scored.figures(data.images.slices, rules, predict_masked(model, data, options["trainer"])),
-        **(compare_with_run(scored, run) if run else {"internal": None, "screening": None}),
+        **about_images(options, networks, data),
+        **scored.figures(data.images.slices, rules, masked),
+        **compared,
+        "remarks": [*networks.remarks, *remarks],
         "classes_without_images": [name for name, s in scored.scores["per_class"].items() if not s["support"]],
         "unknown_classes": unknown,
     }
@@ -59,30 +63,48 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     return write_external_report(folder, result)
 
 
-def predict_known(
-    model: Classifier, data: ExternalImages, options: Mapping[str, Any]
-) -> tuple[Evaluation, dict[str, dict[str, Any]]]:
-    """Predict all images.
+def predict_all(
+    model: Ensemble, data: ExternalImages, options: Mapping[str, Any]
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """Predict all images with all networks together: as they are, and in each way in which predict_masked() hides a
+    part of them."""
+    whole, masked = [], []
+    for member in model.members:
+        data.use_size(member.hparams.image_size)
+        whole.append(predict(member, data, "test", options))
+        masked.append(predict_masked(member, data, options))
+    parts = {name: average([of_member[name] for of_member in masked], model.temperature) for name in masked[0]}
+    return average(whole, model.temperature), parts
+
+
+def split_unknown(evaluation: Evaluation, data: ExternalImages) -> tuple[Evaluation, dict[str, dict[str, Any]]]:
+    """Set images of classes that the network does not know apart.
 
     Returns:
-        The evaluation of those whose class the network knows; and the part "unknown_classes" of evaluation.json: for
-        each other class, its "images" and how many are "predicted" to be of each class of the network.
+        The evaluation of the others; and the part "unknown_classes" of evaluation.json: for each such class, its
+        "images" and how many are "predicted" to be of each class of the network.
     """
-    evaluation, unknown = predict(model, data, "test", options), {}
-    for label in range(len(model.classes), len(data.images.classes)):
+    known, unknown = len(evaluation.classes), {}
+    for label in range(known, len(data.images.classes)):
         predicted = evaluation.predicted[evaluation.labels == label]
-        counts = np.bincount(predicted, minlength=len(model.classes)).tolist()
-        predictions = dict(zip(model.classes, counts, strict=True))
+        counts = np.bincount(predicted, minlength=known).tolist()
+        predictions = dict(zip(evaluation.classes, counts, strict=True))
         unknown[data.images.classes[label]] = {"images": len(predicted), "predicted": predictions}
-    return evaluation.where(evaluation.labels < len(model.classes)), unknown
+    return evaluation.where(evaluation.labels < known), unknown
 
 
-def about_images(options: Mapping[str, Any], model: Classifier, data: ExternalImages) -> dict[str, Any]:
-    """The parts of evaluation.json about the network and the images. "matches" names images that the run has used."""
-    files = data.images.file.tolist()
+def about_images(options: Mapping[str, Any], networks: Networks, data: ExternalImages) -> dict[str, Any]:
+    """The parts of evaluation.json about the networks and the images. "matches" names images that their runs have used;
+    "networks" counts them by checkpoint, None where images.npz is missing."""
+    files, model = data.images.file.tolist(), networks.model
     matches = {kind: [files[row] for row in rows] for kind, rows in (data.matches or {}).items()}
+    counts = {
+        name: {kind: len(rows) for kind, rows in data.by_network[name].items()} if name in data.by_network else None
+        for name in data.fingerprints
+    }
     return {
         "ckpt": str(options["ckpt"]),
+        "networks": counts,
         "root": str(data.images.root),
         "classes": list(model.classes),
         "note": "; ".join(dict.fromkeys(note for note in (model.note, data.note) if note)),
@@ -93,52 +115,76 @@ def about_images(options: Mapping[str, Any], model: Classifier, data: ExternalIm
     }
 
 
-def read_run(folder: Path, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """The test predictions of the checkpoint's own run, see read_predictions(), and its "metrics"; None if the
-    checkpoint is not in its run folder any more.
+def compare_with_runs(scored: Evaluation, networks: Networks) -> tuple[dict[str, Any], list[str]]:
+    """The parts "internal", "difference" and "screening" (or "screenings") of evaluation.json, which need the run
+    folders; and remarks on what these do not tell."""
+    missing: dict[str, list[str]] = {}  # by reason
+    internal, screenings, every_class = None, {}, False
+    try:
+        internal = read_together(networks.checkpoints, scored.classes, PREDICTIONS)
+        internal = replace(internal, temperature=networks.model.temperature)
+    except Unknown as why:
+        missing.setdefault(str(why), []).append("no internal figures")
+    try:
+        screenings, every_class = screen_elsewhere(scored, networks)
+    except Unknown as why:
+        missing.setdefault(str(why), []).append("no screening thresholds")
+    parts = {"internal": None, **screening_parts(screenings, every_class)}
+    if internal:
+        # Restricted to the classes of the images from elsewhere: means over other classes could not be compared.
+        internal = internal.where(np.isin(internal.labels, scored.labels))
+        points = {
+            name: {"class": name, **internal.operating_point(name, chosen["threshold"])}
+            for name, chosen in screenings.items()
+        }
+        parts |= compare(scored, internal)
+        parts["internal"] |= screening_parts(points, every_class)
+    return parts, [f"there are {' and '.join(lacking)}: {why}" for why, lacking in missing.items()]
+
+
+def compare(scored: Evaluation, internal: Evaluation) -> dict[str, Any]:
+    """The figures of the test images of the runs as "internal", and the "difference" of those from elsewhere."""
+    counts = []
+    for side in (scored, internal):
+        _, group = np.unique(side.group, return_inverse=True)
+        counts.append(counts_by_group(side.labels, side.predicted, group, len(side.classes)))
+    figures = {
+        "n_test": len(internal),
+        "test": internal.scores,
+        "calibration": calibration(internal.labels, internal.probabilities, internal.group),
+    }
+    return {"internal": figures, "difference": unpaired_difference(*counts)}
+
+
+def screen_elsewhere(scored: Evaluation, networks: Networks) -> tuple[dict[str, Any], bool]:
+    """The part "screening" by class, and whether the runs screen for every class. One network has its run's thresholds.
+    Those of several networks do not hold for their mean: it gets its own, for the promises that all runs make, from the
+    images that all of them validated on.
 
     Raises:
-        UserError: a file of the run folder is damaged.
+        Unknown: the run folders do not tell.
     """
-    if not all((folder / name).is_file() for name in (METRICS, PREDICTIONS, SPLIT)):
-        return None
-    try:
-        run = {**read_predictions(folder), "metrics": read_json(folder / METRICS)}
-        if not len(run["files"]):
-            raise ValueError("no images")
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{folder}: {PREDICTIONS}, split.csv or {METRICS} is damaged ({error})") from error
-    return run if run["classes"] == list(classes) else None
+    several = len(networks.checkpoints) > 1
+    if several and not networks.val:
+        raise Unknown("they need images that all networks validated on")
+    runs = [run_of(path, scored.classes, (PREDICTIONS, SPLIT)) for path in networks.checkpoints]
+    metrics = [read_json(run / METRICS) for run in runs]
+    every_class = all("screenings" in of_run for of_run in metrics)
+    first, *others = [screenings_of(of_run) for of_run in metrics]
+    if not several:
+        points = {name: scored.operating_point(name, chosen["threshold"]) for name, chosen in first.items()}
+        return {name: screening(chosen, points[name]) for name, chosen in first.items()}, every_class
+    validated = {scored.classes[label] for label in networks.val.labels}
+    shared = [
+        name for name in first if name in validated and all(promise(o, name) == promise(first, name) for o in others)
+    ]
+    return {name: screen(networks.val, scored, name, *promise(first, name)) for name in shared}, every_class
 
 
-def compare_with_run(scored: Evaluation, run: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of evaluation.json that need the run: "internal", the same figures for its own test images, restricted
-    to the classes of the images from elsewhere, because means over other classes could not be compared; "difference";
-    and "screening" or "screenings" with the run's thresholds."""
-    classes = scored.classes
-    labels = np.array([classes.index(name) for name in run["labels"]])
-    common = np.isin(labels, scored.labels)
-    labels, probabilities = labels[common], run["probabilities"][common]
-    _, group = np.unique(run["group"][common], return_inverse=True)
-    _, elsewhere = np.unique(scored.group, return_inverse=True)
-    counts = counts_by_group(labels, probabilities.argmax(1), group, len(classes))
-    counts_elsewhere = counts_by_group(scored.labels, scored.predicted, elsewhere, len(classes))
-    points, screenings, every_class = {}, {}, "screenings" in run["metrics"]
-    for name, chosen in screenings_of(run["metrics"]).items():
-        label, threshold = classes.index(name), chosen["threshold"]
-        points[name] = {"class": name, **operating_point(labels == label, probabilities[:, label], threshold)}
-        screenings[name] = screening(chosen, scored.operating_point(name, threshold))
-    return {
-        "internal": {
-            "run": str(run["run"]),
-            "n_test": len(labels),
-            "test": scores_of(labels, probabilities, group, classes),
-            "calibration": calibration(labels, probabilities, group),
-            **screening_parts(points, every_class),
-        },
-        "difference": unpaired_difference(counts_elsewhere, counts),
-        **screening_parts(screenings, every_class),
-    }
+def promise(screenings: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """The sensitivity and the confidence that a run asked for, or None where it does not screen for this class."""
+    asked = screenings.get(name)
+    return asked and (asked["sensitivity_asked"], asked["confidence"])
 
 
 def draw_evaluation(folder: Path, data: ExternalImages, scored: Evaluation) -> None:

@@ -16,7 +16,7 @@ from cxr.errors import UserError
 from cxr.evaluation.evaluation import Evaluation, screen
 from cxr.evaluation.screening import screening_parts
 from cxr.files.predictions import write_predictions
-from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE
+from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, VAL_PREDICTIONS
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
 from cxr.jobs.plan import Plan
@@ -106,6 +106,7 @@ def validate_trial(run: TrainingRun, best: Classifier, plan: Plan, pruned: bool)
         pruned: training ended early, because others were better by then.
     """
     val = predict(best, run.data, "val", plan.options["trainer"], run.timer)
+    keep_predictions(run, plan.folder / VAL_PREDICTIONS, val)
     metrics = {
         **about_network(run, best, plan),
         "val": val.scores,
@@ -134,9 +135,9 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         split: predict(best, data, split, options, timer) for split in (("val", "test") if run.has_val else ("test",))
     }
     test, val = evaluations["test"], evaluations.get("val")
-    write_predictions(
-        plan.folder / PREDICTIONS, data.images.file[test.index].tolist(), test.classes, test.labels, test.probabilities
-    )
+    keep_predictions(run, plan.folder / PREDICTIONS, test)
+    if val:
+        keep_predictions(run, plan.folder / VAL_PREDICTIONS, val)
     # Drawing takes one core for a second; the others continue meanwhile.
     with ThreadPoolExecutor(1) as artist:
         drawn = artist.submit(draw_evaluations, run, evaluations, step)
@@ -151,6 +152,11 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         "train": training_metrics(run),
     }
     write_results(run, metrics, plan, step)
+
+
+def keep_predictions(run: TrainingRun, path: Path, of: Evaluation) -> None:
+    """Write the predictions for test or validation images to a file of the run folder."""
+    write_predictions(path, run.data.images.file[of.index].tolist(), of.classes, of.labels, of.probabilities)
 
 
 def screen_classes(val: Evaluation | None, test: Evaluation, options: Mapping[str, Any]) -> dict[str, Any]:

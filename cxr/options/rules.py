@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import UserError
+from cxr.options.checkpoint_paths import holds_network, paths_in
 
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
@@ -20,10 +21,11 @@ OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpoint
 
 @dataclass(frozen=True)
 class Rule:
-    """The values that an option may have, in words, and the test for them."""
+    """The values that an option may have, in words, and the test for them; `parts` are what is tested, each alone."""
 
     allowed: str
     holds: Callable[[Any], bool]
+    parts: Callable[[Any], Iterable[Any]] = lambda value: [value]
 
 
 def is_whole(value: Any, low: int) -> bool:
@@ -135,7 +137,9 @@ RULES = {
     "trainer.strategy": one_of("auto", "ddp"),
     "trainer.precision": one_of(*PRECISIONS),
     "ckpt": Rule(
-        "a checkpoint, such as RUN/checkpoints/best.ckpt", lambda v: v != "" and Path(v).expanduser().is_file()
+        "a checkpoint, such as RUN/checkpoints/best.ckpt, or the folder of a run or of a sweep; several: A,B,C",
+        holds_network,
+        paths_in,
     ),
     "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
     "out": Rule(
@@ -160,8 +164,9 @@ def check_values(config: Mapping[str, Any]) -> None:
         rule = RULES.get(key)
         if value == "???":
             raise UserError(f"{key} is missing: give {key}={rule.allowed if rule else 'VALUE'}")
-        if rule and not rule.holds(value):
-            raise UserError(f"{key}={'null' if value is None else value}: must be {rule.allowed}")
+        for part in rule.parts(value) if rule else ():
+            if not rule.holds(part):
+                raise UserError(f"{key}={'null' if part is None else part}: must be {rule.allowed}")
 
 
 def check_name(

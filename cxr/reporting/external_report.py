@@ -47,7 +47,7 @@ def comparison_table(evaluation: Mapping[str, Any]) -> str:
             rows.append([f"recall of {name}", *recalls])
     rows.append(["expected calibration error", *(with_interval(side["calibration"], "ece") for side in sides)])
     for name, screening in screenings_of(evaluation).items():
-        points = screenings_of(evaluation["internal"])[name], screening["test"]
+        points = [screenings_of(side)[name] for side in sides[:-1]] + [screening["test"]]
         for key in ("sensitivity", "specificity"):
             if screening["test"][key] is not None:
                 rows.append([f"{key} for {name}", *(with_interval(point, key) for point in points)])
@@ -81,10 +81,13 @@ def slice_lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """Warnings that stand above the figures, because they limit what these mean."""
-    matches, lines = evaluation["matches"], []
-    if matches is None:
-        lines.append(f"WARNING: {SIDE_FILE} is not beside the checkpoint: its training images may be among these.")
-    elif matches["trained"] and evaluation["on_leak"] == "keep":
+    matches = evaluation["matches"]
+    lines = [
+        f"WARNING: {SIDE_FILE} is not beside the checkpoint {name}: its training images may be among these."
+        for name, counts in evaluation["networks"].items()
+        if counts is None
+    ]
+    if matches and matches["trained"] and evaluation["on_leak"] == "keep":
         lines.append(
             f"WARNING: copies of training images that are scored (data.on_leak=keep): {len(matches['trained']):,}."
         )
@@ -98,12 +101,7 @@ def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
             f"Images with the name or number of a training image's patient: {len(matches['patients']):,}. If these are "
             "the same people, remove the images; evaluation.json names them."
         )
-    if not evaluation["internal"]:
-        lines.append(
-            "The checkpoint is not in its run folder: without metrics.json, predictions.csv and split.csv there "
-            "are no internal figures and no screening threshold."
-        )
-    return lines
+    return lines + [f"{remark[0].upper()}{remark[1:]}." for remark in evaluation["remarks"]]
 
 
 def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
@@ -111,6 +109,9 @@ def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
     lines = []
     if evaluation["matches"] and evaluation["on_leak"] == "drop":
         lines.append(f"Left out as copies of training images: {len(evaluation['matches']['trained']):,}.")
+        if len(evaluation["networks"]) > 1:
+            counts = [f"{name} {counts['trained']:,}" for name, counts in evaluation["networks"].items() if counts]
+            lines[-1] += f" By network: {', '.join(counts)}."
     for name, of in evaluation["unknown_classes"].items():
         counts = ", ".join(f"{other} {images:,}" for other, images in of["predicted"].items() if images)
         lines.append(

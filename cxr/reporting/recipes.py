@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr.evaluation.averaging import log_mean
 from cxr.evaluation.differences import FIGURES, mean_over_seeds
 from cxr.evaluation.intervals import headline
 from cxr.files.predictions import read_predictions
@@ -68,7 +69,8 @@ def summarise(recipe: Recipe, seeds: Mapping[Any, Predictions]) -> dict[str, Any
         "recipe" (its choices), "runs" (names), "seeds" and "folds" (numbers), "images"; f1_macro and accuracy, each
         "mean", "ci95" and, over seeds, "sd": with one seed, the figure of all folds and its interval over patients,
         with several, the mean over seeds and its interval over patients and seeds. With several, "ensemble" has the
-        same figures of the mean of their probabilities, as cxr.predict computes it for several checkpoints.
+        same figures of the mean of their probabilities. cxr.predict calibrates that mean again, which changes no
+        predicted class; of several folds, it takes the networks of all of them, here each fold has its own.
     """
     runs = list(seeds.values())
     first, many = runs[0], len(runs) > 1
@@ -76,8 +78,8 @@ def summarise(recipe: Recipe, seeds: Mapping[Any, Predictions]) -> dict[str, Any
     classes = len(first["classes"])
     if many:
         figures = mean_over_seeds(*shared, [run["predicted"] for run in runs], classes)
-        mean = np.mean([run["probabilities"] for run in runs], axis=0)
-        figures["ensemble"] = as_figures(headline(shared[0], mean.argmax(1), shared[1], classes))
+        predicted = log_mean([run["probabilities"] for run in runs]).argmax(1)
+        figures["ensemble"] = as_figures(headline(shared[0], predicted, shared[1], classes))
     else:
         figures = as_figures(headline(shared[0], first["predicted"], shared[1], classes))
     return {

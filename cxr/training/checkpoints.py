@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS
+from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS, VAL_PREDICTIONS
 from cxr.files.status import MEND
 from cxr.files.writing import sync_folder
 from cxr.training import signals
@@ -197,7 +197,7 @@ def clear(run: Path) -> None:
     """Remove from a run folder what an earlier attempt left that cannot be resumed."""
     folder = run / CHECKPOINTS
     left = (*folder.glob("*.ckpt"), *folder.glob(".*.part"), *run.glob("events.out.tfevents.*"))
-    for path in (*left, run / METRICS, run / PREDICTIONS):
+    for path in (*left, run / METRICS, run / PREDICTIONS, run / VAL_PREDICTIONS):
         path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,38 @@
+"""One or several networks that predict together."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import Tensor
+
+from cxr.evaluation.averaging import log_mean
+from cxr.models.classifier import Classifier
+
+
+class Ensemble:
+    """Networks of the same classes, each at the image size and in the precision of its training.
+
+    Args:
+        members: the networks, all on one device.
+        temperature: calibrates the mean of their probabilities, see log_mean(); None: the mean stays as it is.
+
+    Attributes:
+        classes, note, device: as those of a Classifier.
+        sizes: each image size that a network needs, once.
+    """
+
+    def __init__(self, members: Sequence[Classifier], temperature: float | None = None) -> None:
+        self.members, self.temperature = members, temperature
+        self.classes, self.device = members[0].classes, members[0].device
+        self.note = "; ".join(dict.fromkeys(member.note for member in members if member.note))
+        self.sizes = tuple(dict.fromkeys(member.hparams.image_size for member in members))
+
+    @torch.inference_mode()
+    def probabilities(self, images: Mapping[int, Tensor]) -> np.ndarray:
+        """Calibrated probabilities, float32 (B, C), of the same images in each of `sizes`: (B, 1, S, S) from 0 to 1."""
+        each = [m.probabilities(images[m.hparams.image_size]).cpu().numpy() for m in self.members]
+        if len(each) == 1:
+            return each[0]
+        return softmax(log_mean(each) / np.float32(self.temperature or 1), axis=1)
