@@ -83,7 +83,7 @@ def _pneumonia(u: Map, v: Map, half: float, top: float, bottom: float, body: Gen
     """One consolidation with a soft edge, in any lobe of one lung."""
     x = _sign(body) * half * body.uniform(0.45, 0.65)
     y = top + (bottom - top) * body.uniform(0.3, 0.85)
-    patch = _spot(u - x, v - y, body.uniform(0.18, 0.3), body.uniform(0.18, 0.3))
+    patch = _spot(u - x, v - y, body.uniform(0.24, 0.36), body.uniform(0.24, 0.36))
     return patch * (1 + 0.35 * _cloud(u, 14, body)) * body.uniform(0.52, 0.9)
 
 
@@ -94,7 +94,7 @@ def _covid(u: Map, v: Map, half: float, top: float, bottom: float, body: Generat
         for _ in range(body.integers(2, 5)):
             y = top + (bottom - top) * body.triangular(0.25, 0.8, 1)
             x = side * half * body.uniform(0.72, 0.92)
-            haze = np.maximum(haze, _spot(u - x, v - y, body.uniform(0.12, 0.18), body.uniform(0.12, 0.24)))
+            haze = np.maximum(haze, _spot(u - x, v - y, body.uniform(0.15, 0.21), body.uniform(0.15, 0.28)))
     return haze * (1 + 0.4 * _cloud(u, 20, body)) * body.uniform(0.4, 0.68)
 
 
@@ -109,12 +109,12 @@ def _tuberculosis(u: Map, v: Map, half: float, top: float, bottom: float, body: 
         return u - side * x, v - y
 
     for _ in range(body.integers(5, 11)):
-        size = body.uniform(0.03, 0.065)
+        size = body.uniform(0.05, 0.09)
         spots = np.maximum(spots, _spot(*place(), size, size * body.uniform(0.8, 1.2)))
     for _ in range(body.integers(1, 3)):
         du, dv = place()
-        ring = np.hypot(du, dv * body.uniform(0.75, 1.3)) - body.uniform(0.06, 0.1)
-        spots = np.maximum(spots, _spot(0, ring + 0.012 * _cloud(u, 24, body), 1, body.uniform(0.02, 0.035)))
+        ring = np.hypot(du, dv * body.uniform(0.75, 1.3)) - body.uniform(0.08, 0.13)
+        spots = np.maximum(spots, _spot(0, ring + 0.012 * _cloud(u, 24, body), 1, body.uniform(0.03, 0.045)))
     return spots * (1 + 0.3 * _cloud(u, 30, body)) * body.uniform(0.52, 0.84)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr.files.run_folder import COMPARISONS, HEADLINES
 from cxr.files.writing import read_json
-from cxr.reporting.rows import REPEATED, Row, choices
+from cxr.reporting.rows import REPEATED, Row, choices, mixed
 
 WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
 Summary = Mapping[str, Any]  # one of the "recipes" of comparisons.json, see summarise()
@@ -105,4 +105,18 @@ def grid_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
         parts.append(w["diverged"].format(diverged=diverged, n=len(rows)))
     if failed := sum(row["status"] in ("failed", "lost") for row in rows):
         parts.append(w["unfinished"].format(failed=failed, n=len(rows)))
-    return " ".join(parts)
+    return " ".join([*parts, *notes(rows, w)])
+
+
+def notes(rows: Sequence[Row], w: Mapping[str, str]) -> list[str]:
+    """Remarks on the images, such as that they are drawn; and on runs that were computed in different ways."""
+    remarks = [w.get(note, note) for note in sorted({row["note"] for row in rows} - {""})]
+    if differing := mixed(rows):
+        parts = (f"{w[f'mixed_{key}']} ({runs_text(count, w)})" for key, count in differing.items())
+        remarks.append(w["mixed"].format(what=", ".join(parts)))
+    return [f"**{remark[0].upper()}{remark[1:]}.**" for remark in remarks]
+
+
+def runs_text(counts: Mapping[str, int], w: Mapping[str, str]) -> str:
+    """How many runs have each value: bf16-mixed: 3 runs, 32-true: 1 run."""
+    return ", ".join(f"{value}: {w['one_run' if n == 1 else 'n_runs'].format(n=n)}" for value, n in counts.items())

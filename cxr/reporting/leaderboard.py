@@ -7,9 +7,9 @@ from filelock import FileLock
 
 from cxr.files.run_folder import LOCK, SEARCH
 from cxr.files.writing import write_table, write_text
-from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, recipe_rows
+from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, notes, recipe_rows
 from cxr.reporting.markdown import in_short, inert, markdown_table, value_text
-from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect, mixed
+from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect
 from cxr.reporting.words import words
 
 SHOWN = 10  # trials of a search that stand above all others
@@ -56,7 +56,7 @@ def overview(sweep: Path, rows: Sequence[Row]) -> str:
         parts = [markdown_table(header, lines), grid_sentence(rows, w)]
         header, *lines = recipe_rows(recipes, w)
         parts += [markdown_table(header, lines)] if lines else []
-    return "\n\n".join([*parts, *notes(rows, w)])
+    return "\n\n".join(parts)
 
 
 def trial_rows(rows: Sequence[Row], w: Mapping[str, str]) -> list[list[str]]:
@@ -88,18 +88,4 @@ def trial_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
         parts.append(w["pruned"].format(n=pruned))
     if failed := sum(row["status"] in ("failed", "lost") and "training diverged" not in row["error"] for row in rows):
         parts.append(w["unfinished"].format(failed=failed, n=len(rows)))
-    return " ".join(parts)
-
-
-def notes(rows: Sequence[Row], w: Mapping[str, str]) -> list[str]:
-    """Remarks on the images, such as that they are drawn; and on runs that were computed in different ways."""
-    remarks = [w.get(note, note) for note in sorted({row["note"] for row in rows} - {""})]
-    if differing := mixed(rows):
-        parts = (f"{w[f'mixed_{key}']} ({runs_text(count, w)})" for key, count in differing.items())
-        remarks.append(w["mixed"].format(what=", ".join(parts)))
-    return [f"**{remark[0].upper()}{remark[1:]}.**" for remark in remarks]
-
-
-def runs_text(counts: Mapping[str, int], w: Mapping[str, str]) -> str:
-    """How many runs have each value: bf16-mixed: 3 runs, 32-true: 1 run."""
-    return ", ".join(f"{value}: {w['one_run' if n == 1 else 'n_runs'].format(n=n)}" for value, n in counts.items())
+    return " ".join([*parts, *notes(rows, w)])

@@ -27,6 +27,8 @@ def build(cache):
             "root": str(root),
             "image_size": 32,
             "split": "pooled",
+            "folds": 5,
+            "fold": 0,
             "split_seed": 0,
             "test_fraction": 0.2,
             "val_fraction": 0.1,

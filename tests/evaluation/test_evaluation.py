@@ -83,7 +83,7 @@ def test_every_class_can_have_its_threshold_also_elsewhere(run, small, drawn, ca
     assert any(screening["promised"] for screening in metrics["screenings"].values())
 
     ckpt = f"ckpt={made}/checkpoints/best.ckpt"
-    words = ("name=e", ckpt, f"data.root={drawn}/test", "data.on_leak=keep", "trainer.precision=32-true")
+    words = ("name=e", ckpt, f"data.root={drawn}/test", "data.on_leak=keep")
     code, out, _ = run(evaluate.main, *words, f"cache_dir={cache}")
     elsewhere = json.loads((tmp_path / "runs" / "e" / "evaluation.json").read_text())
     assert code == 0 and elsewhere["screening"] is None and "holds for patients like those of the run" in out

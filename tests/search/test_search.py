@@ -37,7 +37,7 @@ RANGES = ("optim.lr=tag(log,interval(0.001,0.03))", "data.batch_size=16,32")
 @pytest.fixture(scope="session")
 def words(small):
     """A search of two options, in this process."""
-    fixed = ("isolate=false", "aug=off", "trainer.max_epochs=1", "optim.weight_decay=0")
+    fixed = ("isolate=false", "aug=off", "trainer.max_epochs=1", "optim=adam", "optim.weight_decay=0")
     return ("-m", "hparams=optuna", *fixed, *small, *RANGES)
 
 
