@@ -127,13 +127,15 @@ def test_a_damaged_best_checkpoint_is_trained_anew(run, halted, whole):
 
 
 def test_a_damaged_side_file_is_made_anew(run, halted, whole):
-    """It is one file with those of the cache and of every run of these images."""
     folder, words = halted
-    good = (folder / "checkpoints" / "images.npz").read_bytes()
-    truncate(folder / "checkpoints" / "images.npz")
+    side_file = folder / "checkpoints" / "images.npz"
+    good = side_file.read_bytes()
+    side_file.unlink()  # it is one file with those of the other tests' runs of these images
+    side_file.write_bytes(good)
+    truncate(side_file)
     assert run(main, *words)[0] == 0
     assert "images.npz: damaged" in (folder / "train.log").read_text()
-    assert (folder / "checkpoints" / "images.npz").read_bytes() == good
+    assert side_file.read_bytes() == good
     assert_same_run(folder, whole)
 
 
