@@ -1,4 +1,4 @@
-"""Decode an image file of any kind into a square of gray bytes."""
+"""Decode an image file of any kind into a square of gray bytes, or say why it cannot be used."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""status.json: whether a run is running, done, failed or lost; and the error where its folder cannot be written."""
+"""status.json: whether a run is running, done, failed, or lost because its process or job vanished."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Runs as jobs of Slurm, through submitit: which jobs are queued, their time limit and their end. No torch."""
+"""Runs as jobs of Slurm, through submitit: how they are queued, what happens at their time limit and at their end."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Does it help? The recipes of a sweep against each other, image by image, in numbers and in sentences."""
+"""Is one recipe better than another? The recipes of a sweep compared image by image, in numbers and in sentences."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence

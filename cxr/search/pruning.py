@@ -1,4 +1,4 @@
-"""What a trial's run reports to its search after each epoch, and when it ends early."""
+"""Which trials of a search are pruned: what each run reports after an epoch, and when it ends early."""
 
 import logging
 from typing import Any
