@@ -127,6 +127,7 @@ def test_networks_of_other_sizes_and_precisions_compute_as_they_were_trained(
     assert as_array(rows, rows) == pytest.approx(softmax(mean / temperature, axis=1), abs=2e-3)  # it is rounded
 
 
+@pytest.mark.long
 def test_without_common_validation_images_the_mean_stays_as_it_is(folds, seeds, predicted, tmp_path):
     first, second = runs_of(folds)
     rows, err = predicted(folds)
@@ -266,6 +267,7 @@ def test_images_that_any_network_has_seen_are_left_out(folds, evaluated, drawn):
     assert "There are no screening thresholds: they need images that all networks validated on." in out
 
 
+@pytest.mark.long
 def test_what_is_left_out_names_the_networks(seeds, train, evaluated, tmp_path):
     """Another split: its validation and training images differ from those of the sweep."""
     other = train("data.split_seed=1", "data.val_fraction=0.3")

@@ -87,6 +87,7 @@ def test_a_signal_stops_a_sweep_and_the_same_command_goes_on(run, tmp_path, monk
     assert (run_folder / "metrics.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_all_runs_of_a_sweep_have_the_precision_of_the_first(run, tmp_path, monkeypatch, small):
     """Also those of later starts and in processes of their own, which would choose another one themselves."""
     other = "32-true" if best_precision("cpu") == "bf16-mixed" else "bf16-mixed"

@@ -266,6 +266,7 @@ def test_the_median_ends_a_trial_below_it_after_five_and_after_a_quarter_of_the_
     assert not make_pruner("none", 8).prune(study, study.trials[5])
 
 
+@pytest.mark.long
 def test_pruning_that_would_be_of_no_use_is_off_and_the_search_says_so(run, tmp_path, monkeypatch, words):
     words = (*words, "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
     out = run(main, *words)[1]
