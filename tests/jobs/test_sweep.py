@@ -193,6 +193,7 @@ def test_runs_side_by_side_equal_those_one_after_the_other(sweep, tmp_path, smal
         assert float(theirs["f1_macro"]) == pytest.approx(float(ours["f1_macro"]), abs=0.05)
 
 
+@pytest.mark.long
 def test_runs_side_by_side_end_with_a_killed_sweep(tmp_path, small):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra `parallel` is not installed")
     words = ["-m", "launcher=parallel", "n=2", "aug=on,off", "trainer.max_epochs=100000", *small]
