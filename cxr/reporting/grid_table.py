@@ -95,9 +95,12 @@ def recipe_rows(recipes: Sequence[Summary], w: Mapping[str, str]) -> list[list[s
 
 def grid_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
     """What the numbers in the grid are, and their limits."""
-    parts = [w["grid"], w["grid_one_seed" if len({row.get("seed") for row in rows}) == 1 else "grid_seeds"]]
-    if any("data.fold" in row for row in rows):
-        parts.append(w["grid_folds"])
+    folds = any("data.fold" in row for row in rows)
+    parts = [w["grid"], w["grid_folds"]] if folds else [w["grid"]]
+    if len({row.get("seed") for row in rows}) > 1:
+        parts.append(w["grid_seeds"])
+    elif not folds:
+        parts.append(w["grid_one_seed"])
     spreads = [row["val_f1_spread"] for row in rows if row.get("val_f1_spread", "") != ""]
     if spreads and max(spreads) > WIDE:
         parts.append(w["wandered"].format(spread=f"{max(spreads):.3f}"))
