@@ -84,13 +84,13 @@ def split_unknown(evaluation: Evaluation, data: ExternalImages) -> tuple[Evaluat
         The evaluation of the others; and the part "unknown_classes" of evaluation.json: for each such class, its
         "images" and how many are "predicted" to be of each class of the network.
     """
-    known, unknown = len(evaluation.classes), {}
-    for label in range(known, len(data.images.classes)):
+    classes, unknown = len(evaluation.classes), {}
+    for label in range(classes, len(data.images.classes)):
         predicted = evaluation.predicted[evaluation.labels == label]
-        counts = np.bincount(predicted, minlength=known).tolist()
+        counts = np.bincount(predicted, minlength=classes).tolist()
         predictions = dict(zip(evaluation.classes, counts, strict=True))
         unknown[data.images.classes[label]] = {"images": len(predicted), "predicted": predictions}
-    return evaluation.where(evaluation.labels < known), unknown
+    return evaluation.where(evaluation.labels < classes), unknown
 
 
 def about_images(options: Mapping[str, Any], networks: Networks, data: ExternalImages) -> dict[str, Any]:
