@@ -40,7 +40,7 @@ class CXRDataModule(pl.LightningDataModule):
         cache: folder for decoded images and drawings.
 
     After setup():
-        readable: the table of the N usable images. images: the same; of ExternalImages, with the classes of a network.
+        images: the table of the N usable images. readable: the same as it was read, whatever a subclass makes of it.
         split: string array of length N: train, val, test or unused.
         group: int array of length N, equal for images of one patient and for copies.
         store: their pixels. compared: the same at the size at which copies are found.
