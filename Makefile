@@ -4,7 +4,7 @@ RUN = .venv/bin/python -m
 images = $(if $(TABLE),data=table 'data.table=$(TABLE)' $(if $(DATA),'data.root=$(DATA)'),$(if $(DATA),data=folder 'data.root=$(DATA)'))
 # Where decoded and drawn images lie, cxr's cache_dir.
 CACHE ?= $(HOME)/.cache/cxr
-kept = $(foreach what,store phantom copies shortcuts audit known,'$(CACHE)'/$(what)-*)
+kept = $(foreach what,store phantom copies shortcuts audit known .building,'$(CACHE)'/$(what)-*)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -44,7 +44,7 @@ def test_run_folder_holds_what_design_names(folder):
 
 def test_the_cache_holds_only_what_clean_cache_removes(folder, cache):
     made = {path.name.partition("-")[0] for path in cache.iterdir()}
-    assert made <= {"store", "phantom", "copies", "shortcuts", "audit", "known", ".lock"}
+    assert made <= {"store", "phantom", "copies", "shortcuts", "audit", "known", ".building", ".lock"}
     store = next(cache.glob("store-128px-*/*/"))
     assert store.stat().st_mode & 0o055 == 0o055 & ~_umask(), "others on this machine may read it"
 

@@ -17,16 +17,6 @@ NETWORKS = {file.stem: [f"model={file.stem}"] for file in (CONF / "model").glob(
 }
 
 
-@pytest.fixture
-def one_thread():
-    """Threads of so small products wait for each other where somebody else uses the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_a_network_trains_and_reads_back(network, drawn, cache, tmp_path):
     if network == "timm" and importlib.util.find_spec("timm") is None:
