@@ -113,7 +113,8 @@ def test_make_target(command, drawn, tmp_path, monkeypatch):
 
 
 def test_clean_cache_removes_what_cxr_made_and_nothing_else(tmp_path):
-    for name in ("store-32px-1/2", "phantom-400-0-3", "copies-1", "shortcuts-1", "audit-1", "known-1", "mine"):
+    made = ("store-32px-1/2", "phantom-400-0-3", "copies-1", "shortcuts-1", "audit-1", "known-1", ".building-1")
+    for name in (*made, "mine"):
         (tmp_path / "my images" / name).mkdir(parents=True)
     (tmp_path / "my").mkdir()
     make("clean-cache", f"CACHE={tmp_path}/my images")

@@ -20,8 +20,8 @@ def grid(height: int, width: int, shot: Generator) -> tuple[Map, Map]:
     """Body coordinates u, v of every pixel, [H, W] each, for a patient who never stands quite straight."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     unit = (height * width) ** 0.5 / 2 * shot.uniform(0.82, 1.18)
-    x, y = (x - width / 2) / unit - shot.normal(0, 0.09), (y - height / 2) / unit - shot.normal(0, 0.09)
-    cos, sin = np.cos(turn := shot.normal(0, np.radians(6))), np.sin(turn)
+    x, y = (x - width / 2) / unit - shot.normal(0, 0.144), (y - height / 2) / unit - shot.normal(0, 0.144)
+    cos, sin = np.cos(turn := shot.normal(0, np.radians(9.6))), np.sin(turn)
     return np.float32(cos) * x + np.float32(sin) * y, np.float32(cos) * y - np.float32(sin) * x
 
 
@@ -84,7 +84,7 @@ def _pneumonia(u: Map, v: Map, half: float, top: float, bottom: float, body: Gen
     x = _sign(body) * half * body.uniform(0.45, 0.65)
     y = top + (bottom - top) * body.uniform(0.3, 0.85)
     patch = _spot(u - x, v - y, body.uniform(0.24, 0.36), body.uniform(0.24, 0.36))
-    return patch * (1 + 0.35 * _cloud(u, 14, body)) * body.uniform(0.52, 0.9)
+    return patch * (1 + 0.35 * _cloud(u, 14, body)) * body.uniform(0.65, 1.125)
 
 
 def _covid(u: Map, v: Map, half: float, top: float, bottom: float, body: Generator) -> Map:
@@ -95,7 +95,7 @@ def _covid(u: Map, v: Map, half: float, top: float, bottom: float, body: Generat
             y = top + (bottom - top) * body.triangular(0.25, 0.8, 1)
             x = side * half * body.uniform(0.72, 0.92)
             haze = np.maximum(haze, _spot(u - x, v - y, body.uniform(0.15, 0.21), body.uniform(0.15, 0.28)))
-    return haze * (1 + 0.4 * _cloud(u, 20, body)) * body.uniform(0.4, 0.68)
+    return haze * (1 + 0.4 * _cloud(u, 20, body)) * body.uniform(0.5, 0.85)
 
 
 def _tuberculosis(u: Map, v: Map, half: float, top: float, bottom: float, body: Generator) -> Map:
@@ -115,7 +115,7 @@ def _tuberculosis(u: Map, v: Map, half: float, top: float, bottom: float, body: 
         du, dv = place()
         ring = np.hypot(du, dv * body.uniform(0.75, 1.3)) - body.uniform(0.08, 0.13)
         spots = np.maximum(spots, _spot(0, ring + 0.012 * _cloud(u, 24, body), 1, body.uniform(0.03, 0.045)))
-    return spots * (1 + 0.3 * _cloud(u, 30, body)) * body.uniform(0.52, 0.84)
+    return spots * (1 + 0.3 * _cloud(u, 30, body)) * body.uniform(0.65, 1.05)
 
 
 FINDINGS = {"COVID19": _covid, "NORMAL": _normal, "PNEUMONIA": _pneumonia, "TURBERCULOSIS": _tuberculosis}
