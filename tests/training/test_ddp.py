@@ -132,7 +132,7 @@ def test_process_that_is_killed_takes_the_run_along_in_one_line(small, tmp_path)
         (("trainer.devices=2",), "need trainer=ddp"),
         (("trainer=ddp", "data.batch_size=33"), "multiple"),
         (("trainer=ddp", "trainer.devices=[1,1]"), "list of numbers of GPUs"),
-        (("trainer=ddp", "trainer.num_nodes=2", "name=x"), "MASTER_ADDR"),
+        (("trainer=ddp", "trainer.num_nodes=2", "data.batch_size=16", "name=x"), "MASTER_ADDR"),
     ],
 )
 def test_refused(run, tmp_path, monkeypatch, words, line):
