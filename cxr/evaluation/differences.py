@@ -1,4 +1,4 @@
-"""Is one recipe better than another? Differences of scores, with intervals; and the means of recipes over seeds.
+"""Differences of the scores of recipes, and their means over seeds, with intervals: the statistics.
 
 What varies between the networks of a recipe (its seeds) and what varies between patients are separate components of the
 variance (cxr.evaluation.components). With one seed per recipe, nothing is known of other seeds: the interval then holds

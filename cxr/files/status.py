@@ -1,4 +1,4 @@
-"""status.json: whether a run is running, done, failed, or lost because its process or job vanished."""
+"""status.json: whether a run is running, done or failed, or lost (its process vanished, which is decided here)."""
 
 import errno
 import os

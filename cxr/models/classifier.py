@@ -1,4 +1,4 @@
-"""The LightningModule around a network: loss, optimizer, schedule and torchmetrics."""
+"""The LightningModule around a network: loss and its class weights, optimizer, schedule and torchmetrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""fp32, fp16 or bf16: the best one for a device, and networks that compute in it."""
+"""fp32, fp16 or bf16: which one a run computes in on its device, and networks that compute in it."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""When a process has to stop: a signal asks for it, or the process that started it has ended."""
+"""Signals: the first Ctrl-C or SIGTERM asks a process to stop, a second ends it at once."""
 
 import os
 import signal
