@@ -1,4 +1,4 @@
-"""Differences of the scores of recipes, and their means over seeds, with intervals: the statistics.
+"""The statistics of comparisons: differences of two recipes' scores, and means over seeds, with intervals.
 
 What varies between the networks of a recipe (its seeds) and what varies between patients are separate components of the
 variance (cxr.evaluation.components). With one seed per recipe, nothing is known of other seeds: the interval then holds

@@ -1,4 +1,4 @@
-"""status.json: whether a run is running, done or failed, or lost (its process vanished, which is decided here)."""
+"""status.json: a run's state, and the decision that it is lost because its process or job vanished."""
 
 import errno
 import os
