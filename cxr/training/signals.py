@@ -1,4 +1,4 @@
-"""Signals: the first Ctrl-C or SIGTERM asks a run to stop, a second ends it at once; a run also stops with its parent."""
+"""Signals: the first Ctrl-C or SIGTERM stops a run, a second ends it at once; a run also stops with its parent."""
 
 import os
 import signal

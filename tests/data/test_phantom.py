@@ -128,7 +128,7 @@ def test_a_finding_shows_in_the_lungs_and_nowhere_else(label: str, patient: int)
 
 
 def test_images_of_a_patient_share_the_anatomy_but_not_the_picture(drawn: Path) -> None:
-    """Thumbnails of the same patient are more alike than those of different patients, whatever the pose; none are equal."""
+    """Thumbnails of the same patient are more alike than those of different patients; none are equal."""
     rows = _read(drawn)
     thumbs = []
     for row in rows:
