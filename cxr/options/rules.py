@@ -108,6 +108,8 @@ RULES = {
         "a list of whole numbers from 1", lambda v: isinstance(v, list) and bool(v) and all(is_whole(w, 1) for w in v)
     ),
     "model.hidden": whole(1),
+    "model.mean": number("from 0 to 1", lambda v: 0 <= v <= 1),
+    "model.std": number("above 0", lambda v: v > 0),
     "model.name": Rule("a network of timm, such as convnext_tiny", lambda v: isinstance(v, str) and v != ""),
     "model.weights": Rule(
         "null, imagenet or the path of a file of weights",

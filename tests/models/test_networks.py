@@ -39,6 +39,15 @@ def test_relu_after_the_pooling_is_relu_before_it():
         assert torch.equal(ours.grad, theirs.grad), name
 
 
+def test_cnn_centres_pixels_first():
+    net = CNN(4, image_size=40, widths=[8, 16, 24], hidden=32, mean=0.5, std=0.25)
+    plain = CNN(4, image_size=40, widths=[8, 16, 24], hidden=32)
+    plain.load_state_dict(net.state_dict())  # the same parameters
+    images = torch.rand(2, 1, 40, 40)
+    assert torch.equal(net(images), plain((images - 0.5) / 0.25))
+    assert not torch.equal(net(images), plain(images))
+
+
 def test_cnn_for_images_too_small():
     with pytest.raises(UserError, match="image_size"):
         CNN(4, image_size=16, widths=[4] * 5, hidden=8)
