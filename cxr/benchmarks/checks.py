@@ -1,5 +1,7 @@
-"""Whether a device computes what cxr promises: resuming to the same bits, stopping what diverges, drawing what a CPU
-draws, and reporting in one line that memory ran out."""
+"""Whether a device computes what cxr promises.
+
+That is: resuming to the same bits, stopping what diverges, drawing what a CPU draws, and reporting in one line that
+memory ran out."""
 
 import os
 import signal

@@ -1,5 +1,6 @@
-"""List the content of a folder of images, as far as permissions allow. Nothing here opens a file. All functions raise
-ReadFailed where a disk or network share fails, see cxr.data.retrying."""
+"""List the content of a folder of images, as far as permissions allow; no file is opened.
+
+All functions raise ReadFailed where a disk or network share fails, see cxr.data.retrying."""
 
 import errno
 import os

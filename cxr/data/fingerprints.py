@@ -1,5 +1,6 @@
-"""The fingerprints of a run's images, kept beside its checkpoints: the run continues only with the same images, and an
-evaluation recognises images that the run has used."""
+"""Fingerprints of a run's images, kept beside its checkpoints: with other images, resuming is refused.
+
+An evaluation also recognises by them the images that the run has used."""
 
 import logging
 import os

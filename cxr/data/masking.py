@@ -1,4 +1,4 @@
-"""Black out the lungs of images, or all but them, to test what a network learns from elsewhere."""
+"""Black out the lungs (a fixed box), or all but the lungs, in images on which a trained network is tested."""
 
 import torch
 from torch import Tensor

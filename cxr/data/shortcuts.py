@@ -1,4 +1,4 @@
-"""Shortcuts: predictions from anything but the lungs; a network that does not beat them may have learnt nothing.
+"""Shortcuts: three simple rules that a network must beat (most frequent class, size and brightness, nearest thumbnail).
 
 In this field, source and class often coincide: an image's size, border or brightness then gives the class away
 (DeGrave, Janizek & Lee 2021; Maguolo & Nanni 2021). Each rule is fitted on the training images and predicts others.

@@ -1,5 +1,6 @@
-"""Which of Hydra's own options a command line and files below --config-dir may set: few, because Hydra's options name
-code, shell commands and files. No torch here."""
+"""Which of Hydra's own options (hydra.*) a command line and files below --config-dir may set. No torch here.
+
+They are few, because Hydra's options name code, shell commands and files."""
 
 import os
 import re

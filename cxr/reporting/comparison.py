@@ -1,4 +1,4 @@
-"""Is one recipe better than another? The recipes of a sweep compared image by image, in numbers and in sentences."""
+"""Compare the recipes of a sweep image by image, and write the sentences that say which one is better."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run besides Lightning's own scalars."""
+"""The pictures of a run in TensorBoard: augmented images, confusion matrix, curves, worst mistakes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,5 +1,6 @@
-"""The trials of a search in Optuna's storage, and the search's files in the sweep's folder. No torch here; Optuna is
-imported where it is needed, for it is an extra."""
+"""The trials of a search in Optuna's storage, and the search's files in the sweep's folder. No torch here.
+
+Optuna is imported where it is needed, for it is an extra."""
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence

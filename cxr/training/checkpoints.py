@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when they are written, whether they are intact, and where a stopped run resumes."""
+"""The checkpoints of a run: when they are written, and from which one, and which batch, a stopped run resumes."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""TensorBoard's files of a run."""
+"""The logger that writes a run's TensorBoard files (Lightning's), also after the run resumed or its disk filled."""
 
 import threading
 from collections.abc import Mapping
