@@ -105,7 +105,7 @@ def grid_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:
     if spreads and max(spreads) > WIDE:
         parts.append(w["wandered"].format(spread=f"{max(spreads):.3f}"))
     if diverged := sum("training diverged" in row["error"] for row in rows):
-        parts.append(w["diverged"].format(diverged=diverged, n=len(rows)))
+        parts += [w["diverged"].format(diverged=diverged, n=len(rows)), w["diverged_compared"]]
     if failed := sum(row["status"] in ("failed", "lost") for row in rows):
         parts.append(w["unfinished"].format(failed=failed, n=len(rows)))
     return " ".join([*parts, *notes(rows, w)])

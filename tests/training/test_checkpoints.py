@@ -303,4 +303,4 @@ def test_divergence_ends_the_run_in_its_step_and_names_the_images(run, tmp_path,
     assert all(repr(files[i]) in rows[0]["error"] for i in steps[0][:3])
     assert all(repr(files[i]) in (folder / "train.log").read_text() for i in steps[0])
     assert not list((folder / "checkpoints").glob("*.ckpt"))
-    assert "1 of 2 diverged (scored as 0)" in out
+    assert "1 of 2 diverged (scored as 0). Comparisons leave diverged runs out." in out
