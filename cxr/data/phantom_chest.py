@@ -84,7 +84,7 @@ def _pneumonia(u: Map, v: Map, half: float, top: float, bottom: float, body: Gen
     x = _sign(body) * half * body.uniform(0.45, 0.65)
     y = top + (bottom - top) * body.uniform(0.3, 0.85)
     patch = _spot(u - x, v - y, body.uniform(0.24, 0.36), body.uniform(0.24, 0.36))
-    return patch * (1 + 0.35 * _cloud(u, 14, body)) * body.uniform(0.65, 1.125)
+    return patch * (1 + 0.35 * _cloud(u, 14, body)) * body.uniform(0.58, 1.0)
 
 
 def _covid(u: Map, v: Map, half: float, top: float, bottom: float, body: Generator) -> Map:
@@ -95,7 +95,7 @@ def _covid(u: Map, v: Map, half: float, top: float, bottom: float, body: Generat
             y = top + (bottom - top) * body.triangular(0.25, 0.8, 1)
             x = side * half * body.uniform(0.72, 0.92)
             haze = np.maximum(haze, _spot(u - x, v - y, body.uniform(0.15, 0.21), body.uniform(0.15, 0.28)))
-    return haze * (1 + 0.4 * _cloud(u, 20, body)) * body.uniform(0.5, 0.85)
+    return haze * (1 + 0.4 * _cloud(u, 20, body)) * body.uniform(0.45, 0.77)
 
 
 def _tuberculosis(u: Map, v: Map, half: float, top: float, bottom: float, body: Generator) -> Map:
@@ -115,7 +115,7 @@ def _tuberculosis(u: Map, v: Map, half: float, top: float, bottom: float, body: 
         du, dv = place()
         ring = np.hypot(du, dv * body.uniform(0.75, 1.3)) - body.uniform(0.08, 0.13)
         spots = np.maximum(spots, _spot(0, ring + 0.012 * _cloud(u, 24, body), 1, body.uniform(0.03, 0.045)))
-    return spots * (1 + 0.3 * _cloud(u, 30, body)) * body.uniform(0.65, 1.05)
+    return spots * (1 + 0.3 * _cloud(u, 30, body)) * body.uniform(0.58, 0.95)
 
 
 FINDINGS = {"COVID19": _covid, "NORMAL": _normal, "PNEUMONIA": _pneumonia, "TURBERCULOSIS": _tuberculosis}
