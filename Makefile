@@ -32,7 +32,7 @@ slurm: .venv/installed ## the grid as jobs of Slurm
 	$(RUN) cxr.train -m launcher=slurm model=cnn,resnet18 aug=on,off $(images)
 
 ddp: .venv/installed ## ResNet-18 on N devices (2)
-	$(RUN) cxr.train trainer=ddp trainer.devices=$(or $(N),2) data.batch_size=32 model=resnet18 $(images)
+	$(RUN) cxr.train trainer=ddp trainer.devices=$(or $(N),2) model=resnet18 $(images)
 
 search: .venv/installed ## the best options of MODEL (cnn), by validation images, in N trials (20)
 	$(RUN) cxr.train -m hparams=optuna n_trials=$(or $(N),20) model=$(or $(MODEL),cnn) $(images)

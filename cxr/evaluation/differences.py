@@ -23,6 +23,7 @@ from cxr.evaluation.intervals import (
 
 FIGURES = ("f1_macro", "accuracy")
 RELEVANT = 0.05  # of macro F1 or accuracy: the difference for which seeds_needed is stated
+CORRECTED_RESAMPLES = 10_000  # the ends of intervals that are corrected for many comparisons lie far out
 
 
 def paired_difference(

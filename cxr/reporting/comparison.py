@@ -5,16 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr.evaluation.differences import FIGURES, RELEVANT, paired_difference
+from cxr.evaluation.differences import CORRECTED_RESAMPLES, FIGURES, RELEVANT, paired_difference
 from cxr.files.run_folder import COMPARISONS
 from cxr.files.writing import write_json
 from cxr.reporting.console import beaten_lines
+from cxr.reporting.grid_table import difference_text
 from cxr.reporting.leaderboard import write_leaderboard
 from cxr.reporting.recipes import Predictions, Recipe, read_recipes, summaries
 from cxr.reporting.rows import finished_metrics
 from cxr.reporting.words import words
-
-RESAMPLES = 10_000  # the ends of intervals that are corrected for many comparisons lie far out
 
 
 def compare(sweep: Path) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def compare_pair(
     first = sides[0][0]
     predicted = [[run["predicted"] for run in side] for side in sides]
     result = paired_difference(
-        first["labels"], first["group"], *predicted, len(first["classes"]), comparisons, RESAMPLES
+        first["labels"], first["group"], *predicted, len(first["classes"]), comparisons, CORRECTED_RESAMPLES
     )
     where = {key: value for key, value in ours.items() if key != option}
     names = {"option": option, "ours": ours[option], "theirs": theirs[option], "where": where}
@@ -90,9 +89,8 @@ def sentences(compared: Mapping[str, Any], lang: str = "en") -> list[str]:
 
 def phrase(result: Mapping[str, Any], figure: str, w: Mapping[str, str]) -> str:
     """A difference in words."""
-    low, high = result["ci95"]
-    numbers = f"{result['difference']:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
-    return w["difference" if result["shown"] else "no_difference"].format(figure=figure, numbers=numbers)
+    words_of = w["difference" if result["shown"] else "no_difference"]
+    return words_of.format(figure=figure, numbers=difference_text(result))
 
 
 def needed_seeds(pair: Mapping[str, Any], w: Mapping[str, str]) -> str:

@@ -74,6 +74,12 @@ def figure_text(figure: Mapping[str, Any]) -> str:
     return f"{figure['mean']:.4f}{spread} [{figure['ci95'][0]:.3f}, {figure['ci95'][1]:.3f}]"
 
 
+def difference_text(result: Mapping[str, Any]) -> str:
+    """A result of paired_difference(): +0.012 [−0.003, +0.027]."""
+    low, high = result["ci95"]
+    return f"{result['difference']:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+
+
 def networks_text(summary: Summary, w: Mapping[str, str]) -> str:
     """3 seeds, 5 folds, or both."""
     parts = [w["n_seeds"].format(n=summary["seeds"])] * (summary["seeds"] > 1)
@@ -90,6 +96,9 @@ def recipe_rows(recipes: Sequence[Summary], w: Mapping[str, str]) -> list[list[s
         if "ensemble" in summary:
             table.append([name, w["ensemble_of"].format(networks=networks)])
             table[-1] += [figure_text(summary["ensemble"][key]) for key in HEADLINES[:2]]
+            if gain := summary["ensemble"].get("gain"):  # a comparisons.json of an earlier version has none
+                table.append([name, w["ensemble_gain"].format(networks=networks)])
+                table[-1] += [difference_text(gain[key]) for key in HEADLINES[:2]]
     return [[w["recipe"], w["networks"], w["f1_macro"], w["accuracy"]], *table]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cxr.evaluation.averaging import log_mean
-from cxr.evaluation.differences import FIGURES, mean_over_seeds
+from cxr.evaluation.differences import CORRECTED_RESAMPLES, FIGURES, mean_over_seeds, paired_difference
 from cxr.evaluation.intervals import headline
 from cxr.files.predictions import read_predictions
 from cxr.files.run_folder import PREDICTIONS
@@ -62,14 +62,18 @@ def pooled(runs: Sequence[Path]) -> Predictions:
     }
 
 
-def summarise(recipe: Recipe, seeds: Mapping[Any, Predictions]) -> dict[str, Any]:
+def summarise(recipe: Recipe, seeds: Mapping[Any, Predictions], comparisons: int) -> dict[str, Any]:
     """What the runs of a recipe are worth together, one of the "recipes" of comparisons.json.
+
+    Args:
+        comparisons: see paired_difference(): those of all ensembles of the sweep.
 
     Returns:
         "recipe" (its choices), "runs" (names), "seeds" and "folds" (numbers), "images"; f1_macro and accuracy, each
         "mean", "ci95" and, over seeds, "sd": with one seed, the figure of all folds and its interval over patients,
         with several, the mean over seeds and its interval over patients and seeds. With several, "ensemble" has the
-        same figures of the mean of their probabilities. cxr.predict calibrates that mean again, which changes no
+        same figures of the mean of their probabilities, and "gain": the paired_difference() of the ensemble, less its
+        networks, which holds for these networks. cxr.predict calibrates that mean again, which changes no
         predicted class; of several folds, it takes the networks of all of them, here each fold has its own.
     """
     runs = list(seeds.values())
@@ -77,9 +81,11 @@ def summarise(recipe: Recipe, seeds: Mapping[Any, Predictions]) -> dict[str, Any
     shared = first["labels"], first["group"]
     classes = len(first["classes"])
     if many:
-        figures = mean_over_seeds(*shared, [run["predicted"] for run in runs], classes)
+        members = [run["predicted"] for run in runs]
+        figures = mean_over_seeds(*shared, members, classes)
         predicted = log_mean([run["probabilities"] for run in runs]).argmax(1)
-        figures["ensemble"] = as_figures(headline(shared[0], predicted, shared[1], classes))
+        gain = paired_difference(*shared, [predicted], members, classes, comparisons, CORRECTED_RESAMPLES)
+        figures["ensemble"] = as_figures(headline(shared[0], predicted, shared[1], classes)) | {"gain": gain}
     else:
         figures = as_figures(headline(shared[0], first["predicted"], shared[1], classes))
     return {
@@ -99,9 +105,11 @@ def as_figures(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 def summaries(recipes: Mapping[Recipe, Mapping[Any, Predictions]]) -> list[dict[str, Any]]:
     """summarise() of each recipe that has several runs, all of whose seeds tested the same images."""
-    return [
-        summarise(recipe, seeds)
+    several = {
+        recipe: seeds
         for recipe, seeds in recipes.items()
         if sum(len(run["runs"]) for run in seeds.values()) > 1
         and len({tuple(run["files"]) for run in seeds.values()}) == 1
-    ]
+    }
+    comparisons = len(FIGURES) * sum(len(seeds) > 1 for seeds in several.values())
+    return [summarise(recipe, seeds, comparisons) for recipe, seeds in several.items()]

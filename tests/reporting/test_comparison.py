@@ -113,6 +113,11 @@ def test_folds_are_pooled_to_one_recipe_and_seeds_to_an_ensemble(tmp_path):
     board = (tmp_path / "leaderboard.md").read_text()
     assert f"{on['f1_macro']['mean']:.4f} ± {on['f1_macro']['sd']:.4f} [" in board and "(3 seeds, 3 folds)" in board
     assert "ensemble of 3 seeds, 3 folds" in board
+    gain = on["ensemble"]["gain"]["accuracy"]  # of three networks that err independently, two are seldom both wrong
+    assert np.isclose(gain["difference"], on["ensemble"]["accuracy"]["mean"] - on["accuracy"]["mean"])
+    assert gain["shown"]
+    line = next(line for line in board.splitlines() if "ensemble less the mean of 3 seeds, 3 folds" in line)
+    assert line.split("|")[4].strip().startswith(f"+{gain['difference']:.3f} [+0.")
     add_row = tmp_path / "on-3-0"  # a new seed, which diverged: it counts as 0
     add_row.mkdir()
     choices = {"model": "cnn", "aug": "on", "seed": 3, "data.fold": 0}
