@@ -30,7 +30,7 @@ def main() -> None:
 def audit_images(options: dict[str, Any], folder: Path) -> None:
     """Audit the images that the options name; write and print the findings."""
     cache = Path(options["cache_dir"]).expanduser()
-    store, images = open_store(read_images(options["data"], cache), SIZE, cache)
+    store, images = open_store(read_images(options["data"], cache), SIZE, cache, options["data"]["negatives"])
     copies = load_copies(store, cache, options["data"]["copies"])
     findings, w = audit(images, store, copies, options["data"]["copies"]), words("en")
     write_json(folder / AUDIT, findings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from cxr.data.decode import UNREADABLE, decode, why_unreadable
+from cxr.data.decode import UNREADABLE, Decoded, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
 from cxr.data.retrying import ReadFailed
 from cxr.errors import UserError, printable
@@ -44,14 +44,21 @@ def predict(options: dict[str, Any]) -> int:
     for remark in [*trained_on, *networks.remarks]:
         print(f"cxr: {printable(remark)}", file=sys.stderr)
 
-    unreadable = 0
+    unreadable, negatives, size, choice = 0, [], options["data"]["batch_size"], options["data"]["negatives"]
     with open_out(options["out"]) as out:
         writer = csv.writer(out)
         writer.writerow(("file", "prediction", *probability_columns(model.classes), "error"))
-        for start in range(0, len(files), options["data"]["batch_size"]):
-            for row in predict_batch(model, files[start : start + options["data"]["batch_size"]]):
+        for start in range(0, len(files), size):
+            for row in predict_batch(model, files[start : start + size], choice, negatives):
                 unreadable += row[-1] != ""
                 writer.writerow(row)
+    if negatives:
+        many = (
+            f"{len(negatives)} images look like negatives, such as"
+            if len(negatives) > 1
+            else "1 image looks like a negative:"
+        )
+        print(f"cxr: {many} {printable(str(negatives[0]))} (data.negatives={choice})", file=sys.stderr)
     where = f"; written to {options['out']}" if options["out"] else ""
     print(
         f"cxr: {len(files) - unreadable} images predicted, {unreadable} files could not be read{where}", file=sys.stderr
@@ -70,16 +77,19 @@ def open_out(path: str | None) -> AbstractContextManager[TextIO]:
         raise UserError(f"out={path}: cannot be written ({error.strerror})") from error
 
 
-def predict_batch(model: "Ensemble", files: Sequence[Path]) -> Iterator[tuple[str, ...]]:
-    """The rows of some files, in their order."""
+def predict_batch(
+    model: "Ensemble", files: Sequence[Path], choice: str, negatives: list[Path]
+) -> Iterator[tuple[str, ...]]:
+    """The rows of some files, in their order. `choice` is the option `data.negatives`; those that look like one and are
+    predicted join `negatives`."""
     import torch
 
     from cxr.data.batches import to_unit
 
-    def read(file: Path) -> list[np.ndarray] | str:
+    def read(file: Path) -> list[Decoded] | str:
         """An image in each size of the networks, or why there is none."""
         try:
-            return not_an_image(file) or [decode(file, size).pixels for size in model.sizes]
+            return not_an_image(file) or [decode(file, size, choice) for size in model.sizes]
         except ReadFailed as error:
             return why_unreadable(error.__cause__)
         except UNREADABLE as error:
@@ -87,7 +97,10 @@ def predict_batch(model: "Ensemble", files: Sequence[Path]) -> Iterator[tuple[st
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = list(pool.map(read, files))
-    images = [pixels for pixels in decoded if not isinstance(pixels, str)]
+    images = [[image.pixels for image in of_file] for of_file in decoded if not isinstance(of_file, str)]
+    negatives += [
+        f for f, image in zip(files, decoded, strict=True) if not isinstance(image, str) and image[0].negative
+    ]
     probabilities = iter(())
     if images:
         stacks = [torch.from_numpy(np.stack(of_size))[:, None] for of_size in zip(*images, strict=True)]

@@ -24,7 +24,8 @@ VERSION = 2  # of find_copies() and audit(): raise it when their results change
 NEAR, IMAGE_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
 TINY = 100  # pixels of the shorter side: ribs are hardly seen
 BLANK = 5  # standard deviation in gray levels of 255
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+SHAPES = 0.6, 1.7  # width by height of chest images; others may be two side by side, or strips
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG"}
 
 Copies = Sequence[tuple[int, int, float]]  # rows of the table, and how alike they are
 
@@ -82,7 +83,9 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
     facts, file = store.facts, images.file
     small = np.minimum(facts["width"], facts["height"]) < TINY
     spread = np.concatenate([images.std((1, 2)) for _, images in store.parts()])
-    named = np.array([FORMATS[Path(name).suffix.lower()] for name in file.tolist()])
+    shape = facts["width"] / facts["height"]
+    odd = (shape < SHAPES[0]) | (shape > SHAPES[1])
+    named = [FORMATS.get(Path(name).suffix.lower(), "") for name in file.tolist()]
     return {
         "root": str(images.root),
         "note": images.note,
@@ -97,14 +100,21 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
         "rejected": [{"file": name, "reason": why} for name, why in images.rejected],
         "wrong_type": [
             {"file": str(file[row]), "is": str(facts["format"][row])}
-            for row in np.flatnonzero(named != facts["format"])
+            for row, name in enumerate(named)
+            if name and name != facts["format"][row]
         ],
         "tiny": [
             {"file": str(file[row]), "width": int(facts["width"][row]), "height": int(facts["height"][row])}
             for row in np.flatnonzero(small)
         ],
+        "odd_shape": [
+            {"file": str(file[row]), "width": int(facts["width"][row]), "height": int(facts["height"][row])}
+            for row in np.flatnonzero(odd)
+        ],
         "blank": file[spread < BLANK].tolist(),
         "coloured": file[facts["coloured"] > 0].tolist(),
+        "outliers": file[facts["outliers"] > 0].tolist(),
+        "negative": file[facts["negative"] > 0].tolist(),
         "copies_looked_for": "near" if compares_pairs(how, len(store) ** 2) else "exact",
         "copies": [describe_pair(images, store, *pair) for pair in copies],
         "leaks": describe_leaks(images, copies),
@@ -220,7 +230,10 @@ def summarise_audit(findings: Mapping[str, Any]) -> list[AuditLine]:
         return AuditLine(key, len(patients[kind]), beside_test=sum(p["elsewhere"] for p in patients[kind].values()))
 
     near = findings["copies_looked_for"] == "near"
-    lines = [files(key) for key in ("rejected", "wrong_type", "tiny", "blank", "coloured")]
+    lines = [
+        files(key)
+        for key in ("rejected", "wrong_type", "tiny", "odd_shape", "blank", "coloured", "outliers", "negative")
+    ]
     for kind in ("same bytes", "same pixels", "near"):
         members = [copy for copy in copies if copy["kind"] == kind]
         lines.append(pairs(kind.replace(" ", "_"), members, near or kind == "same bytes"))

@@ -25,7 +25,7 @@ BLOCK = 64  # images that a process decodes at a time
 Source = tuple[str, int, int, int]  # a file below the root, and its bytes, mtime_ns and mode
 
 
-def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, shard: int) -> None:
+def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, negatives: str, shard: int) -> None:
     """Write a store's shards, in the order of `sources`.
 
     Shards that a killed build finished are moved here if they fit; other images that are unchanged since an earlier
@@ -34,6 +34,7 @@ def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, s
     Args:
         root: the folder of the files.
         size: side of the images in pixels.
+        negatives: the option `data.negatives`, see cxr.data.decode.
         shard: images in a file.
 
     Raises:
@@ -51,7 +52,7 @@ def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, s
         log.info("decoding %d images to %dx%d, once (%.0f MB)", len(new), size, size, len(new) * size**2 / 1e6)
     blocks = (new[start : start + BLOCK] for start in range(0, len(new), BLOCK))
     with (
-        closing(spread(partial(decode_block, root, size), blocks, partial(explain_killed, root))) as results,
+        closing(spread(partial(decode_block, root, size, negatives), blocks, partial(explain_killed, root))) as results,
         tqdm(total=len(left), unit=" images", disable=None) as bar,
     ):
         decoded = chain.from_iterable(results)
@@ -106,12 +107,12 @@ def check_room(folder: Path, images: int, size: int) -> None:
         )
 
 
-def decode_block(root: Path, size: int, sources: Sequence[Source]) -> list[tuple[np.ndarray, Record]]:
+def decode_block(root: Path, size: int, negatives: str, sources: Sequence[Source]) -> list[tuple[np.ndarray, Record]]:
     """Decode images; an unreadable one is black, and its record has the reason. Raises UserError as decode() does."""
     images = []
     for source in sources:
         try:
-            pixels, *facts = decode(root / source[0], size)
+            pixels, *facts = decode(root / source[0], size, negatives)
             images.append((pixels, Record(*source, *facts)))
         except UNREADABLE as error:
             record = Record(*source, rejected=why_unreadable(error), retry=is_closed(error))

@@ -67,7 +67,7 @@ class CXRDataModule(pl.LightningDataModule):
         if self.images is not None:  # Lightning asks again before the test
             return
         table = read_images(self.data, self.cache)
-        (*stores, self.compared), images = open_stores(table, (*self.sizes, SIZE), self.cache)
+        (*stores, self.compared), images = open_stores(table, (*self.sizes, SIZE), self.cache, self.data["negatives"])
         self.stores = dict(zip(self.sizes, stores, strict=True))
         self.store = stores[0]
         if images.rejected and self.data["on_bad"] == "fail":

@@ -5,7 +5,6 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -13,6 +12,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from cxr.data.formats import HEAD, is_deep_colour, no_image
+from cxr.data.gray import to_gray
+from cxr.data.negatives import looks_negative
 from cxr.data.retrying import patiently
 from cxr.errors import UserError, one_line, printable
 
@@ -21,7 +23,7 @@ from cxr.errors import UserError, one_line, printable
 MAX_PIXELS = 36_000_000
 MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RGBA, not compressed, are 144 MB
 MIN_SIDE = 16
-BAND = 2**20  # pixels that are converted at a time
+LEVELS = 64  # gray levels that the upper 8 bits of a 16-bit image must use, if only these can be read
 
 
 class BadImage(ValueError):
@@ -29,23 +31,27 @@ class BadImage(ValueError):
 
 
 class Decoded(NamedTuple):
-    """An image for a store: uint8 pixels (S, S); and the original's width, height, format (JPEG or PNG), 1 if at least
-    a hundredth of its pixels has a colour, else 0, and the SHA-256 of the file."""
+    """An image for a store: uint8 pixels (S, S), and facts about its file: width and height in pixels, format (JPEG or
+    PNG), `coloured` and `outliers` (see cxr.data.gray.Gray), whether it looks like a negative (1, else 0), and its
+    SHA-256."""
 
     pixels: np.ndarray
     width: int
     height: int
     format: str
     coloured: int
+    outliers: int
+    negative: int
     sha256: str
 
 
-def decode(path: Path, size: int) -> Decoded:
+def decode(path: Path, size: int, negatives: str = "keep") -> Decoded:
     """Read an image as gray bytes, stretched to a square, in at most 500 MB of memory.
 
     Args:
         path: a JPEG or PNG file, whatever its name ends with. (No pipe or device: opening one may wait for ever.)
         size: side in pixels.
+        negatives: the option `data.negatives`, what becomes of an image that looks like one: keep, invert or reject.
 
     Raises:
         UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any image; see why_unreadable().
@@ -54,7 +60,7 @@ def decode(path: Path, size: int) -> Decoded:
     # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        return patiently(path, partial(read, path, size))
+        return patiently(path, partial(read, path, size, negatives))
     except (UserError, *UNREADABLE):
         raise
     except MemoryError as error:
@@ -66,12 +72,13 @@ def decode(path: Path, size: int) -> Decoded:
         raise
 
 
-def read(path: Path, size: int) -> Decoded:
+def read(path: Path, size: int, negatives: str) -> Decoded:
     """Decode as decode() does; errors that are not the image's are raised as they are."""
     with path.open("rb") as file:
         if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise BadImage(f"{length:,} bytes, far more than any image has (at most {MAX_BYTES:,})")
-        if why := no_image(file.read(64)):
+        head = file.read(HEAD)
+        if why := no_image(head):
             raise BadImage(why)
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,20 +91,19 @@ def read(path: Path, size: int) -> Decoded:
                 raise BadImage(f"{width}x{height} pixels: too small to be an image")
             # A large JPEG is decoded at a half, quarter or eighth of its size; its colours stay, to be looked at.
             image.draft("L" if image.mode == "L" else "RGB", (2 * size, 2 * size))
-            gray, coloured = to_gray(image)
+            gray, coloured, outliers = to_gray(image)
+            if is_deep_colour(head) and np.ptp(gray.getextrema()) < LEVELS:
+                raise BadImage("a 16-bit PNG with colours or transparency that uses few of its bits: save it as gray")
             # A JPEG that has more pictures behind its first one (MPO) is a JPEG.
             kind = "PNG" if image.format == "PNG" else "JPEG"
         gray = ImageOps.exif_transpose(gray).resize((size, size), Image.Resampling.BILINEAR)
-    return Decoded(np.asarray(gray), width, height, kind, coloured, sha256)
-
-
-def no_image(head: bytes) -> str:
-    """Why a file that begins with `head` cannot be a JPEG or PNG, or ""."""
-    if not head:
-        return "empty file"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the image itself: run git lfs pull"
-    return "" if head.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")) else "not a JPEG or PNG image"
+    pixels = np.asarray(gray)
+    negative = bool(looks_negative(pixels[None])[0])
+    if negative and negatives == "reject":
+        raise BadImage("looks like a negative (data.negatives=reject)")
+    if negative and negatives == "invert":
+        pixels = 255 - pixels
+    return Decoded(pixels, width, height, kind, coloured, outliers, int(negative), sha256)
 
 
 def open_image(file: BinaryIO) -> Image.Image:
@@ -109,40 +115,6 @@ def open_image(file: BinaryIO) -> Image.Image:
         raise BadImage(f"{pixels}, far more than any image has (at most {MAX_PIXELS:,})") from error
     except Image.UnidentifiedImageError as error:  # no_image() knows it to begin like one
         raise BadImage("truncated or damaged: it begins like a JPEG or PNG, but its header cannot be read") from error
-
-
-def to_gray(image: Image.Image) -> tuple[Image.Image, int]:
-    """An image of any mode in mode L, and whether it has a colour: 1 where the channels differ by more than a JPEG's
-    noise at a hundredth or more of the pixels, else 0. Band by band: whole, a large one would take a gigabyte."""
-    gray, coloured = Image.new("L", image.size), 0
-    image.load()
-    deep = image.mode.startswith(("I", "F"))
-    # 16-bit images use 10 to 16 of their bits, the file does not state how many: the image's own range becomes 0-255.
-    low, high = map(np.float32, image.getextrema()) if deep else (0, 0)
-    span = max(float(high - low), 1.0)
-    for top, band in bands(image):
-        if deep:
-            band = Image.fromarray(((np.asarray(band, dtype=np.float32) - low) * (255 / span)).astype(np.uint8))
-        elif "A" in band.mode or "transparency" in band.info:
-            band = band.convert("RGBA")
-        if band.mode not in ("1", "L"):
-            red, green, blue = np.moveaxis(np.asarray(band.convert("RGB"), dtype=np.int16), 2, 0)
-            coloured += np.count_nonzero((abs(red - green) > 24) | (abs(green - blue) > 24))
-        if band.mode == "RGBA":
-            band = Image.alpha_composite(Image.new("RGBA", band.size, "black"), band)
-        gray.paste(band.convert("L"), (0, top))
-    gray.info = image.info  # where its EXIF stands
-    return gray, int(coloured / (image.width * image.height) > 0.01)
-
-
-def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """An image cut into bands of about BAND pixels, each with the row it begins at."""
-    rows = max(BAND // image.width, 1)
-    if rows >= image.height:
-        yield 0, image
-        return
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def why_unreadable(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""List the content of a folder of images, as far as permissions allow; no file is opened.
+"""List the content of a folder of images, as far as permissions allow.
 
 All functions raise ReadFailed where a disk or network share fails, see cxr.data.retrying."""
 
@@ -8,9 +8,10 @@ import stat
 from functools import partial
 from pathlib import Path
 
+from cxr.data.formats import HEAD, no_image
 from cxr.data.retrying import is_closed, patiently
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 
 
 def mode_of(path: Path) -> int:
@@ -47,7 +48,8 @@ def walk(folder: Path) -> list[Path]:
 
 
 def not_an_image(path: Path) -> str:
-    """Why a path cannot be an image, or "". Opens nothing: a pipe would wait for ever."""
+    """Why a path cannot be an image, or "". Files with the ending of an image are not opened: decoding them tells more.
+    Of the others, the first bytes decide."""
     try:
         mode = patiently(path, path.stat).st_mode
     except OSError as error:
@@ -56,7 +58,17 @@ def not_an_image(path: Path) -> str:
         return "a link to a folder, which is not followed" if path.is_symlink() else why_not_listed(path)
     if not stat.S_ISREG(mode):
         return "a pipe, socket or device, not a file"
-    return "" if path.suffix.lower() in SUFFIXES else f"not one of {', '.join(SUFFIXES)}"
+    if path.suffix.lower() in SUFFIXES:
+        return ""
+    try:
+        return no_image(patiently(path, partial(first_bytes, path)))
+    except OSError as error:
+        return why_closed(error)
+
+
+def first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def why_closed(error: OSError, link: bool = False) -> str:

@@ -34,6 +34,8 @@ class Record(NamedTuple):
     height: int = 0
     format: str = ""
     coloured: int = 0
+    outliers: int = 0
+    negative: int = 0
     sha256: str = ""
     rejected: str = ""
     retry: bool = False

@@ -18,7 +18,7 @@ from cxr.errors import UserError, printable
 
 log = logging.getLogger(__name__)
 
-FORMAT = 6  # raise when decode() or the files of a store change: old stores are then ignored
+FORMAT = 7  # raise when decode() or the files of a store change: old stores are then ignored
 # Images in a file, 17 MB at 64 pixels, 206 MB at 224: what a killed build may have to decode again. A batch is one
 # index into each file that it touches, and each file stays open; systems allow a process about a thousand.
 SHARD = 4096
@@ -31,8 +31,8 @@ class Store:
     Attributes:
         shards: memory-mapped uint8 arrays (n, S, S), all of the same length except the last.
         place: int64 (N,), where the image of each row of the table lies, counted through all shards.
-        facts: arrays (N,) about the files: bytes, width, height and coloured (int64), format and sha256 (strings); see
-            Decoded.
+        facts: arrays (N,) about the files: bytes, width, height, coloured, outliers and negative (int64), format and
+            sha256 (strings); see Decoded.
     """
 
     shards: Sequence[np.ndarray]
@@ -63,14 +63,16 @@ class Store:
         return len(self) * self.size**2
 
 
-def open_store(images: ImageTable, size: int, cache: Path, shard: int = SHARD) -> tuple[Store, ImageTable]:
+def open_store(
+    images: ImageTable, size: int, cache: Path, negatives: str = "keep", shard: int = SHARD
+) -> tuple[Store, ImageTable]:
     """The store of one size, and the table of its N images; see open_stores()."""
-    (store,), images = open_stores(images, (size,), cache, shard)
+    (store,), images = open_stores(images, (size,), cache, negatives, shard)
     return store, images
 
 
 def open_stores(
-    images: ImageTable, sizes: Sequence[int], cache: Path, shard: int = SHARD
+    images: ImageTable, sizes: Sequence[int], cache: Path, negatives: str = "keep", shard: int = SHARD
 ) -> tuple[list[Store], ImageTable]:
     """Map the decoded images, in one store a size, after decoding those that no earlier run has decoded.
 
@@ -79,6 +81,7 @@ def open_stores(
     process of this or another machine still has it mapped, by the first start after that.
 
     Args:
+        negatives: the option `data.negatives`, see cxr.data.decode.
         shard: images in a file of the store.
 
     Returns:
@@ -90,7 +93,7 @@ def open_stores(
             be read because a disk or a network share fails.
     """
     sources = [(file, *file_state(images.root / file)) for file in images.file.tolist()]
-    opened = [map_images(images, sources, size, cache, shard) for size in sizes]
+    opened = [map_images(images, sources, size, cache, negatives, shard) for size in sizes]
     rejected: dict[int, str] = {}
     for row, of_row in enumerate(zip(*(records for _, records in opened), strict=True)):
         if why := next((record.rejected for record in of_row if record.rejected), ""):
@@ -106,11 +109,12 @@ def open_stores(
 
 
 def map_images(
-    images: ImageTable, sources: Sequence[Source], size: int, cache: Path, shard: int
+    images: ImageTable, sources: Sequence[Source], size: int, cache: Path, negatives: str, shard: int
 ) -> tuple[list[np.ndarray], list[Record]]:
     """The shards and records of one store, see open_stores(); `sources` are the files of the table."""
-    group = cache / f"store-{size}px-{fingerprint(FORMAT, shard, size, str(images.table or images.root))}"
-    fill = partial(fill_store, root=images.root, sources=sources, size=size, shard=shard)
+    key = fingerprint(FORMAT, shard, size, negatives, str(images.table or images.root))
+    group = cache / f"store-{size}px-{key}"
+    fill = partial(fill_store, root=images.root, sources=sources, size=size, negatives=negatives, shard=shard)
     intact = partial(is_whole, root=images.root, sources=sources, size=size, shard=shard)
     with built(group / fingerprint(sources), fill, intact, keep=LISTS) as folder:
         shards, records = read_shards(folder, len(sources), size, shard)
@@ -140,7 +144,8 @@ def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, sha
 
 def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
     """The facts about the files as arrays, see Store."""
-    types = {"bytes": "i8", "width": "i8", "height": "i8", "coloured": "i8", "format": "<U4", "sha256": "<U64"}
+    types = {"bytes": "i8", "width": "i8", "height": "i8", "format": "<U4", "sha256": "<U64"}
+    types |= dict.fromkeys(("coloured", "outliers", "negative"), "i8")
     return {name: np.array([getattr(record, name) for record in records], dtype=kind) for name, kind in types.items()}
 
 

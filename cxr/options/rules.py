@@ -99,6 +99,7 @@ RULES = {
     "data.on_leak": one_of("drop", "keep", "fail"),
     "data.copies": one_of("auto", "near", "exact"),
     "data.on_bad": one_of("skip", "fail"),
+    "data.negatives": one_of("keep", "invert", "reject"),
     "data.batch_size": whole(1),
     "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),
     "data.resident": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),

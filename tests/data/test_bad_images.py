@@ -13,7 +13,7 @@ import pytest
 from bad_images import BAD_IMAGES, USED, ramp
 from PIL import Image
 
-from cxr.data import building
+from cxr.data import building, gray
 from cxr.data import decode as decode_module
 from cxr.data.building import BLOCK
 from cxr.data.cache import built
@@ -61,7 +61,7 @@ def test_gray_is_made_band_by_band_to_the_same_bytes(tmp_path, monkeypatch):
         odd.write(path)
         whole = decode(path, 24)
         with monkeypatch.context() as patch:
-            patch.setattr(decode_module, "BAND", 700)
+            patch.setattr(gray, "BAND", 700)
             banded = decode(path, 24)
         assert np.array_equal(whole.pixels, banded.pixels) and whole[1:] == banded[1:], name
 
@@ -197,6 +197,7 @@ def options(root, **more):
             "val_fraction": 0,
             "on_leak": "drop",
             "on_bad": "skip",
+            "negatives": "keep",
             "copies": "near",
             "batch_size": 16,
         },
@@ -265,7 +266,7 @@ def test_a_killed_process_is_one_line(drawn, tmp_path, monkeypatch):
     killed = images.root / str(images.file[BLOCK + 3])
     decode = building.decode
     monkeypatch.setattr(
-        building, "decode", lambda path, size: os.kill(os.getpid(), 9) if path == killed else decode(path, size)
+        building, "decode", lambda path, *more: os.kill(os.getpid(), 9) if path == killed else decode(path, *more)
     )
     with pytest.raises(UserError, match="was killed, most likely because memory ran out") as caught:
         open_store(images, 16, tmp_path)

@@ -58,10 +58,10 @@ def resumed(images, tmp_path, monkeypatch):
     """Build the store of these images: the store, its table, and the files that were decoded for it."""
     decoded = tmp_path / "decoded"
 
-    def noting(path, size):  # by one of several processes
+    def noting(path, *more):  # by one of several processes
         with decoded.open("a") as out:
             out.write(f"{path.relative_to(images).as_posix()}\n")
-        return decode(path, size)
+        return decode(path, *more)
 
     monkeypatch.setattr(building, "decode", noting)
 

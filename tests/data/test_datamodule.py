@@ -35,6 +35,7 @@ def build(cache):
             "on_leak": "drop",
             "copies": "near",
             "on_bad": "skip",
+            "negatives": "keep",
             "batch_size": 16,
             "num_workers": "auto",
             "resident": "auto",
@@ -169,10 +170,10 @@ def test_an_image_that_one_store_lacks_is_a_row_of_none(build, drawn, tmp_path, 
     shutil.copytree(drawn, tmp_path / "in")
     lost = "train/NORMAL/" + sorted(path.name for path in (tmp_path / "in" / "train" / "NORMAL").iterdir())[3]
 
-    def read(path, size):
+    def read(path, size, negatives):
         if size == refused and path == tmp_path / "in" / lost:
             raise error
-        return decode(path, size)
+        return decode(path, size, negatives)
 
     with monkeypatch.context() as patch:
         patch.setattr(building, "decode", read)

@@ -115,11 +115,11 @@ def test_no_read_that_fails_is_blamed_on_the_image(tmp_path, disk, kind):
 
 @pytest.mark.parametrize("number", MOMENTARY)
 def test_no_store_has_an_image_that_the_disk_failed_to_read(folder, tmp_path, monkeypatch, number):
-    def failing(path, size):
+    def failing(path, *more):
         def read():
             if path.name == "b.png":
                 raise OSError(number, os.strerror(number), str(path))
-            return decode(path, size)
+            return decode(path, *more)
 
         return retrying.patiently(path, read)
 
@@ -196,7 +196,7 @@ def test_a_missing_or_closed_image_is_rejected_until_it_can_be_opened(folder, tm
             raise OSError(number, os.strerror(number), str(path))
         return open_file(path, mode)
 
-    monkeypatch.setattr(building, "decode", lambda path, size: decoded.append(path.name) or decode(path, size))
+    monkeypatch.setattr(building, "decode", lambda path, *more: decoded.append(path.name) or decode(path, *more))
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", closed)
         for attempt in range(1, 4):

@@ -90,7 +90,7 @@ def test_only_what_changed_is_decoded_anew(tmp_path, image, monkeypatch):
     image(tmp_path / "in" / "NORMAL" / "y.png")
     changed = image(tmp_path / "in" / "TB" / "x.png")
     decoded = []
-    monkeypatch.setattr(module, "decode", lambda path, size: decoded.append(path.name) or decode(path, size))
+    monkeypatch.setattr(module, "decode", lambda path, *more: decoded.append(path.name) or decode(path, *more))
     open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
     before, _ = open_store(read_folder(tmp_path / "in"), 16, tmp_path / "cache")
     assert decoded == ["y.png", "x.png"]
