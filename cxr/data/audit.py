@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxr.data.cache import built, fingerprint
-from cxr.data.image_table import ImageTable, patient_of
+from cxr.data.image_table import ImageTable
+from cxr.data.naming import no_patients, patient_and_form
 from cxr.data.split import find_leaks, group_images
 from cxr.data.store import Store
 from cxr.errors import printable
@@ -89,6 +90,7 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
     return {
         "root": str(images.root),
         "note": images.note,
+        "remarks": list(images.remarks),
         "sha256": hashlib.sha256("".join(sorted(facts["sha256"].tolist())).encode()).hexdigest(),
         "images": len(images),
         "classes": images.counts(),
@@ -125,6 +127,10 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
     """Log the number of images, what cannot be used, and copies."""
     counts = ", ".join(f"{name} {number}" for name, number in images.counts().items())
     log.info("%d images in %s: %s", len(images), printable(str(images.root)), counts)
+    for remark in images.remarks:
+        log.info(remark)
+    if not (images.patient != "").any():
+        log.warning(no_patients(images.file.tolist()))
     for file, reason in images.rejected[:10]:
         log.warning("not used: %s (%s)", printable(file), reason)
     if len(images.rejected) > 10:
@@ -185,7 +191,7 @@ def describe_leaks(images: ImageTable, copies: Copies) -> dict[str, Any]:
         if patient in rows_of:
             rows_of[patient].append(row)
     for patient, rows in rows_of.items():
-        numbered = all(patient_of(file) for file in images.file[rows].tolist())
+        numbered = all(patient_and_form(file)[0] for file in images.file[rows].tolist())
         counts = {"test": int(test[rows].sum()), "elsewhere": int((~test[rows]).sum())}
         patients["possible" if numbered else "sure"][patient] = counts
     crossing = {
@@ -220,8 +226,9 @@ def summarise_audit(findings: Mapping[str, Any]) -> list[AuditLine]:
     copies, patients = findings["copies"], findings["leaks"]["patients"]
 
     def files(key: str) -> AuditLine:
-        first = findings[key][0] if findings[key] else ""
-        return AuditLine(key, len(findings[key]), first["file"] if isinstance(first, Mapping) else first)
+        files = findings.get(key, [])  # an audit of an earlier version looked for less
+        first = files[0] if files else ""
+        return AuditLine(key, len(files), first["file"] if isinstance(first, Mapping) else first)
 
     def pairs(key: str, members: Sequence[Mapping[str, Any]], searched: bool = True) -> AuditLine:
         return AuditLine(key, len(members), " = ".join(members[0]["files"]) if members else "", searched=searched)

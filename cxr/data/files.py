@@ -24,8 +24,8 @@ def mode_of(path: Path) -> int:
 
 def list_files(folder: Path) -> list[Path]:
     """Every file below `folder`, in name order. Hidden files and folders (.DS_Store, ._image.jpg, .ipynb_checkpoints)
-    are the system's, not images. Links to folders are not followed but listed, like folders that cannot be read:
-    not_an_image() gives the reason."""
+    and __MACOSX are the system's, not images. Links to folders are not followed but listed, like folders that cannot be
+    read: not_an_image() gives the reason."""
     return patiently(folder, partial(walk, folder))
 
 
@@ -42,8 +42,8 @@ def walk(folder: Path) -> list[Path]:
     # Unlike rglob, os.walk asks the file system once a folder; it would pass over those that are closed.
     for where, folders, files in os.walk(folder, onerror=note):
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        files_and_links += [Path(where, name) for name in (*files, *links) if not name.startswith(".")]
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        files_and_links += [Path(where, name) for name in (*files, *links) if not is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
     return sorted(files_and_links + closed)
 
 
@@ -117,7 +117,12 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 def scan(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of entries(). Raises OSError where the system fails."""
     with os.scandir(folder) as content:
-        return sorted((entry for entry in content if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        return sorted((entry for entry in content if not is_hidden(entry.name)), key=lambda entry: entry.name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is the system's: hidden, or what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

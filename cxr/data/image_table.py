@@ -1,6 +1,6 @@
 """The table of images: one row per image, with standard names of classes and splits."""
 
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.class_names import order_classes
+from cxr.data.naming import Naming, class_remarks, patient_remarks
 from cxr.data.tables import PARTS, Row
-from cxr.errors import printable
+from cxr.errors import UserError, printable
 
 SPLITS = ("train", "val", "test")
 
 SPLIT_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
-
-# File names of Kermany's children: person1004_virus_1686, IM-0115-0001, NORMAL2-IM-1427-0001.
-PATIENT_PATTERNS = (re.compile(r"(person\d+)_"), re.compile(r"((?:NORMAL2-)?IM-\d+)-"))
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class ImageTable:
         table: the table that lists the images, or None: two tables may list images of one folder.
         rejected: (file, reason) of everything in the set that cannot be used.
         slices: further columns of a table or manifest: string arrays of length N, "" for unknown.
+        remarks: what was understood of the set, in clauses for people.
         note: a remark that every table and picture made from these images must carry, or "".
     """
 
@@ -44,6 +43,7 @@ class ImageTable:
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     rejected: tuple[tuple[str, str], ...] = field(default=())
     table: Path | None = None
+    remarks: tuple[str, ...] = ()
     note: str = ""
 
     def __len__(self) -> int:
@@ -67,23 +67,36 @@ class ImageTable:
         return {name: int((self.label == i).sum()) for i, name in enumerate(self.classes)}
 
 
-def patient_of(file: str) -> str:
-    """The patient in a file name of Kermany's form, or ""."""
-    name = Path(file).name
-    return next((m[1] for p in PATIENT_PATTERNS if (m := p.match(name))), "")
-
-
 def split_name(name: str) -> str:
     """train, val or test in any spelling, or "" for anything else."""
     name = SPLIT_ALIASES.get(name.lower(), name.lower())
     return name if name in SPLITS else ""
 
 
-def images_of(root: Path, rows: Sequence[Row], rejected: Sequence[tuple[str, str]]) -> ImageTable:
-    """The table of rows with the columns file, label, patient and split; further columns become slices."""
+def name_images(
+    root: Path,
+    rows: Sequence[Row],
+    rejected: Sequence[tuple[str, str]],
+    remarks: Sequence[str],
+    naming: Naming,
+) -> ImageTable:
+    """The table of rows with the columns file, label (as the set has it), patient and split; further columns become
+    slices.
+
+    Raises:
+        UserError: `naming.classes` names a class that the set lacks, or leaves none.
+    """
+    spelt = Counter(row["label"] for row in rows)
+    naming.check_used(spelt)
+    called = {name: naming.class_of(name) for name in spelt}
+    remarks = [*remarks, *class_remarks(spelt, naming)]
+    rows = [row | {"label": called[row["label"]]} for row in rows if called[row["label"]] is not None]
+    if not rows:
+        raise UserError(f"data.classes leaves out every class of {root}: {', '.join(map(printable, sorted(spelt)))}")
     more = list(dict.fromkeys(name for row in rows for name in row if name not in PARTS))
     file, label, patient, split = (np.array([row[name] for row in rows], dtype=np.str_) for name in PARTS)
     classes = order_classes(label.tolist())
     index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
     slices = {printable(name): np.array([printable(row.get(name, "")) for row in rows], np.str_) for name in more}
-    return ImageTable(root, file, index, patient, split, classes, slices, tuple(rejected))
+    remarks += patient_remarks(file.tolist(), patient.tolist(), naming)
+    return ImageTable(root, file, index, patient, split, classes, slices, tuple(rejected), remarks=tuple(remarks))

@@ -5,14 +5,14 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
-from cxr.data.class_names import class_name
 from cxr.data.files import mode_of, not_an_image
-from cxr.data.image_table import ImageTable, images_of, patient_of, split_name
+from cxr.data.image_table import ImageTable, name_images, split_name
+from cxr.data.naming import AS_USUAL, Naming
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable
 
 
-def read_listed(table: Path, root: Path | None) -> ImageTable:
+def read_listed(table: Path, root: Path | None, naming: Naming = AS_USUAL) -> ImageTable:
     """Read the images of a table: columns file and label, if known patient and split; further columns are for slices.
 
     Args:
@@ -32,15 +32,14 @@ def read_listed(table: Path, root: Path | None) -> ImageTable:
             continue
         standard = {
             "file": Path(file).as_posix(),
-            "label": class_name(row["label"]),
-            "patient": row["patient"] if "patient" in row else patient_of(file),
+            "patient": row["patient"] if "patient" in row else naming.patient_of(file),
             "split": split_name(row.get("split", "")),
         }
         rows.append(row | standard)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(f"{table}: no usable images below {root} (data.root=DIR){such_as}")
-    return replace(images_of(root, rows, rejected), table=table.resolve())
+    return replace(name_images(root, rows, rejected, [], naming), table=table.resolve())
 
 
 def why_rejected(root: Path, file: str, row: Row) -> str:

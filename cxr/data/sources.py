@@ -1,6 +1,7 @@
 """Where images come from: a folder, a table, Kaggle or our own drawings, all as one table of images."""
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,52 +9,81 @@ from pathlib import Path
 from typing import Any
 
 from cxr.data.cache import built, fingerprint
-from cxr.data.class_names import class_name
+from cxr.data.class_names import CLASSES, class_name
 from cxr.data.files import gaps, list_files, loose_images, mode_of, not_an_image, subfolders, why_not_listed
-from cxr.data.image_table import ImageTable, images_of, patient_of, split_name
+from cxr.data.image_table import ImageTable, name_images, split_name
 from cxr.data.listed import read_listed
+from cxr.data.naming import AS_USUAL, Naming, as_nfc
 from cxr.data.tables import Row, read_rows
 from cxr.errors import UserError, printable
 
+MASKS = {"mask", "masks", "lungmask", "lungmasks", "segmentation", "segmentations"}
 KAGGLE_SET = "jtiptj/chest-xray-pneumoniacovid19tuberculosis"
 KAGGLE_PAGE = f"https://www.kaggle.com/datasets/{KAGGLE_SET}"
 
 
-def read_folder(root: Path) -> ImageTable:
+def read_folder(root: Path, naming: Naming = AS_USUAL) -> ImageTable:
     """Read class folders, directly in `root` or below its train, val and test folders.
 
-    A `manifest.csv` in the root (file,patient[,label,split]) gives patients, and may override the split or class that
-    follows from a file's folder; its further columns become slices.
+    If all that `root` holds is one folder with further folders, that one is read instead. Folders of masks are left
+    out. A `manifest.csv` beside the class folders (file,patient[,label,split]) gives patients, and may override the
+    split or class that follows from a file's folder; its further columns become slices.
 
     Raises:
-        UserError: the folder is missing, closed or holds no images in class folders, or the manifest cannot be used.
+        UserError: the folder is missing, closed or holds no images in class folders, or the manifest or
+            `naming.classes` cannot be used.
     """
     root = Path(root).expanduser()
     if not stat.S_ISDIR(mode_of(root)):
         raise UserError(f"data.root={root}: no such folder")
     if reason := why_not_listed(root):
         raise UserError(f"data.root={root}: {reason}")
+    root, remarks = find_level(root)
     folders, problems = find_class_folders(root)
     rejected = [(path.relative_to(root).as_posix(), reason) for path, reason in problems]
     path = root / "manifest.csv"
-    manifest = {row["file"]: row for row in read_rows(path, ("file", "patient"))} if stat.S_ISREG(mode_of(path)) else {}
+    listed = read_rows(path, ("file", "patient")) if stat.S_ISREG(mode_of(path)) else []
+    manifest = {as_nfc(row["file"]): row for row in listed}
     rows: list[Row] = []
+    masks = 0
     for folder, split in folders:
         for path in list_files(folder):
             file = path.relative_to(root).as_posix()
-            if reason := not_an_image(path):
+            if is_mask(file):
+                masks += 1
+            elif reason := not_an_image(path):
                 rejected.append((file, reason))
             else:
-                rows.append(merge_manifest(file, folder.name, split, manifest.get(file, {})))
+                rows.append(merge_manifest(file, folder.name, split, manifest.pop(as_nfc(file), {}), naming))
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(
             f"data.root={root}: no images found; expected jpg, jpeg or png files in class folders "
             f"(NORMAL, PNEUMONIA, …), directly there or below train, val and test{such_as}"
         )
-    if missing := sorted(set(manifest) - {row["file"] for row in rows}):
-        rejected += [(file, "in manifest.csv, but not in a class folder") for file in missing]
-    return images_of(root.resolve(), rows, rejected)
+    rejected += [(file, "in manifest.csv, but not in a class folder") for file in sorted(manifest)]
+    if masks:
+        remarks.append(f"left out: {masks:,} files in folders of masks")
+    return name_images(root.resolve(), rows, rejected, remarks, naming)
+
+
+def find_level(root: Path) -> tuple[Path, list[str]]:
+    """The folder to read: `root`, or the only folder in it that holds further folders and is no known class, as an
+    archive has it that wraps its content; and a remark if it is not `root`."""
+    level = root
+    while True:
+        below = subfolders(level)
+        if len(below) != 1 or loose_images(level) or not subfolders(below[0]) or loose_images(below[0]):
+            break
+        if split_name(below[0].name) or class_name(below[0].name) in CLASSES:
+            break
+        level = below[0]
+    return level, [] if level == root else [f"read: {printable(str(level))}, all that {printable(str(root))} holds"]
+
+
+def is_mask(file: str) -> bool:
+    """Whether a path below the root leads through a folder of masks."""
+    return any(re.sub(r"[\W_\d]", "", part.lower()) in MASKS for part in Path(file).parent.parts)
 
 
 def find_class_folders(root: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
@@ -69,12 +99,12 @@ def find_class_folders(root: Path) -> tuple[list[tuple[Path, str]], list[tuple[P
     return folders, [*gaps(root), *unseen, *((path, "not in a class folder") for path in loose)]
 
 
-def merge_manifest(file: str, folder: str, split: str, listed: Row) -> Row:
+def merge_manifest(file: str, folder: str, split: str, listed: Row, naming: Naming) -> Row:
     """The row of an image in the class folder `folder`; what the manifest has `listed` for it overrides the rest."""
     return listed | {
         "file": file,
-        "label": class_name(listed.get("label") or folder),
-        "patient": listed["patient"] if "patient" in listed else patient_of(file),
+        "label": listed.get("label") or folder,
+        "patient": listed["patient"] if "patient" in listed else naming.patient_of(file),
         "split": split_name(listed.get("split") or "") or split,
     }
 
@@ -83,13 +113,13 @@ def read_local(data: Mapping[str, Any]) -> ImageTable:
     """Read the folder or the table that the options `data.*` name; UserError as in read_folder() and read_listed()."""
     root = data["root"] and Path(data["root"])
     if data["source"] == "table":
-        return read_listed(Path(data["table"]), root)
+        return read_listed(Path(data["table"]), root, Naming.of(data))
     if not root:
         raise UserError("data.root=null: must be a folder of images")
-    return read_folder(root)
+    return read_folder(root, Naming.of(data))
 
 
-def read_kaggle() -> ImageTable:
+def read_kaggle(naming: Naming = AS_USUAL) -> ImageTable:
     """Download the reference set with kagglehub (or find it in kagglehub's cache) and read it as a folder."""
     by_hand = f"download {KAGGLE_PAGE} by hand, unpack it and pass data=folder data.root=DIR"
     try:
@@ -101,7 +131,7 @@ def read_kaggle() -> ImageTable:
     except Exception as error:  # of requests, zipfile, tarfile and kagglehub, which have no common ancestor
         raise UserError(f"data=kaggle: the download failed ({type(error).__name__}); {by_hand}") from error
     check_links(root)
-    return read_folder(dataset_root(root))
+    return read_folder(dataset_root(root), naming)
 
 
 def check_links(folder: Path) -> None:
@@ -145,7 +175,7 @@ def read_images(data: Mapping[str, Any], cache: Path) -> ImageTable:
         case "folder" | "table":
             return read_local(data)
         case "kaggle":
-            return read_kaggle()
+            return read_kaggle(Naming.of(data))
         case "phantom":
             return read_phantom(data["images"], data["seed"], cache)
         case other:

@@ -159,6 +159,6 @@ def check_classes(images: ImageTable, split: np.ndarray, group: np.ndarray, spli
         if lacking := [part for part in splits if not (members & (split == part)).any()]:
             raise UserError(
                 f"class {name} has {members.sum()} images of {len(np.unique(group[members]))} patients, but none left "
-                f"for {', '.join(lacking)}: each class needs images in {', '.join(splits)}; add images or leave the "
-                "class out"
+                f"for {', '.join(lacking)}: each class needs images in {', '.join(splits)}; add images, or leave the "
+                f"class out: data.classes='{{{name}: null}}'"
             )

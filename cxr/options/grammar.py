@@ -1,4 +1,4 @@
-"""One word of a command line, such as optim.lr=0.1,0.2, in Hydra's grammar of overrides; paths are quoted for it."""
+"""One word of a command line, such as optim.lr=0.1,0.2, in Hydra's grammar; paths and patterns are quoted for it."""
 
 import itertools
 import os
@@ -17,9 +17,10 @@ PATHS = ("ckpt", "source", "out", "name", "data.root", "data.table", "cache_dir"
 
 
 def quote_path(word: str) -> str:
-    """Quote the value of an option that is a path, so that Hydra takes it as it was typed."""
+    """Quote the value of an option that is a path or a pattern, so that Hydra takes it as it was typed."""
     key, equals, value = word.partition("=")
     literal = key.lstrip("+") in PATHS or (key == "model.weights" and os.path.exists(os.path.expanduser(value)))
+    literal = literal or (key == "data.patient_pattern" and value != "null")
     return f"{key}={quote(value)}" if equals and value and literal else word
 
 

@@ -40,6 +40,14 @@ def is_printable(value: Any) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
 
 
+def is_pattern(value: Any) -> bool:
+    """Whether it is a regular expression with a group, or None."""
+    try:
+        return value is None or re.compile(value).groups > 0
+    except (re.error, TypeError):
+        return False
+
+
 def whole(low: int) -> Rule:
     return Rule(f"a whole number from {low}", lambda v: is_whole(v, low))
 
@@ -98,6 +106,11 @@ RULES = {
     "data.val_fraction": number("from 0 to less than 1", lambda v: 0 <= v < 1),
     "data.on_leak": one_of("drop", "keep", "fail"),
     "data.copies": one_of("auto", "near", "exact"),
+    "data.classes": Rule(
+        "null or names of classes, such as {healthy: NORMAL, old: null}",
+        lambda v: v is None or (isinstance(v, dict) and all(n is None or is_printable(n) for n in v.values())),
+    ),
+    "data.patient_pattern": Rule("null or a regular expression with one group or more", is_pattern),
     "data.on_bad": one_of("skip", "fail"),
     "data.negatives": one_of("keep", "invert", "reject"),
     "data.batch_size": whole(1),

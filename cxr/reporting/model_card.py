@@ -61,11 +61,18 @@ def write_model_card(
         "shortcuts": [line.strip() for line in shortcut_lines(metrics["shortcuts"], w)[1:]],
         "calibration": [line.strip() for line in calibration_lines(metrics["calibration"], w)],
         "screening": screening_items(metrics, w),
-        "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")],
+        "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")]
+        + unknown_patients(audit, w),
         "versions": metrics["versions"],
         "data_hash": audit["sha256"],
     }
     write_text(folder / CARD, inert(render(CARD, config["report"]["lang"], values)))
+
+
+def unknown_patients(audit: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
+    """A limit, if the patients of some images are not known."""
+    unknown = audit["images_of_unknown_patients"]
+    return [w["limit_patients"].format(unknown=unknown, n=audit["images"])] if unknown else []
 
 
 def screening_items(metrics: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:

@@ -23,6 +23,7 @@ from cxr.reporting.console import beaten_lines, promise_text, reliability_names,
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short
+from cxr.reporting.model_card import unknown_patients
 from cxr.reporting.rows import COST, Row, collect, row_of, tested_rows
 from cxr.reporting.words import render, words
 
@@ -75,6 +76,7 @@ def about(folder: Path, runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, 
         "audit": [[line.title(w), line.number or w["none"], line.example(w)] for line in summarise_audit(audit)],
         "data_hash": audit["sha256"],
         "limits": [w[key] for key in ("use_text", "limit_once", "limit_source", "limit_external")]
+        + unknown_patients(audit, w)
         + [w["limit_seed"]] * one_seed,
         "command": f"{command}\npython -m cxr.report {shlex.quote(str(folder))}",
     }

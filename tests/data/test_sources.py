@@ -1,13 +1,14 @@
 import csv
 import stat
 import tarfile
+import unicodedata
 import zipfile
 
 import pytest
 
 from cxr.data import sources
 from cxr.data.class_names import class_name
-from cxr.data.image_table import patient_of
+from cxr.data.naming import AS_USUAL
 from cxr.data.sources import read_folder, read_images
 from cxr.errors import UserError
 
@@ -24,6 +25,18 @@ from cxr.errors import UserError
         ("normal", "NORMAL"),
         ("Pneumonia", "PNEUMONIA"),
         ("Lung Opacity", "LUNG OPACITY"),
+        ("No Finding", "NORMAL"),
+        ("No_findings", "NORMAL"),
+        ("0_normal", "NORMAL"),
+        ("healthy", "NORMAL"),
+        ("정상", "NORMAL"),
+        (unicodedata.normalize("NFD", "정상"), "NORMAL"),
+        ("폐렴", "PNEUMONIA"),
+        ("결핵", "TUBERCULOSIS"),
+        ("코로나19", "COVID19"),
+        ("Covid-19", "COVID19"),
+        ("Viral Pneumonia", "PNEUMONIA"),
+        (unicodedata.normalize("NFD", "기흉"), "기흉"),
     ],
 )
 def test_class_names(spelt, standard):
@@ -38,10 +51,16 @@ def test_class_names(spelt, standard):
         ("a/NORMAL2-IM-1427-0001.jpeg", "NORMAL2-IM-1427"),
         ("Tuberculosis-12.png", ""),
         ("myperson3_x.png", ""),
+        ("BACTERIA-1008087-0001.jpeg", "BACTERIA-1008087"),
+        ("TB/00001280_004.png", "00001280"),
+        ("train/patient00001/study1/view1_frontal.jpg", "patient00001"),
+        ("p10/p10000032/s50414267/02aa804e-bde0afdd.jpg", "p10000032"),
+        ("sub-S03047_ses-E06171_run-1_bp-chest_cr.png", "sub-S03047"),
+        ("COVID-19-AR/COVID-19-AR-16406488/1.jpg", "COVID-19-AR-16406488"),
     ],
 )
 def test_patient_from_file_name(file, patient):
-    assert patient_of(file) == patient
+    assert AS_USUAL.patient_of(file) == patient
 
 
 def test_class_folders_directly_in_the_root(tmp_path, image):

@@ -1,0 +1,145 @@
+"""How a set of images names its classes and patients, and what is made of these names."""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from cxr.data.class_names import class_name
+from cxr.errors import UserError, printable
+
+# Patients in the file names of known sets: an example, and the pattern whose first group is the patient. Each is
+# searched in the path below data.root, with forward slashes.
+PATIENT_FORMS = {
+    "person1004_virus_1686 (Kermany)": r"(?:^|/)(person\d+)_[^/]*$",
+    "IM-0115-0001 (Kermany)": r"(?:^|/)((?:NORMAL2-)?IM-\d+)-[^/]*$",
+    "BACTERIA-1008087-0001 (Kermany)": r"(?:^|/)((?:BACTERIA|VIRUS|NORMAL)-\d+)-\d+\.[^/]*$",
+    "00001280_004 (NIH)": r"(?:^|/)(\d{8})_\d{3}\.[^/]*$",
+    "patient00001/study1 (CheXpert)": r"(?:^|/)(patient\d{5})/study\d+/",
+    "p10000032/s50414267 (MIMIC)": r"(?:^|/)(p\d{8})/s\d{8}[/.]",
+    "sub-S03047_ses-… (BIMCV)": r"(?:^|/)(sub-S\d+)[_/]",
+    "COVID-19-AR-16406488 (TCIA)": r"(?:^|/)(COVID-19-AR-\d+)[/_.-]",
+}
+COMPILED = {form: re.compile(pattern) for form, pattern in PATIENT_FORMS.items()}
+FEW = 5  # images, below which it is asked whether a folder is a class
+STEM = re.compile(r"[-_ .(]*\d+\)?$")  # a number at the end of a name: what is left may name a patient
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How names are read.
+
+    Attributes:
+        classes: the option `data.classes`: what to call a class of the set instead; None leaves it out.
+        patient_pattern: the option `data.patient_pattern`: a regular expression, searched in a file's path below the
+            root, whose first group is the patient; None: the forms of known sets.
+    """
+
+    classes: Mapping[str, str | None] = field(default_factory=dict)
+    patient_pattern: str | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Naming":
+        """What the options `data.*` say; options that are missing say nothing."""
+        return cls(dict(data.get("classes") or {}), data.get("patient_pattern"))
+
+    def class_of(self, name: str) -> str | None:
+        """The class of a name in the set, or None where the option leaves it out."""
+        renamed = {plain(key): value for key, value in self.classes.items()}
+        if plain(name) not in renamed:
+            return class_name(name)
+        value = renamed[plain(name)]
+        return None if value is None else class_name(str(value))
+
+    def patient_of(self, file: str) -> str:
+        """The patient in a file's path, or ""."""
+        if self.patient_pattern is not None:
+            match = re.search(self.patient_pattern, file)
+            return (match[1] or "") if match else ""
+        return patient_and_form(file)[0]
+
+    def check_used(self, names: Iterable[str]) -> None:
+        """Raise UserError if `data.classes` renames a class that is not among the set's `names`."""
+        names = sorted(set(names))
+        for key in self.classes:
+            if plain(key) not in map(plain, names):
+                there = ", ".join(map(printable, names))
+                raise UserError(f"data.classes: no class {printable(key)} in this set, which has {there}")
+
+
+AS_USUAL = Naming()
+
+
+def as_nfc(name: str) -> str:
+    """A name in Unicode's form NFC: macOS writes letters and their accents apart (NFD), others together."""
+    return unicodedata.normalize("NFC", name)
+
+
+def plain(name: str) -> str:
+    """A name of a class as it is compared with others."""
+    return as_nfc(name).strip().casefold()
+
+
+def patient_and_form(file: str) -> tuple[str, str]:
+    """The patient in a path of one of PATIENT_FORMS, and that form; or two empty texts."""
+    for form, pattern in COMPILED.items():
+        if match := pattern.search(file):
+            return match[1], form
+    return "", ""
+
+
+def class_remarks(images: Mapping[str, int], naming: Naming) -> list[str]:
+    """Remarks on the classes of a set, whose names have so many `images`: what they are called now, and which have so
+    few images that they may be none."""
+    classes = {name: naming.class_of(name) for name in sorted(images)}
+    renamed = [f"{printable(name)} is {new}" for name, new in classes.items() if new and plain(new) != plain(name)]
+    dropped = [f"{printable(name)} ({images[name]:,})" for name, new in classes.items() if new is None]
+    remarks = [f"names of classes: {', '.join(renamed)}; data.classes changes this"] if renamed else []
+    if dropped:
+        remarks.append(f"left out by data.classes, with their images: {', '.join(dropped)}")
+    for new in sorted({new for new in classes.values() if new}):
+        kinds = [name for name, of_name in classes.items() if of_name == new]
+        if len({re.sub(r"[\W_\d]", "", plain(name)) for name in kinds}) > 1 and not naming.classes:
+            remarks.append(f"{' and '.join(map(printable, kinds))} are one class, {new}; data.classes keeps them apart")
+        if (total := sum(images[name] for name in kinds)) < FEW:
+            number = "1 image" if total == 1 else f"{total} images"
+            remarks.append(f"{new} has {number}: is it a class? data.classes='{{{kinds[0]}: null}}' leaves it out")
+    return remarks
+
+
+def patient_remarks(files: Sequence[str], patients: Sequence[str], naming: Naming) -> list[str]:
+    """Remarks on where patients ("" where unknown) are known from; none if none is known."""
+    known = sum(patient != "" for patient in patients)
+    if not known:
+        return []
+    if naming.patient_pattern is not None:
+        remarks = [f"patients by data.patient_pattern: {known:,} images"]
+    else:
+        read = [patient_and_form(file) for file in files]
+        forms = Counter(form for (found, form), patient in zip(read, patients, strict=True) if found == patient != "")
+        remarks = [f"patients from file names like {form}: {n:,} images" for form, n in forms.most_common()]
+    return remarks + [f"patients are known for {known:,} of {len(files):,} images"] * (known < len(files))
+
+
+def no_patients(files: Sequence[str]) -> str:
+    """The warning for a set that tells no patient."""
+    return (
+        f"no patient is known: each of the {len(files):,} images counts as a patient of its own, so training and test "
+        "may share patients and the score may be too high; name patients in manifest.csv or the table, or by "
+        f"data.patient_pattern{hint(files)}"
+    )
+
+
+def hint(files: Sequence[str]) -> str:
+    """Names that share all but a number at the end, where these are many and each stem has few: perhaps patients."""
+    stems: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        stems[STEM.sub("", PurePosixPath(file).stem)].append(file)
+    shared = [of_stem for stem, of_stem in stems.items() if stem and 1 < len(of_stem) <= 20]
+    if sum(map(len, shared)) < 0.2 * len(files):
+        return ""
+    first, second = (printable(PurePosixPath(file).name) for file in shared[0][:2])
+    return f" (are {first} and {second} of one patient?)"
