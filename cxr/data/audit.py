@@ -84,8 +84,7 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
     facts, file = store.facts, images.file
     small = np.minimum(facts["width"], facts["height"]) < TINY
     spread = np.concatenate([images.std((1, 2)) for _, images in store.parts()])
-    shape = facts["width"] / facts["height"]
-    odd = (shape < SHAPES[0]) | (shape > SHAPES[1])
+    odd = np.abs(facts["width"] / facts["height"] - np.mean(SHAPES)) > np.ptp(SHAPES) / 2
     named = [FORMATS.get(Path(name).suffix.lower(), "") for name in file.tolist()]
     return {
         "root": str(images.root),
@@ -105,14 +104,8 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
             for row, name in enumerate(named)
             if name and name != facts["format"][row]
         ],
-        "tiny": [
-            {"file": str(file[row]), "width": int(facts["width"][row]), "height": int(facts["height"][row])}
-            for row in np.flatnonzero(small)
-        ],
-        "odd_shape": [
-            {"file": str(file[row]), "width": int(facts["width"][row]), "height": int(facts["height"][row])}
-            for row in np.flatnonzero(odd)
-        ],
+        "tiny": with_size(images, store, small),
+        "odd_shape": with_size(images, store, odd),
         "blank": file[spread < BLANK].tolist(),
         "coloured": file[facts["coloured"] > 0].tolist(),
         "outliers": file[facts["outliers"] > 0].tolist(),
@@ -121,6 +114,12 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
         "copies": [describe_pair(images, store, *pair) for pair in copies],
         "leaks": describe_leaks(images, copies),
     }
+
+
+def with_size(images: ImageTable, store: Store, these: np.ndarray) -> list[dict[str, Any]]:
+    """The files of `these` images (bool, N) and their sizes."""
+    columns = images.file[these], store.facts["width"][these], store.facts["height"][these]
+    return [{"file": f, "width": w, "height": h} for f, w, h in zip(*(c.tolist() for c in columns), strict=True)]
 
 
 def log_findings(images: ImageTable, copies: Copies) -> None:

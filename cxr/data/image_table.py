@@ -30,6 +30,7 @@ class ImageTable:
         table: the table that lists the images, or None: two tables may list images of one folder.
         rejected: (file, reason) of everything in the set that cannot be used.
         slices: further columns of a table or manifest: string arrays of length N, "" for unknown.
+        unknown_splits: values of the table's split that are not train, val or test, and how many images have each.
         remarks: what was understood of the set, in clauses for people.
         note: a remark that every table and picture made from these images must carry, or "".
     """
@@ -43,6 +44,7 @@ class ImageTable:
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     rejected: tuple[tuple[str, str], ...] = field(default=())
     table: Path | None = None
+    unknown_splits: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     note: str = ""
 

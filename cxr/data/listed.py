@@ -2,13 +2,17 @@
 
 import os
 import stat
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
-from cxr.data.files import mode_of, not_an_image
+from cxr.data.columns import SEVERAL, UNCERTAIN
+from cxr.data.files import list_files, mode_of, not_an_image
 from cxr.data.image_table import ImageTable, name_images, split_name
 from cxr.data.naming import AS_USUAL, Naming
-from cxr.data.tables import Row, read_rows
+from cxr.data.tables import Row, one_row_each, read_rows
 from cxr.errors import UserError, printable
 
 
@@ -25,28 +29,96 @@ def read_listed(table: Path, root: Path | None, naming: Naming = AS_USUAL) -> Im
     table = table.expanduser()
     root = (root.expanduser() if root else table.parent).resolve()
     rows, rejected = [], []
-    for row in read_rows(table, ("file", "label")):
-        file = os.path.relpath(os.path.normpath(root / row["file"]), root)
-        if reason := why_rejected(root, file, row):
+    listed, remarks = read_rows(table, ("file", "label"), naming.columns)
+    check_several(table, listed, naming)
+    places = Places(root)
+    for row in listed:
+        file, reason = places.find(row["file"])
+        if reason := why_no_label(row["label"], naming) or reason:
             rejected.append((row["file"], reason))
-            continue
-        standard = {
-            "file": Path(file).as_posix(),
-            "patient": row["patient"] if "patient" in row else naming.patient_of(file),
-            "split": split_name(row.get("split", "")),
-        }
-        rows.append(row | standard)
+        else:
+            rows.append(row | {"file": file, "split": row.get("split", "")})
+    rows, more = one_row_each(table, rows)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
-        raise UserError(f"{table}: no usable images below {root} (data.root=DIR){such_as}")
-    return replace(name_images(root, rows, rejected, [], naming), table=table.resolve())
+        raise UserError(
+            f"{table}: no usable images: 0 of its {len(listed):,} files are below {root} (data.root=DIR){such_as}"
+        )
+    splits = Counter(row["split"] for row in rows if row["split"] and not split_name(row["split"]))
+    rows = [
+        row
+        | {
+            "patient": row["patient"] if "patient" in row else naming.patient_of(row["file"]),
+            "split": split_name(row["split"]),
+        }
+        for row in rows
+    ]
+    remarks = [*remarks, *more, *places.remarks(), *split_remarks(splits)]
+    images = name_images(root, rows, rejected, remarks, naming)
+    return replace(images, table=table.resolve(), unknown_splits=dict(splits))
 
 
-def why_rejected(root: Path, file: str, row: Row) -> str:
-    """Why a row of a table is no image, or "". `file`: its place below the root."""
-    path = root / file
-    if not row["label"]:
+def check_several(table: Path, rows: Sequence[Row], naming: Naming) -> None:
+    """Raise UserError if images have several labels, and it is not told what becomes of them."""
+    several = [row for row in rows if SEVERAL in row["label"]]
+    if several and naming.several_labels == "fail":
+        first = several[0]
+        raise UserError(
+            f"{table}: {len(several):,} of {len(rows):,} rows name several labels, such as {printable(first['file'])} "
+            f"({printable(first['label'])}), and cxr trains one label an image: data.several_labels=drop leaves these "
+            "rows out, keep makes a class of each combination"
+        )
+
+
+def split_remarks(splits: Mapping[str, int]) -> list[str]:
+    """A remark on values of the column split that are not train, val or test."""
+    values = ", ".join(f"{value} ({number:,} images)" for value, number in splits.items())
+    return [f"split has values that are not train, val or test: {values}"] if splits else []
+
+
+def why_no_label(label: str, naming: Naming) -> str:
+    """Why a row has no label to train with, or ""."""
+    if not label:
         return "no label in the table"
-    if file.startswith(".."):  # every run names images by their place below one folder
-        return f"is not below {root}; set data.root=DIR to a folder above it"
-    return not_an_image(path) or ("a folder, not a file" if stat.S_ISDIR(mode_of(path)) else "")
+    if label == UNCERTAIN:
+        return f"an uncertain label ({UNCERTAIN})"
+    return "several labels (data.several_labels=drop)" if SEVERAL in label and naming.several_labels == "drop" else ""
+
+
+class Places:
+    """Finds the files that a table names: by their path below a folder or, where the table comes from another machine,
+    by their name alone, if no other file below the folder has it; with or without its ending."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.moved: dict[str, str] = {}  # files found by name, and what the table calls them
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        """All files below the folder, by their names with and without endings."""
+        names: dict[str, list[str]] = defaultdict(list)
+        for path in list_files(self.root):
+            for name in {path.name, path.stem}:
+                names[name].append(path.relative_to(self.root).as_posix())
+        return names
+
+    def find(self, listed: str) -> tuple[str, str]:
+        """The place of a file below the folder, and why it is no image there, or ""."""
+        file = Path(os.path.relpath(os.path.normpath(self.root / listed), self.root)).as_posix()
+        outside = file.startswith("..")
+        if not outside and (mode := mode_of(self.root / file)):
+            return file, "a folder, not a file" if stat.S_ISDIR(mode) else not_an_image(self.root / file)
+        found = self.by_name.get(PurePosixPath(listed).name, [])
+        if len(found) == 1 and self.moved.setdefault(found[0], listed) == listed:
+            return found[0], not_an_image(self.root / found[0])
+        if found:
+            return file, f"not at this place, and its name is not that of one file below {self.root} alone"
+        if outside:  # every run names images by their place below one folder
+            return file, f"is not below {self.root}; set data.root=DIR to a folder above it"
+        return file, not_an_image(self.root / file)
+
+    def remarks(self) -> list[str]:
+        if not self.moved:
+            return []
+        file, listed = next(iter(self.moved.items()))
+        return [f"{len(self.moved):,} files are found by their names below {self.root}, such as {listed} at {file}"]

@@ -1,4 +1,4 @@
-"""How a set of images names its classes and patients, and what is made of these names."""
+"""How a set of images names its classes, patients and columns, and what is made of these names."""
 
 import re
 import unicodedata
@@ -36,15 +36,24 @@ class Naming:
         classes: the option `data.classes`: what to call a class of the set instead; None leaves it out.
         patient_pattern: the option `data.patient_pattern`: a regular expression, searched in a file's path below the
             root, whose first group is the patient; None: the forms of known sets.
+        columns: the option `data.columns`: a table's columns for file, label, patient and split.
+        several_labels: the option `data.several_labels`: fail, drop or keep rows of a table that name several.
     """
 
     classes: Mapping[str, str | None] = field(default_factory=dict)
     patient_pattern: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    several_labels: str = "fail"
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Naming":
         """What the options `data.*` say; options that are missing say nothing."""
-        return cls(dict(data.get("classes") or {}), data.get("patient_pattern"))
+        return cls(
+            dict(data.get("classes") or {}),
+            data.get("patient_pattern"),
+            dict(data.get("columns") or {}),
+            data.get("several_labels", "fail"),
+        )
 
     def class_of(self, name: str) -> str | None:
         """The class of a name in the set, or None where the option leaves it out."""

@@ -9,7 +9,15 @@ from cxr.data.sources import read_local
 from cxr.data.split import group_images, split_images
 
 LOCAL = ("folder", "table")  # sources that can be read at once
-OF_SOURCE = ("source", "root", "table", "classes", "patient_pattern")  # options of read_local()
+OF_SOURCE = (
+    "source",
+    "root",
+    "table",
+    "classes",
+    "patient_pattern",
+    "columns",
+    "several_labels",
+)  # options of read_local()
 
 
 def check_images(runs: Iterable[Mapping[str, Any]]) -> None:

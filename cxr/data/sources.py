@@ -14,7 +14,7 @@ from cxr.data.files import gaps, list_files, loose_images, mode_of, not_an_image
 from cxr.data.image_table import ImageTable, name_images, split_name
 from cxr.data.listed import read_listed
 from cxr.data.naming import AS_USUAL, Naming, as_nfc
-from cxr.data.tables import Row, read_rows
+from cxr.data.tables import Row, one_row_each, read_rows
 from cxr.errors import UserError, printable
 
 MASKS = {"mask", "masks", "lungmask", "lungmasks", "segmentation", "segmentations"}
@@ -42,8 +42,11 @@ def read_folder(root: Path, naming: Naming = AS_USUAL) -> ImageTable:
     folders, problems = find_class_folders(root)
     rejected = [(path.relative_to(root).as_posix(), reason) for path, reason in problems]
     path = root / "manifest.csv"
-    listed = read_rows(path, ("file", "patient")) if stat.S_ISREG(mode_of(path)) else []
-    manifest = {as_nfc(row["file"]): row for row in listed}
+    manifest: dict[str, Row] = {}
+    if stat.S_ISREG(mode_of(path)):
+        listed, more = read_rows(path, ("file", "patient"))
+        listed, twice = one_row_each(path, listed)
+        manifest, remarks = {as_nfc(row["file"]): row for row in listed}, [*remarks, *more, *twice]
     rows: list[Row] = []
     masks = 0
     for folder, split in folders:

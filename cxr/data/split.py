@@ -59,6 +59,12 @@ def split_images(
 def use_given_test(images: ImageTable, group: np.ndarray, on_leak: str) -> np.ndarray:
     """Test: the set's own test folder; train: all other images, except for leaks. UserError as in split_images()."""
     test = images.split == "test"
+    if images.unknown_splits:
+        values = ", ".join(f"{printable(value)} ({number:,})" for value, number in images.unknown_splits.items())
+        raise UserError(
+            f"data.split=given: the table's split has values that are not train, val or test: {values}; rename them, "
+            "or use data.split=pooled"
+        )
     if not test.any():
         raise UserError("data.split=given: this set has no test folder; use data.split=pooled")
     leaks = find_leaks(images.split, group)

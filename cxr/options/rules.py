@@ -61,6 +61,7 @@ def one_of(*choices: Any) -> Rule:
     return Rule(words, lambda v: v in choices and not isinstance(v, bool))
 
 
+PARTS = {"file", "label", "patient", "split"}  # of a table
 BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
 FOLDER_NAME = r"[^/\\\0-\x1f]*[^/\\\0-\x1f.][^/\\\0-\x1f]*"  # no slash, no line break, and more than dots
@@ -110,6 +111,18 @@ RULES = {
         "null or names of classes, such as {healthy: NORMAL, old: null}",
         lambda v: v is None or (isinstance(v, dict) and all(n is None or is_printable(n) for n in v.values())),
     ),
+    "data.columns": Rule(
+        "null or the table's columns for file, label, patient and split, such as {file: Image Index}",
+        lambda v: (
+            v is None
+            or (
+                isinstance(v, dict)
+                and v.keys() <= {"file", "label", "patient", "split"}
+                and all(map(is_printable, v.values()))
+            )
+        ),
+    ),
+    "data.several_labels": one_of("fail", "drop", "keep"),
     "data.patient_pattern": Rule("null or a regular expression with one group or more", is_pattern),
     "data.on_bad": one_of("skip", "fail"),
     "data.negatives": one_of("keep", "invert", "reject"),

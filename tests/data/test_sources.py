@@ -124,7 +124,7 @@ def test_manifest_gives_patients_and_splits(tmp_path, image):
 
 @pytest.mark.parametrize(
     "content",
-    [b"name,label\nx,y\n", b"file,label,patient_id\nx,y,z\n", b"file,patient\nx,1\nx,2\n", b"\xff\xfe\x00f"],
+    [b"name,label\nx,y\n", b"file,label,person\nx,y,z\n", b"file,patient\nx,1\nx,2\n", b"\xff\xfe\x00f"],
 )
 def test_a_manifest_that_cannot_be_used(tmp_path, image, content):
     image(tmp_path / "NORMAL" / "a.jpg")

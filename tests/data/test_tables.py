@@ -50,8 +50,8 @@ def as_parquet(path, rows):
     return path
 
 
-def read(table, root=None):
-    return read_local({"source": "table", "table": str(table), "root": root})
+def read(table, root=None, **options):
+    return read_local({"source": "table", "table": str(table), "root": root, **options})
 
 
 def test_csv_and_parquet_say_the_same(rows, drawn, tmp_path):
@@ -99,13 +99,13 @@ def test_rows_that_cannot_be_used_are_named(image, tmp_path):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"", "no column file"),
-        (b"file,patient\na.png,1\n", "no column label"),
+        (b"", "no column for file"),
+        (b"file,patient\na.png,1\n", "no column for label"),
         (b"file,label\n", "no usable images"),
-        (b"file,label\ngone.png,x\n", "no usable images below"),
-        (b"file,label\na.png,x\na.png,y\n", "names a.png twice"),
+        (b"file,label\ngone.png,x\n", "no usable images: 0 of its 1 files are below"),
+        (b"file,label\nt.csv,x\n", "t.csv: not a JPEG or PNG image"),
         (b"file,label\n../a.png,x\n", "../a.png: is not below"),
-        (b"file,label\n\xff\xfe,x\n", "not a CSV file in UTF-8"),
+        (b"file,label\n\xff\xfe,x\n", "not text in UTF-8, UTF-16, CP949; save it as CSV in UTF-8"),
     ],
 )
 def test_tables_that_cannot_be_used(run, tmp_path, content, line):
@@ -113,6 +113,120 @@ def test_tables_that_cannot_be_used(run, tmp_path, content, line):
     code, out, err = run(train, "data=table", f"data.table={tmp_path / 't.csv'}", f"hydra.run.dir={tmp_path / 'run'}")
     assert (code, out) == (2, "") and len(err.splitlines()) == 1 and line in err
     assert not (tmp_path / "run").exists()
+
+
+ENCODED = {
+    "semicolons": (";", "utf-8", "UTF-8 with semicolons"),
+    "tabs": ("\t", "utf-8", "UTF-8 with tabs"),
+    "Korean Excel": (",", "cp949", "CP949 with commas"),
+    "UTF-16": ("\t", "utf-16", "UTF-16 with tabs"),
+    "with a mark": (",", "utf-8-sig", ""),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_tables_in_any_usual_encoding(image, tmp_path, kind):
+    separator, encoding, remark = ENCODED[kind]
+    for name in ("가.png", "나.png"):
+        image(tmp_path / name)
+    lines = [("file", "label", "patient"), ("가.png", "정상", "김, 하나"), ("나.png", "결핵", "둘")]
+    quoted = "\r\n".join(separator.join(f'"{v}"' for v in line) for line in lines)
+    (tmp_path / "t.csv").write_bytes(quoted.encode(encoding))
+    images = read(tmp_path / "t.csv")
+    assert images.counts() == {"NORMAL": 1, "TUBERCULOSIS": 1} and images.patient.tolist() == ["김, 하나", "둘"]
+    assert remark in images.remarks[0] and (remark != "") == ("is read as" in images.remarks[0])
+
+
+def table_of(tmp_path, header, *lines):
+    (tmp_path / "t.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return tmp_path / "t.csv"
+
+
+def test_columns_of_known_sets_and_those_that_are_told(image, tmp_path):
+    for name in ("00000001_000.png", "00000002_000.png"):
+        image(tmp_path / name)
+    nih = table_of(
+        tmp_path,
+        "Image Index,Finding Labels,Follow-up #,Patient ID,OriginalImage[Width,Height]",
+        "00000001_000.png,Hernia,0,1,5,5",
+        "00000002_000.png,No Finding,1,2,5,5",
+    )
+    images = read(nih)
+    assert images.counts() == {"NORMAL": 1, "HERNIA": 1} and images.patient.tolist() == ["1", "2"]
+    assert "columns of t.csv: file is image index, label is finding labels, patient is patient id" in images.remarks
+    told = table_of(tmp_path, "bild,befund,fall", "00000001_000.png,TB,x", "00000002_000.png,Normal,y")
+    with pytest.raises(UserError, match=r"no column for file; it has bild, befund, fall; name it with data.columns"):
+        read(told)
+    columns = {"file": "Bild", "label": "befund", "patient": "fall"}
+    assert read(told, columns=columns).patient.tolist() == ["x", "y"]
+    with pytest.raises(UserError, match=r"no column Befunde.*the nearest is befund"):
+        read(told, columns=columns | {"label": "Befunde"})
+
+
+def test_several_labels_are_not_a_class_unless_told(image, tmp_path):
+    for name in "abc":
+        image(tmp_path / f"{name}.png")
+    table = table_of(tmp_path, "file,label", "a.png,TB|Effusion", "b.png,TB", "c.png,Normal")
+    with pytest.raises(UserError, match=r"1 of 3 rows name several labels, such as a.png \(TB\|Effusion\)"):
+        read(table)
+    assert read(table, several_labels="drop").rejected == (("a.png", "several labels (data.several_labels=drop)"),)
+    assert "TB|EFFUSION" in read(table, several_labels="keep").classes
+
+
+def test_missing_is_missing_and_uncertain_is_no_class(image, tmp_path):
+    values = ("1", "1.0", "0", "nan", "None", "NA", "?", "", "-1", "-1.0")
+    for name in range(len(values)):
+        image(tmp_path / f"{name}.png")
+    lines = [f"{name}.png,{value},{value}" for name, value in enumerate(values)]
+    images = read(table_of(tmp_path, "file,label,patient", *lines))
+    assert images.counts() == {"0": 1, "1": 2} and images.patient.tolist() == ["1", "1", "0"]
+    reasons = [reason for _, reason in images.rejected]
+    assert reasons == ["no label in the table"] * 5 + ["an uncertain label (-1)"] * 2
+
+
+def test_a_file_counts_once_however_it_is_written(image, tmp_path):
+    for name in ("a.png", "b.png"):
+        image(tmp_path / name)
+    lines = ("a.png,TB", "./a.png,TB", "x/../a.png,TB", f"{tmp_path}/a.png,TB", "b.png,Normal")
+    images = read(table_of(tmp_path, "file,label", *lines))
+    assert images.file.tolist() == ["a.png", "b.png"]
+    assert "3 rows of t.csv name a file again; it counts once" in images.remarks
+    with pytest.raises(UserError, match=r"two things of 2 files, such as a.png \(label TB and Normal\)"):
+        read(table_of(tmp_path, "file,label", *lines, "a.png,Normal", "b.png,TB"))
+
+
+def test_one_column_a_class(image, tmp_path):
+    for name in "abcd":
+        image(tmp_path / f"{name}.png")
+    lines = ("a.png,40,1.0,0,1", "b.png,41,,1,0", "c.png,42,0,0,1", "d.png,43,-1,1,0")
+    images = read(table_of(tmp_path, "Path,Age,No Finding,Pneumonia,Device", *lines), several_labels="drop")
+    assert images.counts() == {"PNEUMONIA": 1, "DEVICE": 1} and list(images.slices) == ["age"]
+    assert dict(images.rejected)["d.png"] == "an uncertain label (-1)"
+    assert "t.csv has one column a class: no finding, pneumonia, device" in images.remarks
+
+
+def test_unknown_splits_are_named_and_given_refuses_them(run, image, tmp_path):
+    lines = []
+    for n, split in enumerate(("train", "test", "dev", "dev") * 10):
+        image(tmp_path / f"{n}.png", seed=n)
+        lines.append(f"{n}.png,{('TB', 'Normal')[n // 4 % 2]},{split},{n}")
+    table = table_of(tmp_path, "file,label,split,patient", *lines)
+    assert "split has values that are not train, val or test: dev (20 images)" in read(table).remarks
+    words = ("data=table", f"data.table={table}", f"hydra.run.dir={tmp_path / 'run'}")
+    code, _, err = run(train, *words, "data.split=given")
+    assert code == 2 and "not train, val or test: dev (20); rename them" in err and len(err.splitlines()) == 1
+
+
+def test_files_of_another_machine_are_found_by_their_names(image, tmp_path):
+    for name in ("one/a.png", "one/b.jpg", "one/c.png", "two/c.png", "two/d.png"):
+        image(tmp_path / name)
+    lines = ("D:\\data\\a.png,TB", "/home/eve/b,TB", "/x/c.png,TB", "/x/d.png,TB", "/y/d.png,Normal", "/x/e.png,TB")
+    images = read(table_of(tmp_path, "file,label", *lines))
+    assert images.file.tolist() == ["one/a.png", "one/b.jpg", "two/d.png"]
+    assert "3 files are found by their names below" in " ".join(images.remarks)
+    reasons = dict(images.rejected)
+    assert "not that of one file" in reasons["/x/c.png"] and "not that of one file" in reasons["/y/d.png"]
+    assert "is not below" in reasons["/x/e.png"]
 
 
 def test_damaged_parquet_and_other_files(run, tmp_path):
