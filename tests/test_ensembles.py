@@ -121,7 +121,7 @@ def test_networks_of_other_sizes_and_precisions_compute_as_they_were_trained(
     each, decoded, decode = [predicted(run)[0] for run in (folder, bf16_folder, larger)], [], predict.decode
     monkeypatch.setattr(predict, "decode", lambda *args: decoded.append(args) or decode(*args))
     rows, err = predicted(folder, bf16_folder, larger)
-    assert len(decoded) == len(set(decoded)) == 2 * len(rows) and {size for _, size in decoded} == {32, 48}
+    assert len(decoded) == len(set(decoded)) == 2 * len(rows) and {size for _, size, _ in decoded} == {32, 48}
     (temperature,) = [float(line.split("temperature ")[1][:-1]) for line in err.splitlines() if "temperature" in line]
     mean = log_mean([as_array(of_one, rows).astype(np.float32) for of_one in each])
     assert as_array(rows, rows) == pytest.approx(softmax(mean / temperature, axis=1), abs=2e-3)  # it is rounded

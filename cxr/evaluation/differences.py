@@ -65,6 +65,7 @@ def paired_difference(
             values = drawn[:, : len(ours)].mean(1) - drawn[:, len(ours) :].mean(1)
             ends = np.quantile(values, [alpha / 2, 1 - alpha / 2]).tolist()
             p, needed = 2 * (1 + min((values <= 0).sum(), (values >= 0).sum())) / (1 + len(values)), {}
+        ends = np.clip(ends, -1, 1).tolist()
         shown = bool(ends[0] > 0 or ends[1] < 0)
         p = float(min(1.0, p * comparisons))
         result[key] = {"difference": difference, "ci95": ends, "p": p, "shown": shown, **needed}
