@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from cxr.data.columns import SEVERAL, UNCERTAIN
-from cxr.data.files import list_files, mode_of, not_an_image
+from cxr.data.files import SUFFIXES, list_files, mode_of, not_an_image
 from cxr.data.image_table import ImageTable, name_images, split_name
 from cxr.data.naming import AS_USUAL, Naming
 from cxr.data.tables import Row, one_row_each, read_rows
 from cxr.errors import UserError, printable
+
+ENDINGS = (*SUFFIXES, ".dcm", ".dicom", ".tif", ".tiff", ".bmp")  # of images
 
 
 def read_listed(table: Path, root: Path | None, naming: Naming = AS_USUAL) -> ImageTable:
@@ -87,7 +89,7 @@ def why_no_label(label: str, naming: Naming) -> str:
 
 class Places:
     """Finds the files that a table names: by their path below a folder or, where the table comes from another machine,
-    by their name alone, if no other file below the folder has it; with or without its ending."""
+    by their name alone, if no other file below the folder has it; without its ending, or with another one."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -108,7 +110,10 @@ class Places:
         outside = file.startswith("..")
         if not outside and (mode := mode_of(self.root / file)):
             return file, "a folder, not a file" if stat.S_ISDIR(mode) else not_an_image(self.root / file)
-        found = self.by_name.get(PurePosixPath(listed).name, [])
+        name = PurePosixPath(listed)
+        found = self.by_name.get(name.name, [])
+        if not found and name.suffix.lower() in ENDINGS:  # saved in another format since
+            found = self.by_name.get(name.stem, [])
         if len(found) == 1 and self.moved.setdefault(found[0], listed) == listed:
             return found[0], not_an_image(self.root / found[0])
         if found:

@@ -24,6 +24,7 @@ PATIENT_FORMS = {
     "COVID-19-AR-16406488 (TCIA)": r"(?:^|/)(COVID-19-AR-\d+)[/_.-]",
 }
 COMPILED = {form: re.compile(pattern) for form, pattern in PATIENT_FORMS.items()}
+SHOWN = 6  # parts of a list in a remark
 FEW = 5  # images, below which it is asked whether a folder is a class
 STEM = re.compile(r"[-_ .(]*\d+\)?$")  # a number at the end of a name: what is left may name a patient
 
@@ -103,20 +104,35 @@ def patient_and_form(file: str) -> tuple[str, str]:
 def class_remarks(images: Mapping[str, int], naming: Naming) -> list[str]:
     """Remarks on the classes of a set, whose names have so many `images`: what they are called now, and which have so
     few images that they may be none."""
-    classes = {name: naming.class_of(name) for name in sorted(images)}
-    renamed = [f"{printable(name)} is {new}" for name, new in classes.items() if new and plain(new) != plain(name)]
-    dropped = [f"{printable(name)} ({images[name]:,})" for name, new in classes.items() if new is None]
-    remarks = [f"names of classes: {', '.join(renamed)}; data.classes changes this"] if renamed else []
-    if dropped:
-        remarks.append(f"left out by data.classes, with their images: {', '.join(dropped)}")
-    for new in sorted({new for new in classes.values() if new}):
-        kinds = [name for name, of_name in classes.items() if of_name == new]
-        if len({re.sub(r"[\W_\d]", "", plain(name)) for name in kinds}) > 1 and not naming.classes:
-            remarks.append(f"{' and '.join(map(printable, kinds))} are one class, {new}; data.classes keeps them apart")
-        if (total := sum(images[name] for name in kinds)) < FEW:
-            number = "1 image" if total == 1 else f"{total} images"
-            remarks.append(f"{new} has {number}: is it a class? data.classes='{{{kinds[0]}: null}}' leaves it out")
+    kinds: dict[str, list[str]] = defaultdict(list)  # a class's names in the set
+    dropped = []
+    for name in sorted(images):
+        if (new := naming.class_of(name)) is None:
+            dropped.append(f"{printable(name)} ({images[name]:,})")
+        else:
+            kinds[new].append(name)
+    renamed = [
+        f"{printable(name)} is {new}" for new, names in kinds.items() for name in names if plain(name) != plain(new)
+    ]
+    merged = [
+        f"{' and '.join(map(printable, names))} are one class, {new}"
+        for new, names in kinds.items()
+        if len({re.sub(r"[\W_\d]", "", plain(name)) for name in names}) > 1 and not naming.classes
+    ]
+    few = [name for names in kinds.values() for name in names if sum(images[n] for n in names) < FEW]
+    numbers = [f"{printable(name)} ({images[name]} image{'s' * (images[name] > 1)})" for name in few]
+    remarks = [f"names of classes: {in_brief(renamed)}; data.classes changes this"] if renamed else []
+    remarks += [f"left out by data.classes, with their images: {in_brief(dropped)}"] if dropped else []
+    remarks += [f"{remark}; data.classes keeps them apart" for remark in merged]
+    if few:
+        remarks.append(f"hardly classes: {in_brief(numbers)}; data.classes='{{{few[0]}: null}}' leaves one out")
     return remarks
+
+
+def in_brief(parts: Sequence[str]) -> str:
+    """The first parts of a list, and how many more there are."""
+    more = [f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
+    return ", ".join([*parts[:SHOWN], *more])
 
 
 def patient_remarks(files: Sequence[str], patients: Sequence[str], naming: Naming) -> list[str]:

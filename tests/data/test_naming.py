@@ -69,7 +69,7 @@ def test_classes_are_renamed_merged_and_left_out(folder):
 
 def test_a_folder_that_is_hardly_a_class_is_asked_about(folder):
     images = read_folder(folder(*(f"{c}/{i}.png" for c in ("NORMAL", "TB") for i in range(6)), "plots/a.png"))
-    assert "PLOTS has 1 image: is it a class? data.classes='{plots: null}' leaves it out" in images.remarks
+    assert "hardly classes: plots (1 image); data.classes='{plots: null}' leaves one out" in images.remarks
 
 
 def test_classes_on_the_command_line(folder, run, tiny, tmp_path):

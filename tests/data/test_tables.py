@@ -218,15 +218,36 @@ def test_unknown_splits_are_named_and_given_refuses_them(run, image, tmp_path):
 
 
 def test_files_of_another_machine_are_found_by_their_names(image, tmp_path):
-    for name in ("one/a.png", "one/b.jpg", "one/c.png", "two/c.png", "two/d.png"):
+    for name in ("one/a.png", "one/b.jpg", "one/c.png", "two/c.png", "two/d.png", "f.jpg"):
         image(tmp_path / name)
-    lines = ("D:\\data\\a.png,TB", "/home/eve/b,TB", "/x/c.png,TB", "/x/d.png,TB", "/y/d.png,Normal", "/x/e.png,TB")
-    images = read(table_of(tmp_path, "file,label", *lines))
-    assert images.file.tolist() == ["one/a.png", "one/b.jpg", "two/d.png"]
-    assert "3 files are found by their names below" in " ".join(images.remarks)
+    lines = (
+        "D:\\data\\a.png,TB",
+        "/home/eve/b,TB",
+        "/x/c.png,TB",
+        "/x/d.png,TB",
+        "/y/d.png,Normal",
+        "/x/e.png,TB",
+        "f.dcm,TB",
+    )
+    images = read(table_of(tmp_path, "file,label", *lines, "f.dcm,TB"))
+    assert images.file.tolist() == ["one/a.png", "one/b.jpg", "two/d.png", "f.jpg"]
+    assert "4 files are found by their names below" in " ".join(images.remarks)
     reasons = dict(images.rejected)
     assert "not that of one file" in reasons["/x/c.png"] and "not that of one file" in reasons["/y/d.png"]
     assert "is not below" in reasons["/x/e.png"]
+
+
+def test_nih_s_own_table_is_read_as_it_is(cxr4):
+    """Its images are named .png there and are .jpg here; 261 of 735 have several findings."""
+    folder = cxr4.parent / "hospitals"
+    table, root = folder / "nih_Data_Entry_2017.csv", folder / "nih"
+    with pytest.raises(UserError, match="261 of 735 rows name several labels"):
+        read(table, root)
+    images = read(table, root, several_labels="drop")
+    assert images.counts() == {"NORMAL": 399, "PNEUMONIA": 75} and len(images.rejected) == 261
+    assert all(
+        file.rsplit("/", 1)[-1].startswith(f"{int(p):08}_") for file, p in zip(images.file, images.patient, strict=True)
+    )
 
 
 def test_damaged_parquet_and_other_files(run, tmp_path):
