@@ -50,9 +50,9 @@ def name_columns(
             nearest = f" (the nearest is {printable(near[0])})" if near else ""
             raise UserError(f"{path}: no column {printable(column)}, as data.columns says; it has {there}{nearest}")
         chosen[part] = column.strip().lower()
-    for part, known in KNOWN.items():
-        if part not in chosen and (found := next((name for name in known if name in names), "")):
-            chosen[part] = found
+    for part, usual in KNOWN.items():
+        if part not in chosen and (column := next((name for name in usual if name in names), "")):
+            chosen[part] = column
     one_hot = one_hot_columns(names, rows) if "label" in needed and "label" not in chosen else []
     if "file" not in chosen and "patient" in chosen:  # RSNA's images are named by their patients
         chosen["file"] = chosen["patient"]

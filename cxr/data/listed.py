@@ -111,12 +111,12 @@ class Places:
         if not outside and (mode := mode_of(self.root / file)):
             return file, "a folder, not a file" if stat.S_ISDIR(mode) else not_an_image(self.root / file)
         name = PurePosixPath(listed)
-        found = self.by_name.get(name.name, [])
-        if not found and name.suffix.lower() in ENDINGS:  # saved in another format since
-            found = self.by_name.get(name.stem, [])
-        if len(found) == 1 and self.moved.setdefault(found[0], listed) == listed:
-            return found[0], not_an_image(self.root / found[0])
-        if found:
+        alike = self.by_name.get(name.name, [])
+        if not alike and name.suffix.lower() in ENDINGS:  # saved in another format since
+            alike = self.by_name.get(name.stem, [])
+        if len(alike) == 1 and self.moved.setdefault(alike[0], listed) == listed:
+            return alike[0], not_an_image(self.root / alike[0])
+        if alike:
             return file, f"not at this place, and its name is not that of one file below {self.root} alone"
         if outside:  # every run names images by their place below one folder
             return file, f"is not below {self.root}; set data.root=DIR to a folder above it"

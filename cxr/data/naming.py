@@ -137,16 +137,16 @@ def in_brief(parts: Sequence[str]) -> str:
 
 def patient_remarks(files: Sequence[str], patients: Sequence[str], naming: Naming) -> list[str]:
     """Remarks on where patients ("" where unknown) are known from; none if none is known."""
-    known = sum(patient != "" for patient in patients)
-    if not known:
+    number = sum(patient != "" for patient in patients)
+    if not number:
         return []
     if naming.patient_pattern is not None:
-        remarks = [f"patients by data.patient_pattern: {known:,} images"]
+        remarks = [f"patients by data.patient_pattern: {number:,} images"]
     else:
         read = [patient_and_form(file) for file in files]
-        forms = Counter(form for (found, form), patient in zip(read, patients, strict=True) if found == patient != "")
+        forms = Counter(form for (name, form), patient in zip(read, patients, strict=True) if name == patient != "")
         remarks = [f"patients from file names like {form}: {n:,} images" for form, n in forms.most_common()]
-    return remarks + [f"patients are known for {known:,} of {len(files):,} images"] * (known < len(files))
+    return remarks + [f"patients are known for {number:,} of {len(files):,} images"] * (number < len(files))
 
 
 def no_patients(files: Sequence[str]) -> str:

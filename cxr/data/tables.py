@@ -93,8 +93,8 @@ def read_csv(path: Path) -> tuple[list[str], list[Row], list[str]]:
 def read_text(path: Path) -> tuple[str, str]:
     """The text of a file, and the name of its encoding. Raises UserError for an unknown one."""
     data = path.read_bytes()
-    known = {"utf-16": "UTF-16"} if data.startswith(UTF_16) else ENCODINGS
-    for codec, name in known.items():
+    encodings = {"utf-16": "UTF-16"} if data.startswith(UTF_16) else ENCODINGS
+    for codec, name in encodings.items():
         try:
             return data.decode(codec), name
         except UnicodeDecodeError:
