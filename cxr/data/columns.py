@@ -42,14 +42,7 @@ def name_columns(
     Raises:
         UserError: `columns` names no column of the table, or there is none for a part that is needed.
     """
-    there = ", ".join(map(printable, names))
-    chosen: dict[str, str] = {}
-    for part, column in columns.items():
-        if column.strip().lower() not in names:
-            near = difflib.get_close_matches(column.lower(), names, 1)
-            nearest = f" (the nearest is {printable(near[0])})" if near else ""
-            raise UserError(f"{path}: no column {printable(column)}, as data.columns says; it has {there}{nearest}")
-        chosen[part] = column.strip().lower()
+    there, chosen = ", ".join(map(printable, names)), check_columns(path, names, columns)
     for part, usual in KNOWN.items():
         if part not in chosen and (column := next((name for name in usual if name in names), "")):
             chosen[part] = column
@@ -73,6 +66,17 @@ def name_columns(
     if one_hot:
         remarks.append(f"{path.name} has one column a class: {', '.join(map(printable, one_hot))}")
     return named, remarks
+
+
+def check_columns(path: Path, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """The option `data.columns` in lower case. Raises UserError if it names a column that the table lacks."""
+    for column in columns.values():
+        if column.strip().lower() not in names:
+            near = difflib.get_close_matches(column.lower(), names, 1)
+            nearest = f" (the nearest is {printable(near[0])})" if near else ""
+            there = ", ".join(map(printable, names))
+            raise UserError(f"{path}: no column {printable(column)}, as data.columns says; it has {there}{nearest}")
+    return {part: column.strip().lower() for part, column in columns.items()}
 
 
 def one_hot_columns(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -17,8 +17,8 @@ TYPICAL = np.array(
     ],
     dtype=np.float32,
 )
-# Correlations below this are called negative. Of 8,812 real images 2 are, both with a white bar on the lungs; of their
-# negatives, 97 %.
+# Correlations below this are called negative. Of the reference set's 7,103 images 3 are, none of them a negative; of
+# the negatives of all, 98 % (at 128 px).
 LOWEST = -0.2
 
 

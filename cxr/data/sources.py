@@ -41,12 +41,8 @@ def read_folder(root: Path, naming: Naming = AS_USUAL) -> ImageTable:
     root, remarks = find_level(root)
     folders, problems = find_class_folders(root)
     rejected = [(path.relative_to(root).as_posix(), reason) for path, reason in problems]
-    path = root / "manifest.csv"
-    manifest: dict[str, Row] = {}
-    if stat.S_ISREG(mode_of(path)):
-        listed, more = read_rows(path, ("file", "patient"))
-        listed, twice = one_row_each(path, listed)
-        manifest, remarks = {as_nfc(row["file"]): row for row in listed}, [*remarks, *more, *twice]
+    manifest, more = read_manifest(root / "manifest.csv")
+    remarks += more
     rows: list[Row] = []
     masks = 0
     for folder, split in folders:
@@ -68,6 +64,15 @@ def read_folder(root: Path, naming: Naming = AS_USUAL) -> ImageTable:
     if masks:
         remarks.append(f"left out: {masks:,} files in folders of masks")
     return name_images(root.resolve(), rows, rejected, remarks, naming)
+
+
+def read_manifest(path: Path) -> tuple[dict[str, Row], list[str]]:
+    """The rows of a manifest by file, in NFC, and remarks; nothing if there is none. UserError as read_rows()."""
+    if not stat.S_ISREG(mode_of(path)):
+        return {}, []
+    rows, remarks = read_rows(path, ("file", "patient"))
+    rows, twice = one_row_each(path, rows)
+    return {as_nfc(row["file"]): row for row in rows}, [*remarks, *twice]
 
 
 def find_level(root: Path) -> tuple[Path, list[str]]:

@@ -19,6 +19,7 @@ from cxr.reporting.markdown import in_short, inert, markdown_table
 from cxr.reporting.words import render, words
 
 CARD = "MODEL_CARD.md"
+LIMITS = ("limit_once", "limit_source", "limit_external", "limit_seed")
 
 
 def write_model_card(
@@ -61,8 +62,7 @@ def write_model_card(
         "shortcuts": [line.strip() for line in shortcut_lines(metrics["shortcuts"], w)[1:]],
         "calibration": [line.strip() for line in calibration_lines(metrics["calibration"], w)],
         "screening": screening_items(metrics, w),
-        "limits": [w[key] for key in ("limit_once", "limit_source", "limit_external", "limit_seed")]
-        + unknown_patients(audit, w),
+        "limits": [w[key] for key in LIMITS] + unknown_patients(audit, w),
         "versions": metrics["versions"],
         "data_hash": audit["sha256"],
     }
