@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cxr.data.audit import SIZE, audit, load_copies, summarise_audit
-from cxr.data.decode import decode
+from cxr.data.decode import Reading, decode
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients
 from cxr.data.sources import read_images
@@ -34,7 +34,7 @@ def main() -> None:
 def audit_images(options: dict[str, Any], folder: Path) -> None:
     """Audit the images that the options name; write and print the findings."""
     cache = Path(options["cache_dir"]).expanduser()
-    store, images = open_store(read_images(options["data"], cache), SIZE, cache, options["data"]["negatives"])
+    store, images = open_store(read_images(options["data"], cache), SIZE, cache, Reading.of(options["data"]))
     copies = load_copies(store, cache, options["data"]["copies"])
     findings, w = audit(images, store, copies, options["data"]["copies"]), words("en")
     write_json(folder / AUDIT, findings)

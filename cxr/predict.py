@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from cxr.data.decode import UNREADABLE, Decoded, decode, why_unreadable
+from cxr.data.decode import UNREADABLE, Decoded, Reading, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
 from cxr.data.retrying import ReadFailed
 from cxr.errors import UserError, printable
@@ -89,7 +89,7 @@ def predict_batch(
     def read(file: Path) -> list[Decoded] | str:
         """An image in each size of the networks, or why there is none."""
         try:
-            return not_an_image(file) or [decode(file, size, choice) for size in model.sizes]
+            return not_an_image(file) or [decode(file, size, Reading(choice, "ignore")) for size in model.sizes]
         except ReadFailed as error:
             return why_unreadable(error.__cause__)
         except UNREADABLE as error:

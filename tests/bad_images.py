@@ -99,8 +99,10 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12
 
 BAD_IMAGES = {
     "zero bytes": Odd(content(b""), "empty file"),
-    "text": Odd(content(b"no image\n"), "not a JPEG or PNG image"),
-    "a page of a browser": Odd(content(b"<!DOCTYPE html><title>404</title>"), "not a JPEG or PNG image", "odd.jpg"),
+    "text": Odd(content(b"no image\n"), "not a JPEG, PNG or DICOM image"),
+    "a page of a browser": Odd(
+        content(b"<!DOCTYPE html><title>404</title>"), "not a JPEG, PNG or DICOM image", "odd.jpg"
+    ),
     "LFS pointer": Odd(content(LFS), "a Git LFS pointer, not the image itself: run git lfs pull", "odd.jpg"),
     "JPEG cut in the middle": Odd(cut("JPEG", lambda n: n // 2), "truncated", "odd.jpg"),
     "JPEG cut in its header": Odd(cut("JPEG", lambda n: 20), "truncated", "odd.jpg"),
@@ -117,7 +119,7 @@ BAD_IMAGES = {
     "BMP named JPEG": Odd(saved(format="BMP"), "a BMP image: convert it to PNG", "odd.jpg"),
     "WEBP": Odd(saved(format="WEBP"), "a WEBP image: convert it to PNG", "odd.webp"),
     "JPEG 2000": Odd(saved(format="JPEG2000"), "a JPEG 2000 image: convert it to PNG", "odd.jp2"),
-    "DICOM": Odd(content(b"\0" * 128 + b"DICM"), "a DICOM image: convert it to PNG", "odd.dcm"),
+    "DICOM": Odd(content(b"\0" * 128 + b"DICM"), "a DICOM file without an image (modality unknown)", "odd.dcm"),
     "no ending": Odd(saved(), USED, "odd"),
     "JPEG named JFIF": Odd(saved(format="JPEG"), USED, "odd.jfif"),
     "JPEG named JPE": Odd(saved(format="JPEG"), USED, "odd.jpe"),

@@ -58,7 +58,7 @@ def test_predict_a_folder(run, sweep, images, tmp_path):
     assert code == 1 and "2 images predicted, 2 files could not be read" in err
     rows = {r["file"].removeprefix(f"{images}/"): r for r in read_table(out)}
     assert rows.keys() == {"COVID19(277).jpg", 'deep/a\'b "c".png', "broken.jpg", "notes.txt"}
-    assert rows["broken.jpg"]["error"] == "not a JPEG or PNG image" and rows["broken.jpg"]["prediction"] == ""
+    assert rows["broken.jpg"]["error"] == "not a JPEG, PNG or DICOM image" and rows["broken.jpg"]["prediction"] == ""
     good = rows["COVID19(277).jpg"]
     assert good["error"] == "" and good["prediction"] in ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
     assert sum(float(v) for k, v in good.items() if k.startswith("prob_")) == pytest.approx(1, abs=1e-6)

@@ -27,6 +27,7 @@ TINY = 100  # pixels of the shorter side: ribs are hardly seen
 BLANK = 5  # standard deviation in gray levels of 255
 SHAPES = 0.6, 1.7  # width by height of chest images; others may be two side by side, or strips
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG"}
+FORMATS |= {".dcm": "DICOM", ".dicom": "DICOM"}
 
 Copies = Sequence[tuple[int, int, float]]  # rows of the table, and how alike they are
 

@@ -12,7 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr.data.cache import is_unfinished, remove
-from cxr.data.decode import UNREADABLE, decode, why_unreadable
+from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
+from cxr.data.dicom import NoReader, is_installed
+from cxr.data.formats import HEAD, is_dicom
 from cxr.data.retrying import is_closed
 from cxr.data.shards import DAMAGED, LISTS, Record, move_shard, read_shard, write_shard
 from cxr.data.workers import spread
@@ -25,7 +27,7 @@ BLOCK = 64  # images that a process decodes at a time
 Source = tuple[str, int, int, int]  # a file below the root, and its bytes, mtime_ns and mode
 
 
-def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, negatives: str, shard: int) -> None:
+def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, reading: Reading, shard: int) -> None:
     """Write a store's shards, in the order of `sources`.
 
     Shards that a killed build finished are moved here if they fit; other images that are unchanged since an earlier
@@ -34,7 +36,6 @@ def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, n
     Args:
         root: the folder of the files.
         size: side of the images in pixels.
-        negatives: the option `data.negatives`, see cxr.data.decode.
         shard: images in a file.
 
     Raises:
@@ -52,7 +53,7 @@ def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, n
         log.info("decoding %d images to %dx%d, once (%.0f MB)", len(new), size, size, len(new) * size**2 / 1e6)
     blocks = (new[start : start + BLOCK] for start in range(0, len(new), BLOCK))
     with (
-        closing(spread(partial(decode_block, root, size, negatives), blocks, partial(explain_killed, root))) as results,
+        closing(spread(partial(decode_block, root, size, reading), blocks, partial(explain_killed, root))) as results,
         tqdm(total=len(left), unit=" images", disable=None) as bar,
     ):
         decoded = chain.from_iterable(results)
@@ -107,29 +108,31 @@ def check_room(folder: Path, images: int, size: int) -> None:
         )
 
 
-def decode_block(root: Path, size: int, negatives: str, sources: Sequence[Source]) -> list[tuple[np.ndarray, Record]]:
+def decode_block(root: Path, size: int, reading: Reading, sources: Sequence[Source]) -> list[tuple[np.ndarray, Record]]:
     """Decode images; an unreadable one is black, and its record has the reason. Raises UserError as decode() does."""
     images = []
     for source in sources:
         try:
-            pixels, *facts = decode(root / source[0], size, negatives)
+            pixels, *facts = decode(root / source[0], size, reading)
             images.append((pixels, Record(*source, *facts)))
         except UNREADABLE as error:
-            record = Record(*source, rejected=why_unreadable(error), retry=is_closed(error))
+            record = Record(
+                *source, rejected=why_unreadable(error), retry=is_closed(error) or isinstance(error, NoReader)
+            )
             images.append((np.zeros((size, size), dtype=np.uint8), record))
     return images
 
 
 def is_readable_again(root: Path, records: Sequence[Record]) -> bool:
-    """Whether an image that was missing or closed to us is not so any more."""
+    """Whether an image that was missing, closed to us or without a reader is not so any more."""
     return any(not is_refused(root / record.file) for record in records if record.retry)
 
 
 def is_refused(path: Path) -> bool:
-    """Whether a file is missing or closed to us."""
+    """Whether a file is missing or closed to us, or a DICOM file while the extra for these is missing."""
     try:
-        with path.open("rb"):
-            return False
+        with path.open("rb") as file:
+            return not is_installed() and is_dicom(file.read(HEAD))
     except OSError as error:
         return is_closed(error)
 

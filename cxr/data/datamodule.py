@@ -16,6 +16,7 @@ from cxr.data.audit import SIZE, load_copies, log_findings
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
 from cxr.data.cache import built, fingerprint
+from cxr.data.decode import Reading
 from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
 from cxr.data.sources import read_images
@@ -67,7 +68,7 @@ class CXRDataModule(pl.LightningDataModule):
         if self.images is not None:  # Lightning asks again before the test
             return
         table = read_images(self.data, self.cache)
-        (*stores, self.compared), images = open_stores(table, (*self.sizes, SIZE), self.cache, self.data["negatives"])
+        (*stores, self.compared), images = open_stores(table, (*self.sizes, SIZE), self.cache, Reading.of(self.data))
         self.stores = dict(zip(self.sizes, stores, strict=True))
         self.store = stores[0]
         if images.rejected and self.data["on_bad"] == "fail":

@@ -5,35 +5,46 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from cxr.data.formats import HEAD, is_deep_colour, no_image
+from cxr.data.dicom import read_dicom
+from cxr.data.formats import HEAD, MAX_PIXELS, BadImage, is_deep_colour, is_dicom, no_image
 from cxr.data.gray import to_gray
 from cxr.data.negatives import looks_negative
 from cxr.data.retrying import patiently
 from cxr.errors import UserError, one_line, printable
 
-# The largest detectors give 20 million pixels. This many, in the costliest kind of file (a progressive JPEG in CMYK,
-# all of whose coefficients libjpeg keeps), take 470 MB; see to_gray() for the others.
-MAX_PIXELS = 36_000_000
 MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RGBA, not compressed, are 144 MB
 MIN_SIDE = 16
 LEVELS = 64  # gray levels that the upper 8 bits of a 16-bit image must use, if only these can be read
 
 
-class BadImage(ValueError):
-    """A file that is not an image; the message is the reason that users read."""
+class Reading(NamedTuple):
+    """How images are read: the options `data.negatives` (what becomes of images that look like one: keep, invert or
+    reject) and `data.dicom_patient` (what becomes of the patients in DICOM files: hash, keep or ignore)."""
+
+    negatives: str = "keep"
+    dicom_patient: str = "hash"
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Reading":
+        """What the options `data.*` say."""
+        return cls(data["negatives"], data["dicom_patient"])
+
+
+AS_USUAL = Reading()
 
 
 class Decoded(NamedTuple):
-    """An image for a store: uint8 pixels (S, S), and facts about its file: width and height in pixels, format (JPEG or
-    PNG), `coloured` and `outliers` (see cxr.data.gray.Gray), whether it looks like a negative (1, else 0), and its
-    SHA-256."""
+    """An image for a store: uint8 pixels (S, S), and facts about its file: width and height in pixels, format (JPEG,
+    PNG or DICOM), `coloured` and `outliers` (see cxr.data.gray.Gray), whether it looks like a negative (1, else 0), its
+    SHA-256, and what a DICOM header says (see cxr.data.dicom.Header), else ""."""
 
     pixels: np.ndarray
     width: int
@@ -43,24 +54,29 @@ class Decoded(NamedTuple):
     outliers: int
     negative: int
     sha256: str
+    patient: str = ""
+    view: str = ""
+    sex: str = ""
+    age: str = ""
 
 
-def decode(path: Path, size: int, negatives: str = "keep") -> Decoded:
+def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
     """Read an image as gray bytes, stretched to a square, in at most 500 MB of memory.
 
     Args:
-        path: a JPEG or PNG file, whatever its name ends with. (No pipe or device: opening one may wait for ever.)
+        path: a JPEG, PNG or DICOM file, whatever its name ends with. (No pipe or device: opening one may wait for
+            ever.)
         size: side in pixels.
-        negatives: the option `data.negatives`, what becomes of an image that looks like one: keep, invert or reject.
 
     Raises:
-        UNREADABLE: the file is no readable JPEG or PNG, or one larger or smaller than any image; see why_unreadable().
+        UNREADABLE: the file is no readable JPEG, PNG or DICOM image, or one larger or smaller than any image; see
+            why_unreadable().
         UserError: memory ran out, or, as ReadFailed, the disk or network share failed: the image is not to blame.
     """
     # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        return patiently(path, partial(read, path, size, negatives))
+        return patiently(path, partial(read, path, size, reading))
     except (UserError, *UNREADABLE):
         raise
     except MemoryError as error:
@@ -72,7 +88,7 @@ def decode(path: Path, size: int, negatives: str = "keep") -> Decoded:
         raise
 
 
-def read(path: Path, size: int, negatives: str) -> Decoded:
+def read(path: Path, size: int, reading: Reading) -> Decoded:
     """Decode as decode() does; errors that are not the image's are raised as they are."""
     with path.open("rb") as file:
         if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
@@ -83,7 +99,8 @@ def read(path: Path, size: int, negatives: str) -> Decoded:
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        with open_image(file) as image:
+        image, header = read_dicom(file.read(), reading.dicom_patient) if is_dicom(head) else (open_image(file), ())
+        with image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BadImage(f"{width}x{height} pixels, far more than any image has (at most {MAX_PIXELS:,})")
@@ -95,15 +112,15 @@ def read(path: Path, size: int, negatives: str) -> Decoded:
             if is_deep_colour(head) and np.ptp(gray.getextrema()) < LEVELS:
                 raise BadImage("a 16-bit PNG with colours or transparency that uses few of its bits: save it as gray")
             # A JPEG that has more pictures behind its first one (MPO) is a JPEG.
-            kind = "PNG" if image.format == "PNG" else "JPEG"
+            kind = "DICOM" if is_dicom(head) else "PNG" if image.format == "PNG" else "JPEG"
         gray = ImageOps.exif_transpose(gray).resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(gray)
     negative = bool(looks_negative(pixels[None])[0])
-    if negative and negatives == "reject":
+    if negative and reading.negatives == "reject":
         raise BadImage("looks like a negative (data.negatives=reject)")
-    if negative and negatives == "invert":
+    if negative and reading.negatives == "invert":
         pixels = 255 - pixels
-    return Decoded(pixels, width, height, kind, coloured, outliers, int(negative), sha256)
+    return Decoded(pixels, width, height, kind, coloured, outliers, int(negative), sha256, *header)
 
 
 def open_image(file: BinaryIO) -> Image.Image:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cxr.data.formats import HEAD, no_image
 from cxr.data.retrying import is_closed, patiently
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".dcm", ".dicom")
 
 
 def mode_of(path: Path) -> int:

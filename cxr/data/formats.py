@@ -1,6 +1,9 @@
 """What a file is, by its first bytes, whatever its name."""
 
 HEAD = 132  # bytes that tell
+# The largest detectors give 20 million pixels. This many, in the costliest kind of file (a progressive JPEG in CMYK,
+# all of whose coefficients libjpeg keeps), take 470 MB; see cxr.data.gray.to_gray() for the others.
+MAX_PIXELS = 36_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
 # Other formats, to name what cannot be read: where the bytes that mark them stand.
 OTHER_FORMATS = (
@@ -12,23 +15,31 @@ OTHER_FORMATS = (
     ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
     ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
     ("HEIC", 4, b"ftyphei"),
-    ("DICOM", 128, b"DICM"),
 )
 
 
+class BadImage(ValueError):
+    """A file that cannot be used as an image; the message is the reason that users read."""
+
+
 def no_image(head: bytes) -> str:
-    """Why a file that begins with `head` cannot be a JPEG or PNG, or ""."""
+    """Why a file that begins with `head` cannot be a JPEG, PNG or DICOM image, or ""."""
     if not head:
         return "empty file"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the image itself: run git lfs pull"
-    if head.startswith((b"\xff\xd8", PNG)):
+    if head.startswith((b"\xff\xd8", PNG)) or is_dicom(head):
         return ""
     other = next((name for name, at, magic in OTHER_FORMATS if head.startswith(magic, at)), None)
-    return f"a {other} image: convert it to PNG" if other else "not a JPEG or PNG image"
+    return f"a {other} image: convert it to PNG" if other else "not a JPEG, PNG or DICOM image"
 
 
 def is_deep_colour(head: bytes) -> bool:
     """Whether a file that begins with `head` is a PNG of 16 bits a channel, and not plain gray: Pillow reads only the
     upper 8 bits of these."""
     return head.startswith(PNG) and head[24:25] == b"\x10" and head[25:26] != b"\0"
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a DICOM file."""
+    return head.startswith(b"DICM", 128)

@@ -64,6 +64,23 @@ class ImageTable:
             rejected=self.rejected + tuple((str(self.file[row]), why) for row, why in rejected.items()),
         )
 
+    def with_headers(self, headers: Mapping[str, np.ndarray]) -> "ImageTable":
+        """The table with what DICOM headers say, where it does not say it already.
+
+        Args:
+            headers: the string arrays (N,) patient, view, sex and age; see cxr.data.dicom.Header.
+        """
+        unknown = (self.patient == "") & (headers["patient"] != "")
+        slices = {name: headers[name] for name in ("view", "sex", "age") if (headers[name] != "").any()}
+        patients = len(set(headers["patient"][unknown].tolist()))
+        remark = f"patients from DICOM headers: {patients:,}, in {unknown.sum():,} images"
+        return replace(
+            self,
+            patient=np.where(unknown, headers["patient"], self.patient),
+            slices=slices | dict(self.slices),
+            remarks=self.remarks + (remark,) * bool(patients),
+        )
+
     def counts(self) -> dict[str, int]:
         """Images per class."""
         return {name: int((self.label == i).sum()) for i, name in enumerate(self.classes)}

@@ -15,7 +15,7 @@ from cxr.data.naming import AS_USUAL, Naming
 from cxr.data.tables import Row, one_row_each, read_rows
 from cxr.errors import UserError, printable
 
-ENDINGS = (*SUFFIXES, ".dcm", ".dicom", ".tif", ".tiff", ".bmp")  # of images
+ENDINGS = (*SUFFIXES, ".tif", ".tiff", ".bmp")  # of images
 
 
 def read_listed(table: Path, root: Path | None, naming: Naming = AS_USUAL) -> ImageTable:

@@ -20,10 +20,10 @@ DAMAGED = (OSError, ValueError, TypeError, EOFError)  # raised by read_shard() f
 
 class Record(NamedTuple):
     """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded again when one of them
-    changes. `width` to `sha256` are those of cxr.data.decode.Decoded.
+    changes. `width` to `age` are those of cxr.data.decode.Decoded.
 
-    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the file was missing or closed to us:
-    whenever the store is opened, it is looked whether that has changed.
+    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the file was missing, closed to us, or
+    without a reader: whenever the store is opened, it is looked whether that has changed.
     """
 
     file: str
@@ -37,6 +37,10 @@ class Record(NamedTuple):
     outliers: int = 0
     negative: int = 0
     sha256: str = ""
+    patient: str = ""
+    view: str = ""
+    sex: str = ""
+    age: str = ""
     rejected: str = ""
     retry: bool = False
 

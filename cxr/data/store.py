@@ -11,6 +11,8 @@ import numpy as np
 
 from cxr.data.building import Source, fill_store, is_readable_again
 from cxr.data.cache import built, fingerprint, remove
+from cxr.data.decode import AS_USUAL, Reading
+from cxr.data.dicom import Header
 from cxr.data.image_table import ImageTable
 from cxr.data.retrying import patiently
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
@@ -18,7 +20,7 @@ from cxr.errors import UserError, printable
 
 log = logging.getLogger(__name__)
 
-FORMAT = 7  # raise when decode() or the files of a store change: old stores are then ignored
+FORMAT = 8  # raise when decode() or the files of a store change: old stores are then ignored
 # Images in a file, 17 MB at 64 pixels, 206 MB at 224: what a killed build may have to decode again. A batch is one
 # index into each file that it touches, and each file stays open; systems allow a process about a thousand.
 SHARD = 4096
@@ -31,8 +33,8 @@ class Store:
     Attributes:
         shards: memory-mapped uint8 arrays (n, S, S), all of the same length except the last.
         place: int64 (N,), where the image of each row of the table lies, counted through all shards.
-        facts: arrays (N,) about the files: bytes, width, height, coloured, outliers and negative (int64), format and
-            sha256 (strings); see Decoded.
+        facts: arrays (N,) about the files: bytes, width, height, coloured, outliers and negative (int64), format,
+            sha256, and what a DICOM header says (strings); see Decoded.
     """
 
     shards: Sequence[np.ndarray]
@@ -64,15 +66,15 @@ class Store:
 
 
 def open_store(
-    images: ImageTable, size: int, cache: Path, negatives: str = "keep", shard: int = SHARD
+    images: ImageTable, size: int, cache: Path, reading: Reading = AS_USUAL, shard: int = SHARD
 ) -> tuple[Store, ImageTable]:
     """The store of one size, and the table of its N images; see open_stores()."""
-    (store,), images = open_stores(images, (size,), cache, negatives, shard)
+    (store,), images = open_stores(images, (size,), cache, reading, shard)
     return store, images
 
 
 def open_stores(
-    images: ImageTable, sizes: Sequence[int], cache: Path, negatives: str = "keep", shard: int = SHARD
+    images: ImageTable, sizes: Sequence[int], cache: Path, reading: Reading = AS_USUAL, shard: int = SHARD
 ) -> tuple[list[Store], ImageTable]:
     """Map the decoded images, in one store a size, after decoding those that no earlier run has decoded.
 
@@ -81,7 +83,6 @@ def open_stores(
     process of this or another machine still has it mapped, by the first start after that.
 
     Args:
-        negatives: the option `data.negatives`, see cxr.data.decode.
         shard: images in a file of the store.
 
     Returns:
@@ -93,7 +94,7 @@ def open_stores(
             be read because a disk or a network share fails.
     """
     sources = [(file, *file_state(images.root / file)) for file in images.file.tolist()]
-    opened = [map_images(images, sources, size, cache, negatives, shard) for size in sizes]
+    opened = [map_images(images, sources, size, cache, reading, shard) for size in sizes]
     rejected: dict[int, str] = {}
     for row, of_row in enumerate(zip(*(records for _, records in opened), strict=True)):
         if why := next((record.rejected for record in of_row if record.rejected), ""):
@@ -105,16 +106,17 @@ def open_stores(
         )
     used = np.setdiff1d(np.arange(len(images)), list(rejected))
     stores = [Store(shards, used, facts_of([records[row] for row in used.tolist()])) for shards, records in opened]
-    return stores, images.without(rejected) if rejected else images
+    images = images.without(rejected) if rejected else images
+    return stores, images.with_headers({name: stores[0].facts[name] for name in Header._fields})
 
 
 def map_images(
-    images: ImageTable, sources: Sequence[Source], size: int, cache: Path, negatives: str, shard: int
+    images: ImageTable, sources: Sequence[Source], size: int, cache: Path, reading: Reading, shard: int
 ) -> tuple[list[np.ndarray], list[Record]]:
     """The shards and records of one store, see open_stores(); `sources` are the files of the table."""
-    key = fingerprint(FORMAT, shard, size, negatives, str(images.table or images.root))
+    key = fingerprint(FORMAT, shard, size, *reading, str(images.table or images.root))
     group = cache / f"store-{size}px-{key}"
-    fill = partial(fill_store, root=images.root, sources=sources, size=size, negatives=negatives, shard=shard)
+    fill = partial(fill_store, root=images.root, sources=sources, size=size, reading=reading, shard=shard)
     intact = partial(is_whole, root=images.root, sources=sources, size=size, shard=shard)
     with built(group / fingerprint(sources), fill, intact, keep=LISTS) as folder:
         shards, records = read_shards(folder, len(sources), size, shard)
@@ -144,7 +146,8 @@ def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, sha
 
 def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
     """The facts about the files as arrays, see Store."""
-    types = {"bytes": "i8", "width": "i8", "height": "i8", "format": "<U4", "sha256": "<U64"}
+    types = {"bytes": "i8", "width": "i8", "height": "i8", "format": "<U5", "sha256": "<U64"}
+    types |= dict.fromkeys(Header._fields, np.str_)
     types |= dict.fromkeys(("coloured", "outliers", "negative"), "i8")
     return {name: np.array([getattr(record, name) for record in records], dtype=kind) for name, kind in types.items()}
 

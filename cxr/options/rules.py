@@ -126,6 +126,7 @@ RULES = {
     "data.patient_pattern": Rule("null or a regular expression with one group or more", is_pattern),
     "data.on_bad": one_of("skip", "fail"),
     "data.negatives": one_of("keep", "invert", "reject"),
+    "data.dicom_patient": one_of("hash", "keep", "ignore"),
     "data.batch_size": whole(1),
     "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),
     "data.resident": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),

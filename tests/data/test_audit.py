@@ -43,7 +43,7 @@ def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
     assert code == 0, err
     found = json.loads((tmp_path / "r" / "audit.json").read_text())
     assert found["images"] == 32 and found["rejected"] == [
-        {"file": "train/TB/text.jpg", "reason": "not a JPEG or PNG image"}
+        {"file": "train/TB/text.jpg", "reason": "not a JPEG, PNG or DICOM image"}
     ]
     assert found["wrong_type"] == [{"file": "train/TB/named.jpg", "is": "PNG"}]
     assert found["tiny"] == [{"file": "train/TB/tiny.png", "width": 99, "height": 200}]

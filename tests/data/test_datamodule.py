@@ -36,6 +36,7 @@ def build(cache):
             "copies": "near",
             "on_bad": "skip",
             "negatives": "keep",
+            "dicom_patient": "hash",
             "batch_size": 16,
             "num_workers": "auto",
             "resident": "auto",
@@ -170,10 +171,10 @@ def test_an_image_that_one_store_lacks_is_a_row_of_none(build, drawn, tmp_path, 
     shutil.copytree(drawn, tmp_path / "in")
     lost = "train/NORMAL/" + sorted(path.name for path in (tmp_path / "in" / "train" / "NORMAL").iterdir())[3]
 
-    def read(path, size, negatives):
+    def read(path, size, reading):
         if size == refused and path == tmp_path / "in" / lost:
             raise error
-        return decode(path, size, negatives)
+        return decode(path, size, reading)
 
     with monkeypatch.context() as patch:
         patch.setattr(building, "decode", read)

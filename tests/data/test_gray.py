@@ -11,7 +11,7 @@ from PIL import Image
 
 from cxr import predict
 from cxr.data.audit import audit, summarise_audit
-from cxr.data.decode import BadImage, decode
+from cxr.data.decode import BadImage, Reading, decode
 from cxr.data.negatives import looks_negative
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
@@ -87,11 +87,11 @@ def test_negatives_are_recognised_and_done_with_as_asked(tmp_path, chest):
     Image.fromarray(255 - chest).save(tmp_path / "negative.png")
     kept = decode(tmp_path / "negative.png", 96)
     assert kept.negative == 1 and np.array_equal(kept.pixels, 255 - chest)
-    assert np.array_equal(decode(tmp_path / "negative.png", 96, "invert").pixels, chest)
+    assert np.array_equal(decode(tmp_path / "negative.png", 96, Reading("invert")).pixels, chest)
     with pytest.raises(BadImage, match="looks like a negative"):
-        decode(tmp_path / "negative.png", 96, "reject")
+        decode(tmp_path / "negative.png", 96, Reading("reject"))
     Image.fromarray(chest).save(tmp_path / "positive.png")
-    assert decode(tmp_path / "positive.png", 96, "reject").negative == 0
+    assert decode(tmp_path / "positive.png", 96, Reading("reject")).negative == 0
 
 
 def test_real_images_are_no_negatives_but_their_negatives_are(cxr4):

@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_used_are_named(image, tmp_path):
         (b"file,patient\na.png,1\n", "no column for label"),
         (b"file,label\n", "no usable images"),
         (b"file,label\ngone.png,x\n", "no usable images: 0 of its 1 files are below"),
-        (b"file,label\nt.csv,x\n", "t.csv: not a JPEG or PNG image"),
+        (b"file,label\nt.csv,x\n", "t.csv: not a JPEG, PNG or DICOM image"),
         (b"file,label\n../a.png,x\n", "../a.png: is not below"),
         (b"file,label\n\xff\xfe,x\n", "not text in UTF-8, UTF-16, CP949; save it as CSV in UTF-8"),
     ],

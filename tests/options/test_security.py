@@ -413,5 +413,5 @@ def test_decoders_of_other_kinds_of_image_are_not_reached(tmp_path):
     for kind in ("gif", "bmp", "tiff", "webp", "ppm"):
         Image.new("L", (40, 40)).save(tmp_path / f"a.{kind}")
         (tmp_path / f"a.{kind}").rename(tmp_path / f"{kind}.png")
-        with pytest.raises(BadImage, match="not a JPEG or PNG|image: convert it to PNG"):
+        with pytest.raises(BadImage, match="not a JPEG, PNG or DICOM|image: convert it to PNG"):
             decode(tmp_path / f"{kind}.png", 16)
