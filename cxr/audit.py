@@ -1,18 +1,19 @@
 """python -m cxr.audit: find problems in a set of images before you train on it."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cxr.data.audit import SIZE, audit, load_copies, summarise_audit
+from cxr.data.audit import SIZE, audit, load_copies
+from cxr.data.audit_lines import check_doubts, check_rejected, summarise_audit
 from cxr.data.decode import Reading, decode
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients
 from cxr.data.sources import read_images
+from cxr.data.split import group_images, split_by_options
 from cxr.data.store import open_store
-from cxr.errors import printable
+from cxr.errors import UserError, printable
 from cxr.files.run_folder import AUDIT
 from cxr.files.writing import write_json
 from cxr.jobs.single_command import run_single
@@ -22,7 +23,6 @@ from cxr.reporting.words import words
 USAGE = """python -m cxr.audit data=folder data.root=DIR [option=value …]
 Looks for bad files, copies, contradictions and leaks; options are those of cxr.train. Writes audit.json and a picture
 of each pair of copies to runs/NAME."""
-REASONS = 5  # for not using a file, that are printed
 PICTURES = 200  # pairs that are pictured; audit.json names all
 
 
@@ -47,20 +47,24 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     counts = ", ".join(f"{name} {number:,}" for name, number in findings["classes"].items())
     print(f"\n1. {findings['images']:,} images in {printable(findings['root'])}: {counts}")
     remarks = [*images.remarks] + [no_patients(images.file.tolist())] * (not findings["patients"])
-    for number, remark in enumerate([*remarks, *not_used(images)], start=2):
+    for number, remark in enumerate([*remarks, *images.not_used(), *cannot_be_split(images, options["data"])], start=2):
         print(f"{number}. {printable(remark)}")
     print()
     print(markdown_table(["", w["found"], w["example"]], rows))
     print(f"\nall in {folder / AUDIT}")
+    if options["data"]["on_bad"] == "strict":
+        check_doubts(findings, images)
+    if options["data"]["on_bad"] == "fail":
+        check_rejected(images)
 
 
-def not_used(images: ImageTable) -> list[str]:
-    """What is not used, by reason, in one line: the most frequent reasons, each with a file."""
-    reasons = Counter(reason for _, reason in images.rejected)
-    first = {reason: file for file, reason in reversed(images.rejected)}
-    parts = [f"{reason} ({n:,}, such as {first[reason]})" for reason, n in reasons.most_common(REASONS)]
-    more = ["…"] * (len(reasons) > REASONS)
-    return [f"{len(images.rejected):,} files are not used: {'; '.join(parts + more)}"] if images.rejected else []
+def cannot_be_split(images: ImageTable, data: dict[str, Any]) -> list[str]:
+    """Why training would refuse these images with the options `data.*`, in one line; none if it would not."""
+    try:
+        split_by_options(images, group_images(images.patient), data)
+        return []
+    except UserError as error:
+        return [f"training would refuse these images: {error}"]
 
 
 def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:

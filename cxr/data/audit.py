@@ -2,9 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -131,10 +131,8 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
         log.info(remark)
     if not (images.patient != "").any():
         log.warning(no_patients(images.file.tolist()))
-    for file, reason in images.rejected[:10]:
-        log.warning("not used: %s (%s)", printable(file), reason)
-    if len(images.rejected) > 10:
-        log.warning("not used: %d more files; rejected.csv lists all", len(images.rejected) - 10)
+    for line in images.not_used():
+        log.warning("%s; rejected.csv lists all", line)
     if copies:
         first, second = (printable(images.file[row]) for row in copies[0][:2])
         log.info(
@@ -200,52 +198,3 @@ def describe_leaks(images: ImageTable, copies: Copies) -> dict[str, Any]:
     group = group_images(images.patient, [(first, second) for first, second, _ in copies])
     leaks = int(find_leaks(images.split, group).sum())
     return {"patients": patients, "copies": images.file[sorted(crossing)].tolist(), "images": leaks}
-
-
-class AuditLine(NamedTuple):
-    """A finding: its key in the words of reports (audit_<key>), how many there are, and a file as an example; instead
-    of one, the images outside test, or that such copies were not searched for."""
-
-    key: str
-    number: int
-    file: str = ""
-    beside_test: int = 0
-    searched: bool = True
-
-    def title(self, w: Mapping[str, str]) -> str:
-        return w[f"audit_{self.key}"].format(tiny=TINY)
-
-    def example(self, w: Mapping[str, str]) -> str:
-        if not self.searched:
-            return w["audit_not_searched"]
-        return w["audit_beside_test"].format(n=self.beside_test) if self.beside_test else printable(self.file)
-
-
-def summarise_audit(findings: Mapping[str, Any]) -> list[AuditLine]:
-    """The findings of audit() in lines."""
-    copies, patients = findings["copies"], findings["leaks"]["patients"]
-
-    def files(key: str) -> AuditLine:
-        files = findings.get(key, [])  # an audit of an earlier version looked for less
-        first = files[0] if files else ""
-        return AuditLine(key, len(files), first["file"] if isinstance(first, Mapping) else first)
-
-    def pairs(key: str, members: Sequence[Mapping[str, Any]], searched: bool = True) -> AuditLine:
-        return AuditLine(key, len(members), " = ".join(members[0]["files"]) if members else "", searched=searched)
-
-    def people(key: str, kind: str) -> AuditLine:
-        return AuditLine(key, len(patients[kind]), beside_test=sum(p["elsewhere"] for p in patients[kind].values()))
-
-    near = findings["copies_looked_for"] == "near"
-    lines = [
-        files(key)
-        for key in ("rejected", "wrong_type", "tiny", "odd_shape", "blank", "coloured", "outliers", "negative")
-    ]
-    for kind in ("same bytes", "same pixels", "near"):
-        members = [copy for copy in copies if copy["kind"] == kind]
-        lines.append(pairs(kind.replace(" ", "_"), members, near or kind == "same bytes"))
-    lines.append(pairs("two_labels", [copy for copy in copies if copy["two_labels"]]))
-    if findings["splits"].get("test"):
-        lines.append(pairs("across", [copy for copy in copies if copy["across"]]))
-        lines += [people("patients", "sure"), people("possible_patients", "possible")]
-    return lines

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cxr.data.audit import SIZE, load_copies, log_findings
+from cxr.data.audit import SIZE, audit, load_copies, log_findings
+from cxr.data.audit_lines import check_doubts, check_rejected
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
 from cxr.data.cache import built, fingerprint
@@ -20,9 +21,9 @@ from cxr.data.decode import Reading
 from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
 from cxr.data.sources import read_images
-from cxr.data.split import find_leaks, group_images, split_images
+from cxr.data.split import find_leaks, group_images, split_by_options
 from cxr.data.store import Store, open_stores
-from cxr.errors import UserError, printable
+from cxr.errors import UserError
 from cxr.files.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class CXRDataModule(pl.LightningDataModule):
         """Read, decode and split the images.
 
         Raises:
-            UserError: they cannot be used or split; or some cannot be used and `data.on_bad` is fail.
+            UserError: they cannot be used or split; or `data.on_bad` is fail and some cannot be
+                used, or strict and there is any doubt about them.
         """
         if self.images is not None:  # Lightning asks again before the test
             return
@@ -71,14 +73,12 @@ class CXRDataModule(pl.LightningDataModule):
         (*stores, self.compared), images = open_stores(table, (*self.sizes, SIZE), self.cache, Reading.of(self.data))
         self.stores = dict(zip(self.sizes, stores, strict=True))
         self.store = stores[0]
-        if images.rejected and self.data["on_bad"] == "fail":
-            file, reason = images.rejected[0]
-            raise UserError(
-                f"data.on_bad=fail: {len(images.rejected)} files in {images.root} cannot be used, the first one is "
-                f"{printable(file)} ({reason}); python -m cxr.audit lists them; repair or remove them, or use skip"
-            )
+        if self.data["on_bad"] == "fail":
+            check_rejected(images)
         self.copies = load_copies(self.compared, self.cache, self.data["copies"])
         self.group = group_images(images.patient, [(first, second) for first, second, _ in self.copies])
+        if self.data["on_bad"] == "strict":
+            check_doubts(audit(images, self.compared, self.copies, self.data["copies"]), images)
         self.images, self.readable, self.note = images, images, images.note
         self.split = self.assign_split()
         log_findings(images, self.copies)
@@ -86,10 +86,7 @@ class CXRDataModule(pl.LightningDataModule):
 
     def assign_split(self) -> np.ndarray:
         """The split of each image: string array of length N, see split_images()."""
-        d = self.data
-        fractions = d["test_fraction"], d["val_fraction"]
-        folds = d["folds"], d["fold"]
-        return split_images(self.images, self.group, d["split"], d["split_seed"], *fractions, d["on_leak"], *folds)
+        return split_by_options(self.images, self.group, self.data)
 
     def log_split(self) -> None:
         if (leaks := self.leak_counts()) and leaks["images"]:

@@ -14,6 +14,7 @@ from cxr.errors import UserError, printable
 
 SPLITS = ("train", "val", "test")
 
+REASONS = 5  # for not using an image that one line names
 SPLIT_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
 
@@ -80,6 +81,14 @@ class ImageTable:
             slices=slices | dict(self.slices),
             remarks=self.remarks + (remark,) * bool(patients),
         )
+
+    def not_used(self) -> list[str]:
+        """What is not used, by reason, in one line: the most frequent reasons, each with an example; none if all is."""
+        reasons = Counter(reason for _, reason in self.rejected)
+        first = {reason: file for file, reason in reversed(self.rejected)}
+        parts = [f"{n:,}: {reason} (such as {printable(first[reason])})" for reason, n in reasons.most_common(REASONS)]
+        more = [f"{len(reasons) - REASONS} more reasons"] * (len(reasons) > REASONS)
+        return [f"not used: {len(self.rejected):,}; {'; '.join(parts + more)}"] if self.rejected else []
 
     def counts(self) -> dict[str, int]:
         """Images per class."""

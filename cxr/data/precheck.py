@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr.data.class_names import check_screened
 from cxr.data.sources import read_local
-from cxr.data.split import group_images, split_images
+from cxr.data.split import OPTIONS, group_images, split_images
 
 LOCAL = ("folder", "table")  # sources that can be read at once
 OF_SOURCE = (
@@ -23,7 +23,6 @@ OF_SOURCE = (
 def check_images(runs: Iterable[Mapping[str, Any]]) -> None:
     """Raise UserError where images cannot be used as the options of some runs require. (Copies among the images are
     found later, when they are decoded.)"""
-    splits = ("split", "split_seed", "test_fraction", "val_fraction", "on_leak", "folds", "fold")  # of split_images()
     runs = [run for run in runs if run["data"]["source"] in LOCAL and "split" in run["data"]]
     by_source: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
@@ -32,7 +31,7 @@ def check_images(runs: Iterable[Mapping[str, Any]]) -> None:
     for of_source in by_source.values():
         images = read_local(of_source[0]["data"])
         group = group_images(images.patient)
-        for split in {tuple(run["data"][key] for key in splits) for run in of_source}:
+        for split in {tuple(run["data"][key] for key in OPTIONS) for run in of_source}:
             split_images(images, group, *split)
         for run in of_source:
             check_screened(run["screen"]["class"], images.classes)

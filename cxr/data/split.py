@@ -1,6 +1,7 @@
 """Assign images to train, val and test. A patient's images, and copies of an image, are never separated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -8,6 +9,16 @@ from scipy.sparse.csgraph import connected_components
 
 from cxr.data.image_table import ImageTable
 from cxr.errors import UserError, printable
+
+OPTIONS = (
+    "split",
+    "split_seed",
+    "test_fraction",
+    "val_fraction",
+    "on_leak",
+    "folds",
+    "fold",
+)  # as split_images() wants
 
 
 def split_images(
@@ -54,6 +65,11 @@ def split_images(
         split[draw_groups(images, group, split == "train", val_fraction, 1, rng)] = "val"
     check_classes(images, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
     return split
+
+
+def split_by_options(images: ImageTable, group: np.ndarray, data: Mapping[str, Any]) -> np.ndarray:
+    """split_images() as the options `data.*` ask for it."""
+    return split_images(images, group, *(data[option] for option in OPTIONS))
 
 
 def use_given_test(images: ImageTable, group: np.ndarray, on_leak: str) -> np.ndarray:
@@ -159,12 +175,17 @@ def rows_by_group(group: np.ndarray, pool: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def check_classes(images: ImageTable, split: np.ndarray, group: np.ndarray, splits: tuple[str, ...]) -> None:
-    """Raise UserError for the first class that has no image in one of `splits`."""
+    """Raise UserError if a class has no image in one of `splits`."""
+    lacking = {}
     for label, name in enumerate(images.classes):
         members = images.label == label
-        if lacking := [part for part in splits if not (members & (split == part)).any()]:
-            raise UserError(
-                f"class {name} has {members.sum()} images of {len(np.unique(group[members]))} patients, but none left "
-                f"for {', '.join(lacking)}: each class needs images in {', '.join(splits)}; add images, or leave the "
-                f"class out: data.classes='{{{name}: null}}'"
-            )
+        if parts := [part for part in splits if not (members & (split == part)).any()]:
+            n, patients = int(members.sum()), len(np.unique(group[members]))
+            size = f"{n:,} image{'s' * (n > 1)} of {patients:,} patient{'s' * (patients > 1)}"
+            lacking[name] = f"class {name} has {size}, but none left for {', '.join(parts)}"
+    if lacking:
+        out = ", ".join(f"{name}: null" for name in lacking)
+        raise UserError(
+            f"{'; '.join(lacking.values())}: each class needs images in {', '.join(splits)}; add images, or leave the "
+            f"class out: data.classes='{{{out}}}'"
+        )

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cxr.data.precheck import check_images
 from cxr.errors import UserError
 from cxr.files.status import explained
 from cxr.jobs.exit_codes import answering
@@ -23,7 +22,6 @@ def run_single(work: Callable[[dict[str, Any], Path], None], usage: str, config_
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with answering():
         (config,) = compose_runs(sys.argv[1:], False, config_name)
-        check_images([plain(config)])
         folder = Path(config.hydra.run.dir)
         reserve_folder(folder)
         try:

@@ -124,7 +124,7 @@ RULES = {
     ),
     "data.several_labels": one_of("fail", "drop", "keep"),
     "data.patient_pattern": Rule("null or a regular expression with one group or more", is_pattern),
-    "data.on_bad": one_of("skip", "fail"),
+    "data.on_bad": one_of("skip", "fail", "strict"),
     "data.negatives": one_of("keep", "invert", "reject"),
     "data.dicom_patient": one_of("hash", "keep", "ignore"),
     "data.batch_size": whole(1),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxr.data.audit import summarise_audit
+from cxr.data.audit_lines import summarise_audit
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import AUDIT, COMPARISONS, METRICS, SEARCH, SPLIT, STATUS
 from cxr.files.writing import read_json, read_table, write_text

@@ -80,3 +80,44 @@ def test_the_reference_set(run, cxr4, tmp_path):
 def test_wrong_options_are_one_line(run, tmp_path):
     code, _, err = run(main, "data=folder", f"data.root={tmp_path}/no")
     assert code == 2 and err.startswith("cxr: data.root=") and err.count("\n") == 1
+
+
+def test_a_set_that_cannot_be_trained_on_is_described_all_the_same(run, image, tmp_path):
+    """Its splits are a matter of training; the audit says so, and goes on."""
+    for number in range(12):
+        image(tmp_path / "set" / "NORMAL" / f"person{number}_1.png", number)
+    image(tmp_path / "set" / "plots" / "person99_1.png", 99)
+    out = run(main, "data=folder", f"data.root={tmp_path / 'set'}", *folders(tmp_path, "few"))[1]
+    assert "hardly classes: plots (1 image); data.classes='{plots: null}' leaves one out" in out
+    assert "training would refuse these images: class PLOTS has 1 image of 1 patient, but none left for" in out
+
+
+def test_strict_makes_every_doubt_an_error(run, drawn, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(drawn, folder)
+    (folder / "manifest.csv").unlink()
+    for path in [path for path in folder.rglob("*.*") if path.parent.name not in ("NORMAL", "TURBERCULOSIS")]:
+        path.unlink()
+    for path in folder.rglob("person*"):  # whose names say a patient
+        path.unlink()
+    words = ["data=folder", f"data.root={folder}", "data.on_bad=strict", "data.copies=exact"]
+    assert run(main, *words, *folders(tmp_path, "a"))[::2] == (
+        2,
+        f"cxr: data.on_bad=strict: {folder} is doubtful: no patient is known (if each image is of another one: "
+        "'data.patient_pattern=(.+)'); python -m cxr.audit says more; repair the set, or use skip\n",
+    )
+    assert run(main, *words, "data.patient_pattern=(.+)", *folders(tmp_path, "b"))[0] == 0
+    Image.new("L", (300, 100)).save(folder / "train" / "NORMAL" / "strip.png")
+    (folder / "train" / "NORMAL" / "text.png").write_text("no image")
+    error = run(main, *words, "data.patient_pattern=(.+)", *folders(tmp_path, "c"))[2]
+    for doubt in (
+        "rejected: 1, such as train/NORMAL/text.png",
+        "odd shape: 1, such as train/NORMAL/strip.png",
+        "blank: 1",
+    ):
+        assert doubt in error
+    assert "data.on_bad=fail: 1 files" in run(main, *words[:2], "data.on_bad=fail", *folders(tmp_path, "d"))[2]
+
+
+def folders(tmp_path, name):
+    return f"cache_dir={tmp_path}/cache", f"hydra.run.dir={tmp_path}/{name}"

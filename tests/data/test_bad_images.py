@@ -198,6 +198,7 @@ def options(root, **more):
             "on_leak": "drop",
             "on_bad": "skip",
             "negatives": "keep",
+            "dicom_patient": "hash",
             "copies": "near",
             "batch_size": 16,
         },

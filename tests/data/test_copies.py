@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.data.audit import SIZE, audit, load_copies, same_bytes, summarise_audit
+from cxr.data.audit import SIZE, audit, load_copies, same_bytes
+from cxr.data.audit_lines import summarise_audit
 from cxr.data.copies import find_common, find_copies
 from cxr.data.fingerprints import small_images
 from cxr.data.sources import read_folder

@@ -10,7 +10,8 @@ from bad_images import png
 from PIL import Image
 
 from cxr import predict
-from cxr.data.audit import audit, summarise_audit
+from cxr.data.audit import audit
+from cxr.data.audit_lines import summarise_audit
 from cxr.data.decode import BadImage, Reading, decode
 from cxr.data.negatives import looks_negative
 from cxr.data.sources import read_folder

@@ -102,7 +102,7 @@ def test_one_patient_with_most_images_of_a_class():
 
 
 def test_class_too_small_is_named_with_its_count():
-    with pytest.raises(UserError, match="class B has 5 images of 1 patients.*none left for"):
+    with pytest.raises(UserError, match="class B has 5 images of 1 patient, but none left for"):
         deal(table([0] * 40 + [1] * 5, [""] * 40 + ["one"] * 5), "pooled", seed=0)
 
 
