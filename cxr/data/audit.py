@@ -50,7 +50,7 @@ def warn_exact_only(copies: str, images: int, others: int) -> None:
 
 def load_copies(store: Store, cache: Path, copies: str) -> Copies:
     """Find the images of a store of SIZE pixels that are copies of each other, or load what an earlier run found. The
-    pairs depend on the files alone, not on names or labels."""
+    pairs depend on the files alone and on whether negatives are inverted, not on names or labels."""
     sha256 = store.facts["sha256"].tolist()
     if not compares_pairs(copies, len(store) ** 2):
         warn_exact_only(copies, len(store), len(store))
@@ -62,7 +62,7 @@ def load_copies(store: Store, cache: Path, copies: str) -> Copies:
         log.info("searching %d images for copies, once", len(store))
         write_table(folder / "copies.csv", ("first", "second", "likeness"), find_copies(store))
 
-    with built(cache / f"copies-{fingerprint(VERSION, SIZE, sha256)}", compare) as folder:
+    with built(cache / f"copies-{fingerprint(VERSION, SIZE, sha256, store.reading.negatives)}", compare) as folder:
         rows = read_table(folder / "copies.csv")
     return [(int(row["first"]), int(row["second"]), float(row["likeness"])) for row in rows]
 

@@ -226,7 +226,8 @@ class CXRDataModule(pl.LightningDataModule):
         from cxr.data.shortcuts import VERSION, shortcut_predictions  # scikit-learn takes a second
 
         train, labels = self.rows("train"), self.images.label
-        inputs = self.compared.facts["sha256"].tolist(), labels.tolist(), train.tolist(), rows.tolist()
+        files = self.compared.facts["sha256"].tolist(), self.compared.reading.negatives
+        inputs = *files, labels.tolist(), train.tolist(), rows.tolist()
 
         def build(folder: Path) -> None:
             with replacing(folder / "predictions.npz", "wb") as file:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from cxr.data.dicom import read_dicom
 from cxr.data.formats import HEAD, MAX_PIXELS, BadImage, is_deep_colour, is_dicom, no_image
-from cxr.data.gray import to_gray
+from cxr.data.gray import middle, to_gray
 from cxr.data.negatives import looks_negative
 from cxr.data.retrying import patiently
 from cxr.errors import UserError, one_line, printable
@@ -109,7 +109,7 @@ def read(path: Path, size: int, reading: Reading) -> Decoded:
             # A large JPEG is decoded at a half, quarter or eighth of its size; its colours stay, to be looked at.
             image.draft("L" if image.mode == "L" else "RGB", (2 * size, 2 * size))
             gray, coloured, outliers = to_gray(image)
-            if is_deep_colour(head) and np.ptp(gray.getextrema()) < LEVELS:
+            if is_deep_colour(head) and np.ptp(middle(gray.histogram())) < LEVELS:
                 raise BadImage("a 16-bit PNG with colours or transparency that uses few of its bits: save it as gray")
             # A JPEG that has more pictures behind its first one (MPO) is a JPEG.
             kind = "DICOM" if is_dicom(head) else "PNG" if image.format == "PNG" else "JPEG"

@@ -1,6 +1,6 @@
 """The pixels of an image of any mode as 8-bit gray: deep ones by their range, colours, transparency."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,9 @@ BAND = 2**20  # pixels that are converted at a time: whole, a large image would 
 # Of a 16-bit image's pixels, the darkest and the brightest of this share are clipped: a dead pixel at full scale would
 # else make all the rest black.
 CLIPPED = 0.001
+# What lies further from the pixels without this share at either end than these lie from each other is clipped too: a
+# marker with smooth edges has all values between its own and the image's.
+MOST = 0.02
 MARKER = 0.1  # of all pixels, at most, are a marker (a letter that is burnt in), if no pixel has a value near theirs
 
 
@@ -57,9 +60,19 @@ def usual_range(image: Image.Image) -> tuple[int, int, int]:
     counts = without_marker(counts, values)
     below = np.cumsum(counts)
     low, high = np.searchsorted(below, [CLIPPED * below[-1], (1 - CLIPPED) * below[-1]], side="right").tolist()
+    first, last = middle(counts)
+    if last > first:
+        low, high = max(low, 2 * first - last), min(high, 2 * last - first)
     if high <= low:  # almost all pixels are the same
         return int(values[0]), int(values[-1]), 0
     return low, high, int(whole > 2 * (high - low))
+
+
+def middle(counts: Sequence[int] | np.ndarray) -> tuple[int, int]:
+    """The values between which all pixels but MOST of them at either end lie; `counts` are the pixels of each value."""
+    below = np.cumsum(counts)
+    low, high = np.searchsorted(below, [MOST * below[-1], (1 - MOST) * below[-1]], side="right").tolist()
+    return low, high
 
 
 def without_marker(counts: np.ndarray, values: np.ndarray) -> np.ndarray:

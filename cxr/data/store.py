@@ -35,11 +35,13 @@ class Store:
         place: int64 (N,), where the image of each row of the table lies, counted through all shards.
         facts: arrays (N,) about the files: bytes, width, height, coloured, outliers and negative (int64), format,
             sha256, and what a DICOM header says (strings); see Decoded.
+        reading: how the files were read.
     """
 
     shards: Sequence[np.ndarray]
     place: np.ndarray
     facts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reading: Reading = AS_USUAL
 
     def __len__(self) -> int:
         return len(self.place)
@@ -105,7 +107,8 @@ def open_stores(
             f"{images.root}: none of its {len(images)} images can be read; {printable(images.file[row])}: {reason}"
         )
     used = np.setdiff1d(np.arange(len(images)), list(rejected))
-    stores = [Store(shards, used, facts_of([records[row] for row in used.tolist()])) for shards, records in opened]
+    facts = (facts_of([records[row] for row in used.tolist()]) for _, records in opened)
+    stores = [Store(shards, used, of_size, reading) for (shards, _), of_size in zip(opened, facts, strict=True)]
     images = images.without(rejected) if rejected else images
     return stores, images.with_headers({name: stores[0].facts[name] for name in Header._fields})
 

@@ -11,6 +11,7 @@ from PIL import Image
 from cxr.data.audit import SIZE, audit, load_copies, same_bytes
 from cxr.data.audit_lines import summarise_audit
 from cxr.data.copies import find_common, find_copies
+from cxr.data.decode import Reading
 from cxr.data.fingerprints import small_images
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
@@ -160,3 +161,17 @@ def test_however_many_images_memory_holds_a_few_at_a_time(image, tmp_path, monke
     whole = find_copies(store)
     monkeypatch.setattr("cxr.data.copies.COLUMNS", 7)
     assert [pair[:2] for pair in find_copies(store)] == [pair[:2] for pair in whole] and len(whole) == 10
+
+
+def test_a_negative_is_a_copy_of_its_positive_once_it_is_inverted(drawn, tmp_path):
+    """The cache of pairs must not answer for pixels that an option has changed."""
+    source = sorted((drawn / "train" / "NORMAL").iterdir())[0]
+    positive = np.asarray(Image.open(source).convert("L"))
+    (tmp_path / "in" / "A").mkdir(parents=True)
+    Image.fromarray(positive).save(tmp_path / "in" / "A" / "positive.png")
+    Image.fromarray(255 - positive).save(tmp_path / "in" / "A" / "negative.png")
+    pairs = {}
+    for negatives in ("keep", "invert"):
+        store, _ = open_store(read_folder(tmp_path / "in"), SIZE, tmp_path / "cache", Reading(negatives))
+        pairs[negatives] = [pair[:2] for pair in load_copies(store, tmp_path / "cache", "near")]
+    assert pairs == {"keep": [], "invert": [(0, 1)]}

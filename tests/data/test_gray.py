@@ -47,6 +47,22 @@ def test_a_marker_at_full_scale_does_not_blacken_a_16_bit_image(tmp_path, chest)
         assert (read.pixels[~rest] == 255).all()
 
 
+def test_a_marker_with_smooth_edges_or_some_noise_does_not_either(tmp_path, chest):
+    """Its values fill the gap between the image's and its own."""
+    plain = twelve_bits(chest)
+    Image.fromarray(plain).save(tmp_path / "plain.png")
+    expected = decode(tmp_path / "plain.png", 96).pixels.astype(int)
+    smooth, noisy = plain.copy(), plain.copy()
+    smooth[3:15, 3:15] = np.linspace(0, 65535, 12).astype(np.uint16)
+    noisy[3:15, 3:15] = np.random.default_rng(0).integers(4096, 65536, (12, 12))
+    for marked in (smooth, noisy):
+        Image.fromarray(marked).save(tmp_path / "marked.png")
+        read = decode(tmp_path / "marked.png", 96)
+        assert read.outliers == 1
+        rest = plain == marked
+        assert abs(read.pixels.astype(int) - expected)[rest].mean() < 60 and read.pixels[rest].std() > 25
+
+
 def test_an_image_of_two_values_keeps_both(tmp_path):
     values = np.full((64, 64), 100, dtype=np.uint16)
     values[20:40] = 4000
@@ -71,6 +87,11 @@ def test_a_16_bit_png_with_colours_that_uses_12_bits_is_rejected(tmp_path, chest
 
     write(twelve_bits(chest))
     with pytest.raises(BadImage, match="uses few of its bits: save it as gray"):
+        decode(path, 96)
+    marked = twelve_bits(chest)
+    marked[3:15, 3:15] = 65535
+    write(marked)
+    with pytest.raises(BadImage, match="uses few of its bits"):
         decode(path, 96)
     write(chest.astype(np.uint16) * 257)
     assert abs(decode(path, 96).pixels.astype(int) - chest).max() <= 1
