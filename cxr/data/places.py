@@ -1,0 +1,74 @@
+"""Where the files that a table names lie below a folder."""
+
+import os
+import stat
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from cxr.data.files import SUFFIXES, list_files, mode_of, not_an_image
+
+ENDINGS = (*SUFFIXES, ".dcm", ".dicom", ".tif", ".tiff", ".bmp")  # of images
+
+
+class Places:
+    """Finds the files that a table names: by their path below a folder or, where the table comes from another machine,
+    by their name or the end of their path, if one file below the folder has it; without its ending, or with another
+    one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.moved: dict[str, str] = {}  # files found by name, and what the table calls them
+        self.indexed: dict[int, dict[str, list[str]]] = {}
+
+    @cached_property
+    def files(self) -> list[str]:
+        """All files below the folder."""
+        return [path.relative_to(self.root).as_posix() for path in list_files(self.root)]
+
+    def by_end(self, parts: int) -> dict[str, list[str]]:
+        """All files below the folder by the last `parts` parts of their paths, with and without endings."""
+        if parts not in self.indexed:
+            index: dict[str, list[str]] = defaultdict(list)
+            for file in self.files:
+                path = PurePosixPath(file)
+                if len(path.parts) >= parts:
+                    for end in {path, path.with_suffix("")}:
+                        index["/".join(end.parts[-parts:])].append(file)
+            self.indexed[parts] = dict(index)
+        return self.indexed[parts]
+
+    def alike(self, listed: PurePosixPath) -> list[str]:
+        """The files whose paths end as a path does: in as few parts, from the last, as tell one file from all others.
+        Several where that is not possible."""
+        found: list[str] = []
+        for number in range(1, len(listed.parts) + 1):
+            of_end = self.by_end(number).get("/".join(listed.parts[-number:]), [])
+            if not of_end or len(of_end) == 1:
+                return of_end or found
+            found = of_end
+        return found
+
+    def find(self, listed: str) -> tuple[str, str]:
+        """The place of a file below the folder, and why it is no image there, or ""."""
+        file = os.path.relpath(os.path.normpath(os.path.join(self.root, listed)), self.root)
+        outside = file.startswith("..")
+        if not outside and (mode := mode_of(self.root / file)):
+            return file, "a folder, not a file" if stat.S_ISDIR(mode) else not_an_image(self.root / file)
+        path = PurePosixPath(listed)
+        alike = self.alike(path)
+        if not alike and path.suffix.lower() in ENDINGS:  # saved in another format since
+            alike = self.alike(path.with_suffix(""))
+        if len(alike) == 1 and self.moved.setdefault(alike[0], listed) == listed:
+            return alike[0], not_an_image(self.root / alike[0])
+        if alike:
+            return file, f"not at this place, and its name is not that of one file below {self.root} alone"
+        if outside:  # every run names images by their place below one folder
+            return file, f"is not below {self.root}; set data.root=DIR to a folder above it"
+        return file, not_an_image(self.root / file)
+
+    def remarks(self) -> list[str]:
+        if not self.moved:
+            return []
+        file, listed = next(iter(self.moved.items()))
+        return [f"{len(self.moved):,} files are found by their names below {self.root}, such as {listed} at {file}"]
