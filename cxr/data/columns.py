@@ -67,6 +67,11 @@ def name_columns(
         | {name: row.get(name, "") for name in further}
         for row in rows
     ]
+    return named, one_hot, column_remarks(path, chosen, one_hot, naming)
+
+
+def column_remarks(path: Path, chosen: Mapping[str, str], one_hot: Sequence[str], naming: Naming) -> list[str]:
+    """Remarks on the columns that were `chosen` for parts of a table, and on those that stand for one class each."""
     other = [f"{part} is {printable(column)}" for part, column in chosen.items() if part != column]
     remarks = [f"columns of {path.name}: {', '.join(other)}"] if other else []
     if one_hot:
@@ -74,7 +79,7 @@ def name_columns(
         remarks.append(f"{path.name} has one column a class: {', '.join(kept)}")
         if len(kept) < len(one_hot):
             remarks[-1] += f" ({len(one_hot) - len(kept)} others are left out by data.classes)"
-    return named, one_hot, remarks
+    return remarks
 
 
 def check_columns(path: Path, names: Sequence[str], columns: Mapping[str, str | None]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,23 @@ from cxr.data.several_rows import Row, one_row_each
 from cxr.data.split_lists import SplitLists
 from cxr.data.tables import Table, read_table
 from cxr.errors import UserError, printable
+
+
+@dataclass
+class Listed:
+    """What tables list.
+
+    Attributes:
+        rows: of images, with their place below the root; several of an image that several rows name.
+        reasons: why each of them has no label to train with, or "".
+        missing: (file as listed, reason) of what is no image there, by its place.
+        remarks: what was understood, in clauses for people.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    missing: dict[str, tuple[str, str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def read_listed(
@@ -32,35 +49,18 @@ def read_listed(
     first = next(iter(tables.values()))
     root = (root.expanduser() if root else first.parent).resolve()
     places = Places(root)
-    rows: list[Row] = []
-    reasons: list[str] = []
-    names: set[str] = set()
-    missing: dict[str, tuple[str, str]] = {}
-    remarks: list[str] = []
-    for split, path in tables.items():
-        table = read_table(path, ("file", "label"), naming)
-        labels, more = reduce_labels(table, naming)
-        names |= table.labels
-        remarks += [*table.remarks, *more]
-        for row, (label, no_label) in zip(table.rows, labels, strict=True):
-            file, no_file = places.find(row["file"])
-            if no_file:
-                missing.setdefault(file, (row["file"], no_label or no_file))
-            else:
-                rows.append(row | {"file": file, "label": label, "split": split or row.get("split", "")})
-                reasons.append(no_label)
-    naming.check_used(names)
-    listed = {row["file"] for row in rows} | missing.keys()
-    rows, unused, more = one_row_each(" and ".join(path.name for path in tables.values()), rows, naming, reasons)
-    rejected = [*missing.values(), *unused]
+    listed = list_rows(tables, places, naming)
+    name = " and ".join(path.name for path in tables.values())
+    rows, unused, more = one_row_each(name, listed.rows, naming, listed.reasons)
+    rejected = [*listed.missing.values(), *unused]
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
         raise UserError(
-            f"{first}: no usable images: 0 of its {len(listed):,} files are below {root} (data.root=DIR){such_as}"
+            f"{first}: no usable images: 0 of its {len(rejected):,} files are below {root} (data.root=DIR){such_as}"
         )
     splits = Counter(row["split"] for row in rows if row["split"] and not split_name(row["split"]))
     rows = [fill_parts(row, naming, lists) for row in rows]
-    images = name_images(root, rows, rejected, [*remarks, *more, *places.remarks()], naming)
+    images = name_images(root, rows, rejected, [*listed.remarks, *more, *places.remarks()], naming)
     of_splits = lists.remarks(images.split.tolist()) if lists else split_remarks(splits)
     return replace(
         images,
@@ -68,6 +68,26 @@ def read_listed(
         unknown_splits={} if lists else dict(splits),
         remarks=(*images.remarks, *of_splits),
     )
+
+
+def list_rows(tables: Mapping[str, Path], places: Places, naming: Naming) -> Listed:
+    """Read tables and find their images, as in read_listed(). UserError likewise."""
+    listed = Listed()
+    names: set[str] = set()
+    for split, path in tables.items():
+        table = read_table(path, ("file", "label"), naming)
+        labels, more = reduce_labels(table, naming)
+        names |= table.labels
+        listed.remarks += [*table.remarks, *more]
+        for row, (label, no_label) in zip(table.rows, labels, strict=True):
+            file, no_file = places.find(row["file"])
+            if no_file:
+                listed.missing.setdefault(file, (row["file"], no_label or no_file))
+            else:
+                listed.rows.append(row | {"file": file, "label": label, "split": split or row.get("split", "")})
+                listed.reasons.append(no_label)
+    naming.check_used(names)
+    return listed
 
 
 def reduce_labels(table: Table, naming: Naming) -> tuple[list[tuple[str, str]], list[str]]:

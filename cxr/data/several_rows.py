@@ -41,27 +41,22 @@ def one_row_each(
     check_agreement(table, rows, votes, by_file, naming)
     chosen: list[Row] = []
     rejected: list[tuple[str, str]] = []
-    settled = split_votes = 0
+    disputed = settled = 0
     for file, numbers in by_file.items():
         first: int | None = numbers[0]
         if len({votes[number] for number in numbers}) > 1:
-            split_votes += 1
+            disputed += 1
             first = majority(votes, numbers) if naming.disagreement == "majority" else None
-            settled += first is not None
-        if first is None:
-            rejected.append((file, NOT_SETTLED[naming.disagreement]))
-        elif reasons[first]:
-            rejected.append((file, reasons[first]))
+            settled += first is not None and reasons[first] == "" and votes[first] is not None
+        if reason := NOT_SETTLED[naming.disagreement] if first is None else reasons[first]:
+            rejected.append((file, reason))
         else:
             chosen.append(merge([rows[number] for number in numbers], rows[first]))
     twice = len(rows) - len(by_file)
-    remarks = [f"{twice:,} rows of {table} name a file again; it counts once"] if twice else []
-    if split_votes:
-        remarks.append(
-            f"{split_votes:,} of {len(by_file):,} files have rows with different labels: {settled:,} settled by "
-            f"majority, {split_votes - settled:,} left out (data.disagreement={naming.disagreement})"
-        )
-    return chosen, rejected, remarks
+    remarks = [f"{twice:,} rows of {table} name a file again; it counts once"] * (twice > 0)
+    labels = f"{settled:,} have a class by majority, {disputed - settled:,} have none"
+    of_files = f"{disputed:,} of {len(by_file):,} files have rows with different labels: {labels}"
+    return chosen, rejected, remarks + [f"{of_files} (data.disagreement={naming.disagreement})"] * (disputed > 0)
 
 
 def check_agreement(

@@ -238,7 +238,7 @@ def test_vindr_by_the_majority_of_its_readers(vindr):
     assert reasons.keys() == {"train/no_two_agree.png", "train/both_twice.png"}
     assert "none of them more than half" in reasons["train/no_two_agree.png"]
     assert "several classes" in reasons["train/both_twice.png"]
-    assert said(images, "5 of 7 files have rows with different labels: 4 settled by majority, 1 left out")
+    assert said(images, "5 of 7 files have rows with different labels: 2 have a class by majority, 3 have")
     assert said(images, "left out by data.classes, with their images: consolidation (1)"), "two of three saw no class"
     assert {*np.concatenate(list(images.slices.values())).tolist()} == {""}, "readers are no slices"
 
@@ -246,7 +246,7 @@ def test_vindr_by_the_majority_of_its_readers(vindr):
 def test_vindr_where_readers_must_agree(vindr):
     images = read("vindr", vindr, "data.disagreement=drop")
     assert images.counts() == {"NORMAL": 1, "TUBERCULOSIS": 1}
-    assert said(images, "0 settled by majority, 5 left out (data.disagreement=drop)")
+    assert said(images, "0 have a class by majority, 5 have none (data.disagreement=drop)")
     with pytest.raises(UserError, match=r"two things of 5 files.*or set data.disagreement=drop or majority"):
         read("vindr", vindr, "data.disagreement=fail")
 
