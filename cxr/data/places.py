@@ -1,10 +1,11 @@
 """Where the files that a table names lie below a folder."""
 
 import os
+import posixpath
 import stat
 from collections import defaultdict
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cxr.data.files import SUFFIXES, list_files, mode_of, not_an_image
 
@@ -24,30 +25,32 @@ class Places:
     @cached_property
     def files(self) -> list[str]:
         """All files below the folder."""
-        return [path.relative_to(self.root).as_posix() for path in list_files(self.root)]
+        above = os.path.join(self.root, "")
+        return [str(path).removeprefix(above) for path in list_files(self.root)]
 
     def by_end(self, parts: int) -> dict[str, list[str]]:
         """All files below the folder by the last `parts` parts of their paths, with and without endings."""
         if parts not in self.indexed:
             index: dict[str, list[str]] = defaultdict(list)
             for file in self.files:
-                path = PurePosixPath(file)
-                if len(path.parts) >= parts:
-                    for end in {path, path.with_suffix("")}:
-                        index["/".join(end.parts[-parts:])].append(file)
+                if file.count("/") >= parts - 1:
+                    end = "/".join(file.split("/")[-parts:])
+                    for name in {end, posixpath.splitext(end)[0]}:
+                        index[name].append(file)
             self.indexed[parts] = dict(index)
         return self.indexed[parts]
 
-    def alike(self, listed: PurePosixPath) -> list[str]:
+    def alike(self, listed: str) -> list[str]:
         """The files whose paths end as a path does: in as few parts, from the last, as tell one file from all others.
         Several where that is not possible."""
-        found: list[str] = []
-        for number in range(1, len(listed.parts) + 1):
-            of_end = self.by_end(number).get("/".join(listed.parts[-number:]), [])
+        candidates: list[str] = []
+        parts = listed.split("/")
+        for number in range(1, len(parts) + 1):
+            of_end = self.by_end(number).get("/".join(parts[-number:]), [])
             if not of_end or len(of_end) == 1:
-                return of_end or found
-            found = of_end
-        return found
+                return of_end or candidates
+            candidates = of_end
+        return candidates
 
     def find(self, listed: str) -> tuple[str, str]:
         """The place of a file below the folder, and why it is no image there, or ""."""
@@ -55,10 +58,10 @@ class Places:
         outside = file.startswith("..")
         if not outside and (mode := mode_of(self.root / file)):
             return file, "a folder, not a file" if stat.S_ISDIR(mode) else not_an_image(self.root / file)
-        path = PurePosixPath(listed)
-        alike = self.alike(path)
-        if not alike and path.suffix.lower() in ENDINGS:  # saved in another format since
-            alike = self.alike(path.with_suffix(""))
+        alike = self.alike(listed)
+        stem, ending = posixpath.splitext(listed)
+        if not alike and ending.lower() in ENDINGS:  # saved in another format since
+            alike = self.alike(stem)
         if len(alike) == 1 and self.moved.setdefault(alike[0], listed) == listed:
             return alike[0], not_an_image(self.root / alike[0])
         if alike:

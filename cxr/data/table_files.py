@@ -27,8 +27,8 @@ def find_tables(data: Mapping[str, Any]) -> dict[str, Path]:
 def find_lists(data: Mapping[str, Any]) -> SplitLists | None:
     """The lists that `data.split_lists` names, if it does. UserError as in find_file(), and for unusable lists."""
     lists, root = data.get("split_lists") or {}, data["root"]
-    found = {split: find_file(f"data.split_lists.{split}", path, root, LIST) for split, path in lists.items()}
-    return SplitLists(found) if found else None
+    paths = {split: find_file(f"data.split_lists.{split}", path, root, LIST) for split, path in lists.items()}
+    return SplitLists(paths) if paths else None
 
 
 def find_file(option: str, path: str, root: str | None, what: str) -> Path:

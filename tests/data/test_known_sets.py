@@ -42,7 +42,7 @@ def by_name(images):
     }
 
 
-def said(images, text):
+def has_remark(images, text):
     return any(text in remark for remark in images.remarks)
 
 
@@ -99,11 +99,11 @@ def test_nih_in_both_releases(nih, table, sex, end):
         "00000005_000.png": ("PNEUMONIA", "5", "test"),
     }
     assert images.file[0] == "images_001/images/00000001_000.png" and not images.rejected
-    assert said(
+    assert has_remark(
         images, "left out by data.classes, with their images: Edema|Infiltration (1), Infiltration (1); 2 in all"
     )
-    assert said(images, f"1 rows of {table} that name a class also name findings that do not count")
-    assert said(images, "train 3 (by train_val_list.txt), test 2 (by test_list.txt)")
+    assert has_remark(images, f"1 rows of {table} that name a class also name findings that do not count")
+    assert has_remark(images, "train 3 (by train_val_list.txt), test 2 (by test_list.txt)")
     assert {sex.lower(), "view position", "originalimage width", "originalimage height"} < images.slices.keys()
     assert not any("[" in name or "]" in name or not name for name in images.slices)
     check_images([options_of("nih", root, "data.split=given", "data.val_fraction=0")])
@@ -120,7 +120,7 @@ def test_nih_with_other_wishes(nih):
     assert more.counts() == {"NORMAL": 2, "PNEUMONIA": 3, "INFILTRATION": 2}, "it joins the classes of the choice"
     lying = read("nih", root, "data.rows={View Position: AP}")
     assert lying.counts() == {"PNEUMONIA": 1} and "view position" not in lying.slices
-    assert said(lying, "left out by data.rows: 5 of 7 rows of Data_Entry_2017.csv whose view position is not ap")
+    assert has_remark(lying, "left out by data.rows: 5 of 7 rows of Data_Entry_2017.csv whose view position is not ap")
     write_table("Data_Entry_2017_v2020.csv", "Patient Sex", "")
     with pytest.raises(UserError, match=r"2 files fit, such as .*2017.csv and .*v2020.csv; name one: data.table=FILE"):
         read("nih", root)
@@ -181,8 +181,8 @@ def test_chexpert_from_its_folder_or_the_one_around_it(chexpert, inside):
     ], "an uncertain edema does not make a sure pneumonia uncertain"
     reasons = {file.split("/study1")[0][-12:]: reason for file, reason in images.rejected}
     assert reasons == {"patient00003": "an uncertain label (-1)", "patient00005": "no label in the table"}
-    assert said(images, "left out by data.rows: 1 of 6 rows of train.csv whose frontal/lateral is not frontal")
-    assert said(images, "left out by data.classes, with their images: edema (1)")
+    assert has_remark(images, "left out by data.rows: 1 of 6 rows of train.csv whose frontal/lateral is not frontal")
+    assert has_remark(images, "left out by data.classes, with their images: edema (1)")
     assert list(images.slices) == ["sex", "age", "ap/pa"], "findings define no slices"
 
 
@@ -198,7 +198,7 @@ def test_what_is_uncertain_is_dropped_absent_or_present(chexpert, uncertain, cou
     images = read("chexpert", chexpert, f"data.uncertain={uncertain}")
     assert images.counts() == counts
     assert any(reason == "an uncertain label (-1)" for _, reason in images.rejected) == (uncertain == "drop")
-    assert said(images, "edema (1), lung opacity (1)") == (uncertain == "absent"), "its other finding is left out"
+    assert has_remark(images, "edema (1), lung opacity (1)") == (uncertain == "absent"), "its other finding is left out"
 
 
 @pytest.fixture
@@ -238,15 +238,17 @@ def test_vindr_by_the_majority_of_its_readers(vindr):
     assert reasons.keys() == {"train/no_two_agree.png", "train/both_twice.png"}
     assert "none of them more than half" in reasons["train/no_two_agree.png"]
     assert "several classes" in reasons["train/both_twice.png"]
-    assert said(images, "5 of 7 files have rows with different labels: 2 have a class by majority, 3 have")
-    assert said(images, "left out by data.classes, with their images: consolidation (1)"), "two of three saw no class"
+    assert has_remark(images, "5 of 7 files have rows with different labels: 2 have a class by majority, 3 have")
+    assert has_remark(images, "left out by data.classes, with their images: consolidation (1)"), (
+        "two of three saw no class"
+    )
     assert {*np.concatenate(list(images.slices.values())).tolist()} == {""}, "readers are no slices"
 
 
 def test_vindr_where_readers_must_agree(vindr):
     images = read("vindr", vindr, "data.disagreement=drop")
     assert images.counts() == {"NORMAL": 1, "TUBERCULOSIS": 1}
-    assert said(images, "0 have a class by majority, 5 have none (data.disagreement=drop)")
+    assert has_remark(images, "0 have a class by majority, 5 have none (data.disagreement=drop)")
     with pytest.raises(UserError, match=r"two things of 5 files.*or set data.disagreement=drop or majority"):
         read("vindr", vindr, "data.disagreement=fail")
 
@@ -264,7 +266,7 @@ def test_rsna_has_a_row_for_each_box_and_no_patients(tmp_path, image):
         "b.png": ("NORMAL", "", ""),
         "c.png": ("NOT NORMAL", "", ""),
     }, "patientId names an image"
-    assert said(images, "1 rows of stage_2_detailed_class_info.csv name a file again; it counts once")
+    assert has_remark(images, "1 rows of stage_2_detailed_class_info.csv name a file again; it counts once")
 
 
 @pytest.mark.parametrize("inside", ["", "COVID-19_Radiography_Dataset"])
@@ -277,7 +279,7 @@ def test_covid_radiography(tmp_path, image, inside):
     (root / "COVID.metadata.xlsx").write_bytes(b"x")
     images = read("covid_radiography", tmp_path / inside)
     assert images.counts() == {"NORMAL": 1, "PNEUMONIA": 1, "COVID19": 1, "LUNG_OPACITY": 1}
-    assert said(images, "left out: 3 files in folders of masks") and not any(images.patient)
+    assert has_remark(images, "left out: 3 files in folders of masks") and not any(images.patient)
 
 
 def test_kermany_as_kaggle_packs_it_twice(tmp_path, image):
@@ -320,8 +322,8 @@ def test_tbx11k_without_what_has_no_label(tmp_path, image):
             "h0002.png": ("NORMAL", "", "test"),
             "tb0005.png": ("TUBERCULOSIS", "", "test"),
         }
-        assert said(images, "left out by data.label_pattern: 9 files whose paths it does not fit")
-        assert said(images, "left out by data.classes, with their images: test (1)") and not images.rejected
+        assert has_remark(images, "left out by data.label_pattern: 9 files whose paths it does not fit")
+        assert has_remark(images, "left out by data.classes, with their images: test (1)") and not images.rejected
 
 
 def test_a_new_set_is_one_yaml_file(tmp_path, image):
@@ -384,3 +386,14 @@ def test_an_image_in_two_lists_is_refused(nih):
     (root / "test_list.txt").write_text("00000001_000.png\n")
     with pytest.raises(UserError, match="data.split_lists: 00000001_000 is in the lists of train and test"):
         read("nih", root)
+
+
+def test_names_that_say_the_class(tmp_path, image):
+    """Shenzhen's and Montgomery's form."""
+    for number, name in enumerate(("CHNCXR_0001_0.png", "CHNCXR_0327_1.png", "MCUCXR_0001_0.png", "mask.png")):
+        image(tmp_path / "CXR_png" / name, seed=number)
+    images = read("folder", tmp_path, r"data.label_pattern=_([01])\.png", "data.classes={0: NORMAL, 1: TB}")
+    assert images.counts() == {"NORMAL": 2, "TUBERCULOSIS": 1}
+    assert has_remark(
+        images, "left out by data.label_pattern: 1 files whose paths it does not fit, such as CXR_png/mask"
+    )
