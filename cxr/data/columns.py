@@ -3,9 +3,12 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cxr.data.class_names import CLASSES, class_name
+from cxr.data.naming import SEVERAL, SHOWN, Naming, plain
 from cxr.errors import UserError, printable
 
 # The names that public sets have for the parts of a table (NIH, CheXpert, VinDr, RSNA, COVID-CXNet and others), lower
@@ -17,7 +20,6 @@ KNOWN = {
     "split": ("split", "subset", "partition"),
 }
 MISSING = ("", "nan", "none", "null", "na", "n/a", "?", "-")  # lower case
-SEVERAL = "|"  # between the labels of an image that has several
 UNCERTAIN = "-1"  # CheXpert's mark
 
 
@@ -26,27 +28,29 @@ def name_columns(
     names: Sequence[str],
     rows: Sequence[Mapping[str, str]],
     needed: Sequence[str],
-    columns: Mapping[str, str],
-) -> tuple[list[dict[str, str]], list[str]]:
+    naming: Naming,
+) -> tuple[list[dict[str, str]], list[str], list[str]]:
     """Give the columns that stand for file, label, patient and split these names.
 
     Args:
         path: of the table, for messages.
         names: of its columns, lower case.
         needed: the parts that it must have.
-        columns: the option `data.columns`, from a part to a column.
+        naming: its `columns` lead from a part to a column, or to None for no column; its `classes` tell which columns
+            of 1 and 0 matter.
 
     Returns:
-        The rows, and remarks for people.
+        The rows, the columns that stand for one class each, and remarks for people. With such columns, a row's label
+        joins the names of those with 1 and, behind "-1 ", of those with -1: see one_label().
 
     Raises:
-        UserError: `columns` names no column of the table, or there is none for a part that is needed.
+        UserError: `naming.columns` names no column of the table, or there is none for a part that is needed.
     """
-    there, chosen = ", ".join(map(printable, names)), check_columns(path, names, columns)
+    there, chosen = ", ".join(map(printable, names)), check_columns(path, names, naming.columns)
     for part, usual in KNOWN.items():
-        if part not in chosen and (column := next((name for name in usual if name in names), "")):
+        if part not in naming.columns and (column := next((name for name in usual if name in names), "")):
             chosen[part] = column
-    one_hot = one_hot_columns(names, rows) if "label" in needed and "label" not in chosen else []
+    one_hot = one_hot_columns(names, rows, naming) if "label" in needed and "label" not in chosen else []
     if "file" not in chosen and "patient" in chosen:  # RSNA's images are named by their patients
         chosen["file"] = chosen["patient"]
     for part in needed:
@@ -54,48 +58,114 @@ def name_columns(
             raise UserError(
                 f"{path}: no column for {part}; it has {there}; name it with data.columns='{{{part}: COLUMN}}'"
             )
-    taken = {*chosen.values(), *one_hot}
+    same = {str(column).strip().lower() for column, value in naming.rows.items() if not isinstance(value, list)}
+    taken = {*chosen.values(), *one_hot, *same}  # a column with one value says nothing in slices
+    further = [name for name in names if name and name not in taken]
     named = [
         {part: row.get(column, "") for part, column in chosen.items()}
-        | ({"label": SEVERAL.join(labels_of(row, one_hot))} if one_hot else {})
-        | {name: row.get(name, "") for name in names if name not in taken}
+        | ({"label": join_labels(row, one_hot)} if one_hot else {})
+        | {name: row.get(name, "") for name in further}
         for row in rows
     ]
+    return named, one_hot, column_remarks(path, chosen, one_hot, naming)
+
+
+def column_remarks(path: Path, chosen: Mapping[str, str], one_hot: Sequence[str], naming: Naming) -> list[str]:
+    """Remarks on the columns that were `chosen` for parts of a table, and on those that stand for one class each."""
     other = [f"{part} is {printable(column)}" for part, column in chosen.items() if part != column]
     remarks = [f"columns of {path.name}: {', '.join(other)}"] if other else []
     if one_hot:
-        remarks.append(f"{path.name} has one column a class: {', '.join(map(printable, one_hot))}")
-    return named, remarks
+        kept = [printable(name) for name in one_hot if naming.class_of(name) is not None]
+        remarks.append(f"{path.name} has one column a class: {', '.join(kept)}")
+        if len(kept) < len(one_hot):
+            remarks[-1] += f" ({len(one_hot) - len(kept)} others are left out by data.classes)"
+    return remarks
 
 
-def check_columns(path: Path, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """The option `data.columns` in lower case. Raises UserError if it names a column that the table lacks."""
-    for column in columns.values():
-        if column.strip().lower() not in names:
-            near = difflib.get_close_matches(column.lower(), names, 1)
-            nearest = f" (the nearest is {printable(near[0])})" if near else ""
-            there = ", ".join(map(printable, names))
-            raise UserError(f"{path}: no column {printable(column)}, as data.columns says; it has {there}{nearest}")
-    return {part: column.strip().lower() for part, column in columns.items()}
+def check_columns(path: Path, names: Sequence[str], columns: Mapping[str, str | None]) -> dict[str, str]:
+    """The option `data.columns` in lower case, without parts that have no column. Raises UserError if it names a column
+    that the table lacks."""
+    return {part: find_column(path, names, column, "columns") for part, column in columns.items() if column is not None}
 
 
-def one_hot_columns(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The columns that say with 1 and 0 whether an image is of a class: two or more, one of which is a known class."""
-    binary = [
-        name
-        for name in names
-        if {plain_number(row.get(name, "")) for row in rows} - {*MISSING} <= {"0", "1", UNCERTAIN}
-        and any(plain_number(row.get(name, "")) == "1" for row in rows)
-    ]
-    return binary if len(binary) > 1 and any(class_name(name) in CLASSES for name in binary) else []
+def find_column(path: Path, names: Sequence[str], column: str, option: str) -> str:
+    """The name of a column in lower case. Raises UserError if the table lacks it, as `option` names it."""
+    name = column.strip().lower()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        nearest = f" (the nearest is {printable(near[0])})" if near else ""
+        there = ", ".join(map(printable, names))
+        raise UserError(f"{path}: no column {printable(column)}, as data.{option} says; it has {there}{nearest}")
+    return name
 
 
-def labels_of(row: Mapping[str, str], one_hot: Sequence[str]) -> list[str]:
-    """The classes of a row that has one column a class; none but UNCERTAIN if one is marked so."""
-    values = {name: plain_number(row.get(name, "")) for name in one_hot}
-    return [UNCERTAIN] if UNCERTAIN in values.values() else [name for name, value in values.items() if value == "1"]
+def which_count(
+    path: Path, names: Sequence[str], rows: Sequence[Mapping[str, str]], wanted: Mapping[str, Any]
+) -> tuple[list[bool], list[str]]:
+    """Whether each row counts, and remarks on those that do not.
+
+    Args:
+        wanted: the option `data.rows`: the value, or list of values, that a column must have.
+
+    Raises:
+        UserError: there is no such column, or no row has such a value in it.
+    """
+    counts, remarks = [True] * len(rows), []
+    for column, values in wanted.items():
+        name = find_column(path, names, str(column), "rows")
+        values = [str(value).strip().lower() for value in (values if isinstance(values, list) else [values])]
+        fits = [plain_number(row.get(name, "")).lower() in values for row in rows]
+        if not any(fits):
+            there = ", ".join(sorted({printable(row.get(name, "")) for row in rows})[:SHOWN])
+            raise UserError(
+                f"{path}: no row has {' or '.join(map(printable, values))} in {printable(name)}, as data.rows says; "
+                f"it has {there or 'no rows'}"
+            )
+        remarks.append(
+            f"left out by data.rows: {len(rows) - sum(fits):,} of {len(rows):,} rows of {path.name} whose "
+            f"{printable(name)} is not {' or '.join(map(printable, values))}"
+        )
+        counts = [before and now for before, now in zip(counts, fits, strict=True)]
+    return counts, remarks
 
 
+def without_brackets(names: Sequence[str]) -> list[str]:
+    """Names of columns, where brackets around several parts were torn apart at the commas: of
+    originalimage[width,height], originalimage width and originalimage height."""
+    whole, stem = [], ""
+    for name in names:
+        opened, bracket, rest = name.partition("[")
+        if bracket and "]" not in rest:
+            stem, name = opened.strip(), rest
+        whole.append(f"{stem} {name.removesuffix(']').strip()}" if stem else name)
+        if stem and name.endswith("]"):
+            stem = ""
+    return whole
+
+
+def one_hot_columns(names: Sequence[str], rows: Sequence[Mapping[str, str]], naming: Naming) -> list[str]:
+    """The columns that say with 1, 0 and -1 whether an image is of a class: two or more, one of which is a known class
+    or has a class by `naming.classes`; and empty columns, which may be findings that no image has."""
+    marks: list[str] = []
+    empty: list[str] = []
+    for name in names:
+        values = {plain_number(value) for value in {row.get(name, "") for row in rows}}
+        values = {value for value in values if value.lower() not in MISSING}
+        if name and values <= {"0", "1", UNCERTAIN}:
+            (marks if values or plain(name) in naming.renamed else empty).append(name)
+    is_class = any(class_name(name) in CLASSES or plain(name) in naming.renamed for name in marks)
+    return [name for name in names if name in {*marks, *empty}] if len(marks) > 1 and is_class else []
+
+
+def join_labels(row: Mapping[str, str], one_hot: Sequence[str]) -> str:
+    """The label of a row that has one column a class."""
+    marks = ((plain_number(row.get(name, "")), name) for name in one_hot)
+    return SEVERAL.join(
+        name if mark == "1" else f"{UNCERTAIN} {name}" for mark, name in marks if mark in ("1", UNCERTAIN)
+    )
+
+
+@lru_cache(maxsize=2**16)  # a large table repeats few values
 def plain_number(text: str) -> str:
     """1 for 1.0, as a program writes a whole number in a column that has gaps; any other text as it is."""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text)

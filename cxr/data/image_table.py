@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from cxr.data.class_names import order_classes
 from cxr.data.naming import Naming, class_remarks, patient_remarks
-from cxr.data.tables import PARTS, Row
+from cxr.data.several_rows import PARTS, Row
 from cxr.errors import UserError, printable
 
 SPLITS = ("train", "val", "test")
@@ -112,10 +113,9 @@ def name_images(
     slices.
 
     Raises:
-        UserError: `naming.classes` names a class that the set lacks, or leaves none.
+        UserError: `naming.classes` leaves no class.
     """
     spelt = Counter(row["label"] for row in rows)
-    naming.check_used(spelt)
     called = {name: naming.class_of(name) for name in spelt}
     remarks = [*remarks, *class_remarks(spelt, naming)]
     rows = [row | {"label": called[row["label"]]} for row in rows if called[row["label"]] is not None]
@@ -125,6 +125,7 @@ def name_images(
     file, label, patient, split = (np.array([row[name] for row in rows], dtype=np.str_) for name in PARTS)
     classes = order_classes(label.tolist())
     index = np.array([classes.index(name) for name in label.tolist()], dtype=np.int64)
-    slices = {printable(name): np.array([printable(row.get(name, "")) for row in rows], np.str_) for name in more}
+    shown = cache(printable)
+    slices = {printable(name): np.array([shown(row.get(name, "")) for row in rows], np.str_) for name in more}
     remarks += patient_remarks(file.tolist(), patient.tolist(), naming)
     return ImageTable(root, file, index, patient, split, classes, slices, tuple(rejected), remarks=tuple(remarks))

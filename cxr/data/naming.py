@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -26,6 +27,8 @@ PATIENT_FORMS = {
 COMPILED = {form: re.compile(pattern) for form, pattern in PATIENT_FORMS.items()}
 SHOWN = 6  # parts of a list in a remark
 FEW = 5  # images, below which it is asked whether a folder is a class
+SEVERAL = "|"  # between the labels of an image that has several
+OTHERS = "*"  # in data.classes: every other name
 STEM = re.compile(r"[-_ .(]*\d+\)?$")  # a number at the end of a name: what is left may name a patient
 
 
@@ -35,34 +38,73 @@ class Naming:
 
     Attributes:
         classes: the option `data.classes`: what to call a class of the set instead; None leaves it out.
+            "*" stands for every other class.
         patient_pattern: the option `data.patient_pattern`: a regular expression, searched in a file's path below the
             root, whose first group is the patient; None: the forms of known sets.
-        columns: the option `data.columns`: a table's columns for file, label, patient and split.
-        several_labels: the option `data.several_labels`: fail, drop or keep rows of a table that name several.
+        columns: the option `data.columns`: a table's columns for file, label, patient and split; None for no column.
+        several_labels: the option `data.several_labels`: what becomes of rows that name several, see one_label().
+        uncertain: the option `data.uncertain`: drop, absent or present.
+        disagreement: the option `data.disagreement`: fail, drop or majority, see one_row_each().
+        rows: the option `data.rows`: the values, of some columns, of the rows that count.
+        label_pattern: the option `data.label_pattern`: a regular expression, searched like `patient_pattern`, whose
+            first group is the class; None: the name of the class folder.
     """
 
     classes: Mapping[str, str | None] = field(default_factory=dict)
     patient_pattern: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | None] = field(default_factory=dict)
     several_labels: str = "fail"
+    uncertain: str = "drop"
+    disagreement: str = "fail"
+    rows: Mapping[str, Any] = field(default_factory=dict)
+    label_pattern: str | None = None
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Naming":
         """What the options `data.*` say; options that are missing say nothing."""
         return cls(
-            dict(data.get("classes") or {}),
+            {str(name): value for name, value in (data.get("classes") or {}).items()},
             data.get("patient_pattern"),
             dict(data.get("columns") or {}),
             data.get("several_labels", "fail"),
+            data.get("uncertain", "drop"),
+            data.get("disagreement", "fail"),
+            dict(data.get("rows") or {}),
+            data.get("label_pattern"),
         )
 
     def class_of(self, name: str) -> str | None:
-        """The class of a name in the set, or None where the option leaves it out."""
-        renamed = {plain(key): value for key, value in self.classes.items()}
-        if plain(name) not in renamed:
+        """The class of a name in the set, or of several (A|B); None where the option leaves it, or all of them, out."""
+        if name not in self.classes_of:
+            self.classes_of[name] = self.rename(name)
+        return self.classes_of[name]
+
+    def rename(self, name: str) -> str | None:
+        """The class of class_of(), looked up anew."""
+        renamed = self.renamed
+        if plain(name) not in renamed and SEVERAL in name and not any(map(self.class_of, name.split(SEVERAL))):
+            return None
+        if plain(name) not in renamed and OTHERS not in renamed:
             return class_name(name)
-        value = renamed[plain(name)]
+        value = renamed.get(plain(name), renamed.get(OTHERS))
         return None if value is None else class_name(str(value))
+
+    @cached_property
+    def classes_of(self) -> dict[str, str | None]:
+        """What class_of() has answered: a large table repeats few names."""
+        return {}
+
+    @cached_property
+    def renamed(self) -> dict[str, str | None]:
+        """The option `data.classes`, by names as they are compared."""
+        return {plain(key): value for key, value in self.classes.items()}
+
+    def label_of(self, file: str, folder: str) -> str | None:
+        """The class of a file in a class folder, as the set names it; None if the pattern does not fit its path."""
+        if self.label_pattern is None:
+            return folder
+        match = re.search(self.label_pattern, file)
+        return match[1] if match and match[1] else None
 
     def patient_of(self, file: str) -> str:
         """The patient in a file's path, or ""."""
@@ -74,9 +116,10 @@ class Naming:
     def check_used(self, names: Iterable[str]) -> None:
         """Raise UserError if `data.classes` renames a class that is not among the set's `names`."""
         names = sorted(set(names))
+        there_are = {*map(plain, names), OTHERS}
         for key in self.classes:
-            if plain(key) not in map(plain, names):
-                there = ", ".join(map(printable, names))
+            if plain(key) not in there_are:
+                there = ", ".join(printable(name) for name in names if SEVERAL not in name)
                 raise UserError(f"data.classes: no class {printable(key)} in this set, which has {there}")
 
 
@@ -105,10 +148,10 @@ def class_remarks(images: Mapping[str, int], naming: Naming) -> list[str]:
     """Remarks on the classes of a set, whose names have so many `images`: what they are called now, and which have so
     few images that they may be none."""
     kinds: dict[str, list[str]] = defaultdict(list)  # a class's names in the set
-    dropped = []
+    dropped: dict[str, int] = {}
     for name in sorted(images):
         if (new := naming.class_of(name)) is None:
-            dropped.append(f"{printable(name)} ({images[name]:,})")
+            dropped[name] = images[name]
         else:
             kinds[new].append(name)
     renamed = [
@@ -122,7 +165,11 @@ def class_remarks(images: Mapping[str, int], naming: Naming) -> list[str]:
     few = [name for names in kinds.values() for name in names if sum(images[n] for n in names) < FEW]
     numbers = [f"{printable(name)} ({images[name]} image{'s' * (images[name] > 1)})" for name in few]
     remarks = [f"names of classes: {in_brief(renamed)}; data.classes changes this"] if renamed else []
-    remarks += [f"left out by data.classes, with their images: {in_brief(dropped)}"] if dropped else []
+    if dropped:
+        frequent = sorted(dropped, key=lambda name: -dropped[name])
+        shown = in_brief([f"{printable(name)} ({dropped[name]:,})" for name in frequent])
+        total = f"; {sum(dropped.values()):,} in all" if len(dropped) > 1 else ""
+        remarks.append(f"left out by data.classes, with their images: {shown}{total}")
     remarks += [f"{remark}; data.classes keeps them apart" for remark in merged]
     if few:
         remarks.append(f"hardly classes: {in_brief(numbers)}; data.classes='{{{few[0]}: null}}' leaves one out")

@@ -17,6 +17,11 @@ OF_SOURCE = (
     "patient_pattern",
     "columns",
     "several_labels",
+    "uncertain",
+    "disagreement",
+    "rows",
+    "split_lists",
+    "label_pattern",
 )  # options of read_local()
 
 

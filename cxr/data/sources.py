@@ -14,7 +14,10 @@ from cxr.data.files import gaps, list_files, loose_images, mode_of, not_an_image
 from cxr.data.image_table import ImageTable, name_images, split_name
 from cxr.data.listed import read_listed
 from cxr.data.naming import AS_USUAL, Naming, as_nfc
-from cxr.data.tables import Row, one_row_each, read_rows
+from cxr.data.several_rows import Row, one_row_each
+from cxr.data.split_lists import SplitLists
+from cxr.data.table_files import find_lists, find_tables
+from cxr.data.tables import read_table
 from cxr.errors import UserError, printable
 
 MASKS = {"mask", "masks", "lungmask", "lungmasks", "segmentation", "segmentations"}
@@ -22,12 +25,16 @@ KAGGLE_SET = "jtiptj/chest-xray-pneumoniacovid19tuberculosis"
 KAGGLE_PAGE = f"https://www.kaggle.com/datasets/{KAGGLE_SET}"
 
 
-def read_folder(root: Path, naming: Naming = AS_USUAL) -> ImageTable:
-    """Read class folders, directly in `root` or below its train, val and test folders.
+def read_folder(root: Path, naming: Naming = AS_USUAL, lists: SplitLists | None = None) -> ImageTable:
+    """Read class folders, directly in `root` or below its train, val and test folders; or, with
+    `naming.label_pattern`, all images below `root` whose paths it fits.
 
     If all that `root` holds is one folder with further folders, that one is read instead. Folders of masks are left
     out. A `manifest.csv` beside the class folders (file,patient[,label,split]) gives patients, and may override the
     split or class that follows from a file's folder; its further columns become slices.
+
+    Args:
+        lists: say the split instead.
 
     Raises:
         UserError: the folder is missing, closed or holds no images in class folders, or the manifest or
@@ -39,40 +46,61 @@ def read_folder(root: Path, naming: Naming = AS_USUAL) -> ImageTable:
     if reason := why_not_listed(root):
         raise UserError(f"data.root={root}: {reason}")
     root, remarks = find_level(root)
-    folders, problems = find_class_folders(root)
-    rejected = [(path.relative_to(root).as_posix(), reason) for path, reason in problems]
     manifest, more = read_manifest(root / "manifest.csv")
-    remarks += more
+    rows, rejected, left_out = read_files(root, naming, manifest)
+    if not rows:
+        such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
+        where = "class folders (NORMAL, PNEUMONIA, …), directly there or below train, val and test"
+        if naming.label_pattern is not None:
+            where = f"paths that data.label_pattern={naming.label_pattern} fits"
+        raise UserError(f"data.root={root}: no images found; expected jpg, jpeg or png files in {where}{such_as}")
+    rejected += [(file, "in manifest.csv, but not in a class folder") for file in sorted(manifest)]
+    naming.check_used(row["label"] for row in rows)
+    if lists:
+        rows = [row | {"split": lists.split_of(row["file"])} for row in rows]
+    images = name_images(root.resolve(), rows, rejected, [*remarks, *more, *left_out], naming)
+    of_lists = lists.remarks(images.split.tolist()) if lists else []
+    return replace(images, remarks=(*images.remarks, *of_lists))
+
+
+def read_files(
+    root: Path, naming: Naming, manifest: dict[str, Row]
+) -> tuple[list[Row], list[tuple[str, str]], list[str]]:
+    """A row for each image below `root`, (file, reason) of what cannot be used, and remarks on what is left out.
+
+    Args:
+        manifest: rows by file, in NFC; those of files that are there are taken out.
+    """
+    folders, problems = ([(root, "")], []) if naming.label_pattern is not None else find_class_folders(root)
+    rejected = [(path.relative_to(root).as_posix(), reason) for path, reason in problems]
     rows: list[Row] = []
-    masks = 0
+    masks, unlabelled = 0, []
     for folder, split in folders:
         for path in list_files(folder):
             file = path.relative_to(root).as_posix()
+            label = naming.label_of(file, folder.name)
             if is_mask(file):
                 masks += 1
+            elif label is None:
+                unlabelled.append(file)
             elif reason := not_an_image(path):
                 rejected.append((file, reason))
             else:
-                rows.append(merge_manifest(file, folder.name, split, manifest.pop(as_nfc(file), {}), naming))
-    if not rows:
-        such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
-        raise UserError(
-            f"data.root={root}: no images found; expected jpg, jpeg or png files in class folders "
-            f"(NORMAL, PNEUMONIA, …), directly there or below train, val and test{such_as}"
-        )
-    rejected += [(file, "in manifest.csv, but not in a class folder") for file in sorted(manifest)]
-    if masks:
-        remarks.append(f"left out: {masks:,} files in folders of masks")
-    return name_images(root.resolve(), rows, rejected, remarks, naming)
+                rows.append(merge_manifest(file, label, split, manifest.pop(as_nfc(file), {}), naming))
+    remarks = [f"left out: {masks:,} files in folders of masks"] if masks else []
+    if unlabelled:
+        such_as = f"{len(unlabelled):,} files whose paths it does not fit, such as {printable(unlabelled[0])}"
+        remarks.append(f"left out by data.label_pattern: {such_as}")
+    return rows, rejected, remarks
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Row], list[str]]:
-    """The rows of a manifest by file, in NFC, and remarks; nothing if there is none. UserError as read_rows()."""
+    """The rows of a manifest by file, in NFC, and remarks; nothing if there is none. UserError as read_table()."""
     if not stat.S_ISREG(mode_of(path)):
         return {}, []
-    rows, remarks = read_rows(path, ("file", "patient"))
-    rows, twice = one_row_each(path, rows)
-    return {as_nfc(row["file"]): row for row in rows}, [*remarks, *twice]
+    table = read_table(path, ("file", "patient"))
+    rows, _, twice = one_row_each(str(path), table.rows, AS_USUAL)
+    return {as_nfc(row["file"]): row for row in rows}, [*table.remarks, *twice]
 
 
 def find_level(root: Path) -> tuple[Path, list[str]]:
@@ -107,11 +135,11 @@ def find_class_folders(root: Path) -> tuple[list[tuple[Path, str]], list[tuple[P
     return folders, [*gaps(root), *unseen, *((path, "not in a class folder") for path in loose)]
 
 
-def merge_manifest(file: str, folder: str, split: str, listed: Row, naming: Naming) -> Row:
-    """The row of an image in the class folder `folder`; what the manifest has `listed` for it overrides the rest."""
+def merge_manifest(file: str, label: str, split: str, listed: Row, naming: Naming) -> Row:
+    """The row of an image; what the manifest has `listed` for it overrides the rest."""
     return listed | {
         "file": file,
-        "label": listed.get("label") or folder,
+        "label": listed.get("label") or label,
         "patient": listed["patient"] if "patient" in listed else naming.patient_of(file),
         "split": split_name(listed.get("split") or "") or split,
     }
@@ -119,12 +147,12 @@ def merge_manifest(file: str, folder: str, split: str, listed: Row, naming: Nami
 
 def read_local(data: Mapping[str, Any]) -> ImageTable:
     """Read the folder or the table that the options `data.*` name; UserError as in read_folder() and read_listed()."""
-    root = data["root"] and Path(data["root"])
+    root, naming = data["root"] and Path(data["root"]), Naming.of(data)
     if data["source"] == "table":
-        return read_listed(Path(data["table"]), root, Naming.of(data))
+        return read_listed(find_tables(data), root, naming, find_lists(data))
     if not root:
         raise UserError("data.root=null: must be a folder of images")
-    return read_folder(root, Naming.of(data))
+    return read_folder(root, naming, find_lists(data))
 
 
 def read_kaggle(naming: Naming = AS_USUAL) -> ImageTable:

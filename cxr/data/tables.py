@@ -1,43 +1,60 @@
-"""Read tables, CSV or parquet, as rows of text: any usual encoding and separator, one row for each file."""
+"""Read tables, CSV or parquet, as rows of text, in any usual encoding and with any usual separator."""
 
 import codecs
 import csv
 import io
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
-from cxr.data.columns import MISSING, name_columns, plain_number
+from cxr.data.columns import MISSING, name_columns, plain_number, which_count, without_brackets
 from cxr.data.files import why_closed
-from cxr.errors import UserError, one_line, printable
+from cxr.data.naming import AS_USUAL, SEVERAL, Naming
+from cxr.data.several_rows import PARTS, Row
+from cxr.errors import UserError, one_line
 
-Row = dict[str, str]
-PARTS = ("file", "label", "patient", "split")  # every further column is for slices
 # Tried in this order. Korean Excel saves CP949; it comes last, for it takes many bytes that are something else.
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp949": "CP949"}
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
-def read_rows(
-    path: Path, needed: Sequence[str], columns: Mapping[str, str] | None = None
-) -> tuple[list[Row], list[str]]:
-    """The rows of a table by column names, in lower case; those that stand for PARTS have these names. Names and values
-    are stripped of spaces; a missing value is "", in whatever way it is written. `file` has forward slashes and no
-    detours.
+@dataclass(frozen=True)
+class Table:
+    """What a table says.
+
+    Attributes:
+        path: of its file.
+        rows: those that count, by column names, in lower case; the columns that stand for PARTS have these names.
+        labels: every label, of rows that do not count too: what `data.classes` may name.
+        classes: the columns that say with 1 and 0 whether an image is of a class; empty if one column names it.
+        remarks: what was understood, in clauses for people.
+    """
+
+    path: Path
+    rows: list[Row]
+    labels: frozenset[str]
+    classes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def read_table(path: Path, needed: Sequence[str], naming: Naming = AS_USUAL) -> Table:
+    """Read a table. Names and values are stripped of spaces; a missing value is "", in whatever way it is written.
+    `file` has forward slashes and no detours.
 
     Args:
-        columns: the option `data.columns`, see name_columns().
-
-    Returns:
-        The rows, and remarks for people.
+        needed: the PARTS that it must have.
+        naming: which column is what, by its `columns`, and which rows count, by its `rows`.
 
     Raises:
-        UserError: it cannot be read, or lacks one of the columns `needed`.
+        UserError: the table cannot be read, or lacks a column.
     """
     parquet = path.suffix.lower() == ".parquet"
     names, rows, remarks = read_parquet(path) if parquet else read_csv(path)
-    rows, more = name_columns(path, names, rows, needed, columns or {})
+    counts, left_out = which_count(path, names, rows, naming.rows)
+    rows, classes, more = name_columns(path, names, rows, needed, naming)
     for row in rows:
         if not row["file"]:
             raise UserError(f"{path}: a row has no file; fill in its column file or remove the row")
@@ -45,31 +62,14 @@ def read_rows(
         for part in PARTS[1:]:
             if part in row:
                 row[part] = "" if row[part].lower() in MISSING else plain_number(row[part])
-    return rows, [*remarks, *more]
+    labels = frozenset(classes or label_names(rows))
+    return Table(path, list(compress(rows, counts)), labels, tuple(classes), (*remarks, *left_out, *more))
 
 
-def one_row_each(path: Path, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """The rows of a table, of each file the first one, and a remark if there were more, such as one for each reader.
-
-    Raises:
-        UserError: two rows of a file have different PARTS.
-    """
-    by_file: dict[str, Row] = {}
-    differing: dict[str, tuple[Row, Row]] = {}
-    for row in rows:
-        first = by_file.setdefault(row["file"], row)
-        if any(first.get(part) != row.get(part) for part in PARTS):
-            differing.setdefault(row["file"], (first, row))
-    if differing:
-        file, (first, row) = next(iter(differing.items()))
-        part = next(part for part in PARTS if first.get(part) != row.get(part))
-        values = f"{part} {printable(first[part]) or 'unknown'} and {printable(row[part]) or 'unknown'}"
-        raise UserError(
-            f"{path}: says two things of {len(differing):,} files, such as {printable(file)} ({values}); keep one row "
-            "of each"
-        )
-    twice = len(rows) - len(by_file)
-    return list(by_file.values()), [f"{twice:,} rows of {path.name} name a file again; it counts once"] * (twice > 0)
+def label_names(rows: Sequence[Row]) -> set[str]:
+    """Every label of these rows, alone and as they join them."""
+    texts = {row.get("label", "") for row in rows}
+    return {*texts, *(name for text in texts for name in text.split(SEVERAL))} - {""}
 
 
 def read_csv(path: Path) -> tuple[list[str], list[Row], list[str]]:
@@ -79,7 +79,7 @@ def read_csv(path: Path) -> tuple[list[str], list[Row], list[str]]:
         header = text.split("\n", 1)[0]
         separator = max(SEPARATORS, key=lambda s: len(next(csv.reader([header], delimiter=s), ())))
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        names = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+        names = reader.fieldnames = without_brackets([name.strip().lower() for name in reader.fieldnames or ()])
         rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
     except csv.Error as error:
         raise UserError(f"{path}: not a CSV file ({error})") from error

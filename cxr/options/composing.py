@@ -23,7 +23,7 @@ from cxr.options.allowed_code import check_names
 from cxr.options.allowed_hydra import check_word
 from cxr.options.combinations import check_together
 from cxr.options.grammar import expand, parse, quote_path
-from cxr.options.rules import FOLDER_NAME, check_name, check_values, flatten
+from cxr.options.rules import FOLDER_NAME, check_missing, check_name, check_values, flatten
 from cxr.options.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -104,6 +104,7 @@ def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictC
         except HydraException:
             check_option_names(config_name, overrides, groups)  # with a message that suggests the right name
             raise
+        check_missing(OmegaConf.to_container(config, resolve=False) | {"hydra": {}})  # before ${data.root} is followed
         check_code(config)
         options = plain(config)
         check_values(options)
@@ -155,10 +156,19 @@ def owners(override: Override, groups: Groups) -> list[str]:
             if not file.exists() or group == "experiment":  # experiments choose among options and define none
                 continue
             part = "" if file.read_text(encoding="utf-8").startswith("# @package _global_") else f"{group}."
-            names = option_names(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
+            names = option_names(read_choice(file))
             if override.key_or_group in (f"{part}{name}" for name in names):
                 having.append(f"{group}={choice}")
     return having
+
+
+def read_choice(file: Path) -> dict[str, Any]:
+    """The options of a choice, with those of the files that its list of defaults takes in at the same place."""
+    options = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    for entry in options.pop("defaults", []):
+        name, here, _ = str(entry).partition("@_here_")
+        options = (read_choice(file.parent / f"{name}.yaml") if here else {}) | options
+    return options
 
 
 def option_names(config: Mapping[str, Any]) -> set[str]:

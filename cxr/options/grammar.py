@@ -13,14 +13,19 @@ from hydra.errors import HydraException
 from cxr.errors import UserError
 
 # Their values are taken literally: Hydra's grammar refuses many characters that file names have.
+PATTERNS = ("data.patient_pattern", "data.label_pattern")
+MAPPINGS = ("data.classes", "data.columns", "data.rows", "data.split_lists", "data.table")
 PATHS = ("ckpt", "source", "out", "name", "data.root", "data.table", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def quote_path(word: str) -> str:
-    """Quote the value of an option that is a path or a pattern, so that Hydra takes it as it was typed."""
+    """Quote the value of an option that is a path or a pattern, so that Hydra takes it as it was typed; and mark a
+    mapping, such as data.classes={A: B}, as one that may have new keys (++): they join those of the choice data=…."""
     key, equals, value = word.partition("=")
+    if key in MAPPINGS and value.startswith("{"):
+        return f"++{word}"
     literal = key.lstrip("+") in PATHS or (key == "model.weights" and os.path.exists(os.path.expanduser(value)))
-    literal = literal or (key == "data.patient_pattern" and value != "null")
+    literal = literal or (key in PATTERNS and value != "null")
     return f"{key}={quote(value)}" if equals and value and literal else word
 
 

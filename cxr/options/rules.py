@@ -1,4 +1,4 @@
-"""The values that every option may have, in words and as a test: one table. No torch here."""
+"""The values that every option may have: one table. No torch here."""
 
 import ast
 import difflib
@@ -6,12 +6,25 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cxr.errors import UserError
 from cxr.options.checkpoint_paths import holds_network, paths_in
+from cxr.options.values import (
+    BOOLEAN,
+    TEXT,
+    Rule,
+    is_mapping,
+    is_pattern,
+    is_printable,
+    is_table,
+    is_value,
+    is_whole,
+    number,
+    one_of,
+    whole,
+)
 
 # These hand arguments on to a constructor, so `+trainer.NAME=VALUE` may name some that conf does not.
 OPEN = ("trainer", "model", "optim", "hydra")
@@ -19,51 +32,8 @@ OPEN = ("trainer", "model", "optim", "hydra")
 OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
 
 
-@dataclass(frozen=True)
-class Rule:
-    """The values that an option may have, in words, and the test for them; `parts` are what is tested, each alone."""
-
-    allowed: str
-    holds: Callable[[Any], bool]
-    parts: Callable[[Any], Iterable[Any]] = lambda value: [value]
-
-
-def is_whole(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
-def is_printable(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and value.isprintable()
-
-
-def is_pattern(value: Any) -> bool:
-    """Whether it is a regular expression with a group, or None."""
-    try:
-        return value is None or re.compile(value).groups > 0
-    except (re.error, TypeError):
-        return False
-
-
-def whole(low: int) -> Rule:
-    return Rule(f"a whole number from {low}", lambda v: is_whole(v, low))
-
-
-def number(words: str, test: Callable[[float], bool]) -> Rule:
-    return Rule(f"a number {words}", lambda v: is_number(v) and test(v))
-
-
-def one_of(*choices: Any) -> Rule:
-    words = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
-    return Rule(words, lambda v: v in choices and not isinstance(v, bool))
-
-
 PARTS = {"file", "label", "patient", "split"}  # of a table
-BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
-TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
+SPLITS = {"train", "val", "test"}
 FOLDER_NAME = r"[^/\\\0-\x1f]*[^/\\\0-\x1f.][^/\\\0-\x1f]*"  # no slash, no line break, and more than dots
 PRECISIONS = ("auto", "32-true", 32, "16-mixed", "bf16-mixed")  # images become fp32 on the device
 
@@ -93,8 +63,8 @@ RULES = {
     "data.source": one_of("phantom", "folder", "table", "kaggle"),
     "data.root": Rule("a folder of images", lambda v: v is None or (isinstance(v, str) and v != "")),
     "data.table": Rule(
-        "the path of a CSV or parquet file",
-        lambda v: Path(v).suffix.lower() in (".csv", ".parquet") and Path(v).expanduser().is_file(),
+        "the path of a CSV or parquet file, a pattern that one fits, or {train: FILE, test: FILE}",
+        lambda v: is_table(v) or (bool(v) and is_mapping(v, SPLITS.__contains__, is_table)),
     ),
     "data.sampler": one_of("uniform", "balanced"),
     "loss.weights": one_of("none", "balanced"),
@@ -108,21 +78,27 @@ RULES = {
     "data.on_leak": one_of("drop", "keep", "fail"),
     "data.copies": one_of("auto", "near", "exact"),
     "data.classes": Rule(
-        "null or names of classes, such as {healthy: NORMAL, old: null}",
-        lambda v: v is None or (isinstance(v, dict) and all(n is None or is_printable(n) for n in v.values())),
+        "null or names of classes, such as {healthy: NORMAL, old: null}; * is every other name",
+        lambda v: is_mapping(v, is_printable, lambda name: name is None or is_value(name)),
     ),
     "data.columns": Rule(
         "null or the table's columns for file, label, patient and split, such as {file: Image Index}",
-        lambda v: (
-            v is None
-            or (
-                isinstance(v, dict)
-                and v.keys() <= {"file", "label", "patient", "split"}
-                and all(map(is_printable, v.values()))
-            )
+        lambda v: is_mapping(v, PARTS.__contains__, lambda column: column is None or is_printable(column)),
+    ),
+    "data.rows": Rule(
+        "null or values that columns of the table must have, such as {View Position: PA} or {View Position: [PA, AP]}",
+        lambda v: is_mapping(
+            v, is_printable, lambda of: is_value(of) or (isinstance(of, list) and bool(of) and all(map(is_value, of)))
         ),
     ),
-    "data.several_labels": one_of("fail", "drop", "keep"),
+    "data.several_labels": one_of("fail", "drop", "keep", "one"),
+    "data.uncertain": one_of("drop", "absent", "present"),
+    "data.disagreement": one_of("fail", "drop", "majority"),
+    "data.split_lists": Rule(
+        "null or text files with a name a line, such as {train: train.txt, test: test.txt}",
+        lambda v: is_mapping(v, SPLITS.__contains__, is_printable),
+    ),
+    "data.label_pattern": Rule("null or a regular expression with one group or more", is_pattern),
     "data.patient_pattern": Rule("null or a regular expression with one group or more", is_pattern),
     "data.on_bad": one_of("skip", "fail", "strict"),
     "data.negatives": one_of("keep", "invert", "reject"),
@@ -188,12 +164,26 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def mappings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(data.classes, {…}), … for every option that is a mapping, as one value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield f"{prefix}{key}", value
+            yield from mappings(value, f"{prefix}{key}.")
+
+
+def check_missing(config: Mapping[str, Any]) -> None:
+    """Raise UserError for the first option that is required and has no value."""
+    for key, value in flatten(config):
+        if value == "???":
+            raise UserError(f"{key} is missing: give {key}={RULES[key].allowed if key in RULES else 'VALUE'}")
+
+
 def check_values(config: Mapping[str, Any]) -> None:
     """Raise UserError for the first option that is missing or not allowed."""
-    for key, value in flatten(config):
+    check_missing(config)
+    for key, value in (*flatten(config), *mappings(config)):
         rule = RULES.get(key)
-        if value == "???":
-            raise UserError(f"{key} is missing: give {key}={rule.allowed if rule else 'VALUE'}")
         for part in rule.parts(value) if rule else ():
             if not rule.holds(part):
                 raise UserError(f"{key}={'null' if part is None else part}: must be {rule.allowed}")

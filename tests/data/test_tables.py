@@ -272,3 +272,77 @@ def test_trained_with_slices(run, rows, drawn, tiny, tmp_path):
 
     assert run(audit, *words, f"hydra.run.dir={tmp_path / 'audit'}")[0] == 0
     assert read_json(tmp_path / "audit" / "audit.json")["images"] == 96
+
+
+DISPUTED = (
+    *("a.png,TB,1,ann", "a.png,Tuberculosis,1,bob", "a.png,Normal,1,eve"),
+    *("b.png,Normal,2,ann", "b.png,TB,2,bob", "c.png,TB,3,ann", "c.png,-1,3,bob", "c.png,-1,3,eve"),
+    *("d.png,Normal,4,ann", "d.png,Normal,4,ann"),
+)
+
+
+@pytest.mark.parametrize(
+    ("disagreement", "used", "left_out"),
+    [
+        ("drop", {"d.png": "NORMAL"}, {"a.png", "b.png", "c.png"}),
+        ("majority", {"a.png": "TUBERCULOSIS", "d.png": "NORMAL"}, {"b.png", "c.png"}),
+    ],
+)
+def test_a_disputed_label_is_never_a_class_unnoticed(image, tmp_path, disagreement, used, left_out):
+    for name in "abcd":
+        image(tmp_path / f"{name}.png")
+    table = table_of(tmp_path, "file,label,patient,reader", *DISPUTED)
+    images = read(table, disagreement=disagreement)
+    assert {file: images.classes[n] for file, n in zip(images.file, images.label, strict=True)} == used
+    assert {file for file, _ in images.rejected} == left_out
+    settled = len(used) - 1
+    disputed = (
+        f"3 of 4 files have rows with different labels: {settled} have a class by majority, {3 - settled} have none"
+    )
+    assert any(disputed in remark for remark in images.remarks)
+    assert dict(zip(images.file.tolist(), images.slices["reader"].tolist(), strict=True))["d.png"] == "ann"
+    if disagreement == "majority":
+        assert dict(images.rejected)["c.png"] == "an uncertain label (-1)", "most readers were not sure"
+        assert images.slices["reader"][0] == "", "several readers"
+
+
+def test_disputed_labels_patients_and_splits_stop_unless_told(image, tmp_path):
+    for name in "abcd":
+        image(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match=r"two things of 3 files, such as a.png \(label TB and Normal\)"):
+        read(table_of(tmp_path, "file,label,patient,reader", *DISPUTED))
+    for column in ("patient", "split"):
+        table = table_of(tmp_path, f"file,label,{column}", "a.png,TB,train", "a.png,TB,test", "b.png,Normal,train")
+        with pytest.raises(UserError, match=rf"two things of 1 files, such as a.png \({column} train and test\)"):
+            read(table, disagreement="majority")
+
+
+@pytest.mark.parametrize(("uncertain", "counts"), [("absent", {"0": 2, "1": 1}), ("present", {"0": 1, "1": 2})])
+def test_an_uncertain_label_counts_as_told(image, tmp_path, uncertain, counts):
+    for name in "abc":
+        image(tmp_path / f"{name}.png")
+    assert (
+        read(table_of(tmp_path, "file,label", "a.png,1", "b.png,-1", "c.png,0"), uncertain=uncertain).counts() == counts
+    )
+
+
+def test_tables_of_splits(image, tmp_path):
+    for name in "abc":
+        image(tmp_path / f"{name}.png")
+    for split, lines in {"one": ("a.png,TB", "b.png,Normal"), "two": ("c.png,TB",)}.items():
+        (tmp_path / f"{split}.csv").write_text("\n".join(["file,label", *lines]))
+    data = {"source": "table", "root": None, "table": {"train": f"{tmp_path}/one.csv", "test": f"{tmp_path}/t?o.csv"}}
+    assert read_local(data).split.tolist() == ["train", "train", "test"]
+    (tmp_path / "two.csv").write_text("file,label\na.png,TB\n")
+    with pytest.raises(UserError, match=r"one.csv and two.csv: says two things of 1 files, such as a.png"):
+        read_local(data)
+
+
+def test_paths_of_another_machine_are_found_by_their_ends(image, tmp_path):
+    for patient in "ab":
+        for study in ("one", "two"):
+            image(tmp_path / "set" / patient / study / "view.png")
+    lines = ("/x/release/a/one/view.jpg,TB", "/x/release/b/two/view.png,TB", "/x/c/one/view.png,TB")
+    images = read(table_of(tmp_path, "file,label", *lines), root=str(tmp_path / "set"))
+    assert images.file.tolist() == ["a/one/view.png", "b/two/view.png"]
+    assert "not that of one file" in dict(images.rejected)["/x/c/one/view.png"]

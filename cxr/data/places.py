@@ -1,0 +1,77 @@
+"""Where the files that a table names lie below a folder."""
+
+import os
+import posixpath
+import stat
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+
+from cxr.data.files import SUFFIXES, list_files, mode_of, not_an_image
+
+ENDINGS = (*SUFFIXES, ".tif", ".tiff", ".bmp")  # of images
+
+
+class Places:
+    """Finds the files that a table names: by their path below a folder or, where the table comes from another machine,
+    by their name or the end of their path, if one file below the folder has it; without its ending, or with another
+    one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.moved: dict[str, str] = {}  # files found by name, and what the table calls them
+        self.indexed: dict[int, dict[str, list[str]]] = {}
+
+    @cached_property
+    def files(self) -> list[str]:
+        """All files below the folder."""
+        above = os.path.join(self.root, "")
+        return [str(path).removeprefix(above) for path in list_files(self.root)]
+
+    def by_end(self, parts: int) -> dict[str, list[str]]:
+        """All files below the folder by the last `parts` parts of their paths, with and without endings."""
+        if parts not in self.indexed:
+            index: dict[str, list[str]] = defaultdict(list)
+            for file in self.files:
+                if file.count("/") >= parts - 1:
+                    end = "/".join(file.split("/")[-parts:])
+                    for name in {end, posixpath.splitext(end)[0]}:
+                        index[name].append(file)
+            self.indexed[parts] = dict(index)
+        return self.indexed[parts]
+
+    def alike(self, listed: str) -> list[str]:
+        """The files whose paths end as a path does: in as few parts, from the last, as tell one file from all others.
+        Several where that is not possible."""
+        candidates: list[str] = []
+        parts = listed.split("/")
+        for number in range(1, len(parts) + 1):
+            of_end = self.by_end(number).get("/".join(parts[-number:]), [])
+            if not of_end or len(of_end) == 1:
+                return of_end or candidates
+            candidates = of_end
+        return candidates
+
+    def find(self, listed: str) -> tuple[str, str]:
+        """The place of a file below the folder, and why it is no image there, or ""."""
+        file = os.path.relpath(os.path.normpath(os.path.join(self.root, listed)), self.root)
+        outside = file.startswith("..")
+        if not outside and (mode := mode_of(self.root / file)):
+            return file, "a folder, not a file" if stat.S_ISDIR(mode) else not_an_image(self.root / file)
+        alike = self.alike(listed)
+        stem, ending = posixpath.splitext(listed)
+        if not alike and ending.lower() in ENDINGS:  # saved in another format since
+            alike = self.alike(stem)
+        if len(alike) == 1 and self.moved.setdefault(alike[0], listed) == listed:
+            return alike[0], not_an_image(self.root / alike[0])
+        if alike:
+            return file, f"not at this place, and its name is not that of one file below {self.root} alone"
+        if outside:  # every run names images by their place below one folder
+            return file, f"is not below {self.root}; set data.root=DIR to a folder above it"
+        return file, not_an_image(self.root / file)
+
+    def remarks(self) -> list[str]:
+        if not self.moved:
+            return []
+        file, listed = next(iter(self.moved.items()))
+        return [f"{len(self.moved):,} files are found by their names below {self.root}, such as {listed} at {file}"]

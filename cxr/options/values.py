@@ -1,0 +1,69 @@
+"""Kinds of values that an option may have, in words and as a test."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The values that an option may have, in words, and the test for them; `parts` are what is tested, each alone."""
+
+    allowed: str
+    holds: Callable[[Any], bool]
+    parts: Callable[[Any], Iterable[Any]] = lambda value: [value]
+
+
+def is_whole(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def is_printable(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def is_pattern(value: Any) -> bool:
+    """Whether it is a regular expression with a group, or None."""
+    try:
+        return value is None or re.compile(value).groups > 0
+    except (re.error, TypeError):
+        return False
+
+
+def is_mapping(value: Any, keys: Callable[[str], bool], values: Callable[[Any], bool]) -> bool:
+    """Whether it is None, or a mapping whose keys and values pass these tests."""
+    return value is None or (
+        isinstance(value, dict) and all(keys(str(key)) for key in value) and all(map(values, value.values()))
+    )
+
+
+def is_value(value: Any) -> bool:
+    """Whether it may stand in a table."""
+    return is_printable(str(value)) and isinstance(value, str | int | float)
+
+
+def is_table(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).suffix.lower() in (".csv", ".parquet")
+
+
+def whole(low: int) -> Rule:
+    return Rule(f"a whole number from {low}", lambda v: is_whole(v, low))
+
+
+def number(words: str, test: Callable[[float], bool]) -> Rule:
+    return Rule(f"a number {words}", lambda v: is_number(v) and test(v))
+
+
+def one_of(*choices: Any) -> Rule:
+    words = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+    return Rule(words, lambda v: v in choices and not isinstance(v, bool))
+
+
+BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
+TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
