@@ -15,6 +15,7 @@ from cxr.data.batches import Batch
 from cxr.errors import Diverged, UserError, one_line
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.metrics import evaluation_metrics, training_metrics
+from cxr.models.batch_norm import average_longer
 from cxr.models.gathering import gather, rank
 from cxr.models.precision import FULL, MIXED, computing_in, device_of
 from cxr.options.allowed_code import check_objects
@@ -32,7 +33,8 @@ class Classifier(pl.LightningModule):
         model: the options `model.*`: `_target_`, a function or class that takes n_classes and image_size, and its other
             arguments.
         optim: the options `optim.*`: `_target_`, an optimizer, its arguments, and `schedule`: constant, or onecycle,
-            which rises to `lr` over the first three tenths of the steps and falls to zero (Smith & Topin 2018).
+            which rises to `lr` over the first three tenths of the steps and falls to zero (Smith & Topin 2018); with
+            it, batch normalisation averages over more batches (cxr.models.batch_norm).
         classes: class names in the order of the logits.
         image_size: side of the images in pixels.
         note: a caveat to print beside every figure of this network, or "".
@@ -191,6 +193,7 @@ class Classifier(pl.LightningModule):
         if self.hparams.optim.get("schedule", "constant") == "constant":
             return optimizer
         steps, lr = int(self.trainer.estimated_stepping_batches), self.hparams.optim["lr"]
+        average_longer(self.net, steps)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
