@@ -19,6 +19,8 @@ KNOWN = {
     "patient": ("patient", "patient id", "patientid", "patient_id", "subject_id"),
     "split": ("split", "subset", "partition"),
 }
+MANIFEST = "manifest.csv"  # beside class folders; data.columns is of tables
+TRUTH = {"true": "1", "false": "0"}  # as pandas writes columns of them
 MISSING = ("", "nan", "none", "null", "na", "n/a", "?", "-")  # lower case
 UNCERTAIN = "-1"  # CheXpert's mark
 
@@ -46,21 +48,19 @@ def name_columns(
     Raises:
         UserError: `naming.columns` names no column of the table, or there is none for a part that is needed.
     """
-    there, chosen = ", ".join(map(printable, names)), check_columns(path, names, naming.columns)
+    chosen = check_columns(path, names, naming.columns)
     for part, usual in KNOWN.items():
         if part not in naming.columns and (column := next((name for name in usual if name in names), "")):
             chosen[part] = column
     one_hot = one_hot_columns(names, rows, naming) if "label" in needed and "label" not in chosen else []
     if "file" not in chosen and "patient" in chosen:  # RSNA's images are named by their patients
         chosen["file"] = chosen["patient"]
-    for part in needed:
-        if part not in chosen and not (part == "label" and one_hot):
-            raise UserError(
-                f"{path}: no column for {part}; it has {there}; name it with data.columns='{{{part}: COLUMN}}'"
-            )
+    check_needed(path, names, [part for part in needed if part not in chosen and not (part == "label" and one_hot)])
+    if twice := [column for column in {*chosen.values(), *one_hot} if names.count(column) > 1]:
+        raise UserError(f"{path}: has {names.count(twice[0])} columns called {printable(twice[0])}; rename one")
     same = {str(column).strip().lower() for column, value in naming.rows.items() if not isinstance(value, list)}
     taken = {*chosen.values(), *one_hot, *same}  # a column with one value says nothing in slices
-    further = [name for name in names if name and name not in taken]
+    further = [name for name in names if name and name not in taken and name not in KNOWN]
     named = [
         {part: row.get(column, "") for part, column in chosen.items()}
         | ({"label": join_labels(row, one_hot)} if one_hot else {})
@@ -68,6 +68,17 @@ def name_columns(
         for row in rows
     ]
     return named, one_hot, column_remarks(path, chosen, one_hot, naming)
+
+
+def check_needed(path: Path, names: Sequence[str], lacking: Sequence[str]) -> None:
+    """Raise UserError if parts that a table must have are `lacking`."""
+    if not names:
+        raise UserError(f"{path}: is empty; a table needs a line with the names of its columns")
+    if lacking:
+        there = ", ".join(map(printable, names))
+        columns = ", ".join(f'{part}: "COLUMN"' for part in lacking)
+        how = "rename them" if path.name == MANIFEST else f"name them with data.columns='{{{columns}}}'"
+        raise UserError(f"{path}: no column for {' and '.join(lacking)}; it has {there}; {how}")
 
 
 def column_remarks(path: Path, chosen: Mapping[str, str], one_hot: Sequence[str], naming: Naming) -> list[str]:
@@ -167,5 +178,5 @@ def join_labels(row: Mapping[str, str], one_hot: Sequence[str]) -> str:
 
 @lru_cache(maxsize=2**16)  # a large table repeats few values
 def plain_number(text: str) -> str:
-    """1 for 1.0, as a program writes a whole number in a column that has gaps; any other text as it is."""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
+    """1 for 1.0, as programs write whole numbers in a column with gaps, and for True; any other text as it is."""
+    return TRUTH.get(text.lower()) or re.sub(r"^(-?\d+)\.0+$", r"\1", text)

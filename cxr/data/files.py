@@ -4,6 +4,7 @@ All functions raise ReadFailed where a disk or network share fails, see cxr.data
 
 import errno
 import os
+import re
 import stat
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from cxr.data.formats import HEAD, no_image
 from cxr.data.retrying import is_closed, patiently
 
+MASKS = {"mask", "masks", "lungmask", "lungmasks", "segmentation", "segmentations"}  # words in names of folders
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".dcm", ".dicom")
 
 
@@ -123,6 +125,12 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is the system's: hidden, or what macOS adds to archives."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def is_mask(file: str) -> bool:
+    """Whether a path, with slashes, leads through a folder of masks: Lung masks, infection_mask, Segmentations …"""
+    folders = file.lower().split("/")[:-1]
+    return any(not MASKS.isdisjoint(re.split(r"[\W_\d]+", folder)) for folder in folders)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -87,9 +87,9 @@ class ImageTable:
         """What is not used, by reason, in one line: the most frequent reasons, each with an example; none if all is."""
         reasons = Counter(reason for _, reason in self.rejected)
         first = {reason: file for file, reason in reversed(self.rejected)}
-        parts = [f"{n:,}: {reason} (such as {printable(first[reason])})" for reason, n in reasons.most_common(REASONS)]
+        parts = [f"{n:,} {reason}, such as {printable(first[reason])}" for reason, n in reasons.most_common(REASONS)]
         more = [f"{len(reasons) - REASONS} more reasons"] * (len(reasons) > REASONS)
-        return [f"not used: {len(self.rejected):,}; {'; '.join(parts + more)}"] if self.rejected else []
+        return [f"not used: {len(self.rejected):,} ({'; '.join(parts + more)})"] if self.rejected else []
 
     def counts(self) -> dict[str, int]:
         """Images per class."""
@@ -100,6 +100,18 @@ def split_name(name: str) -> str:
     """train, val or test in any spelling, or "" for anything else."""
     name = SPLIT_ALIASES.get(name.lower(), name.lower())
     return name if name in SPLITS else ""
+
+
+def unknown_splits(images: Mapping[str, int]) -> dict[str, int]:
+    """Of a table's values of split, with how many images have each, those that are not train, val or test."""
+    return {value: number for value, number in images.items() if value and not split_name(value)}
+
+
+def split_remarks(splits: Mapping[str, int], so: str) -> list[str]:
+    """A remark on the values of unknown_splits(), if there are any; `so` says what becomes of their images."""
+    values = ", ".join(f"{printable(value)} ({number:,} images)" for value, number in splits.items())
+    text = f"split has values that are not train, val or test: {values}; these images {so}"
+    return [text] if splits else []
 
 
 def name_images(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from cxr.data.image_table import ImageTable, name_images, split_name
+from cxr.data.image_table import ImageTable, name_images, split_name, split_remarks, unknown_splits
 from cxr.data.naming import AS_USUAL, SEVERAL, Naming
 from cxr.data.one_label import check_several, one_label
 from cxr.data.places import Places
@@ -58,14 +58,14 @@ def read_listed(
         raise UserError(
             f"{first}: no usable images: 0 of its {len(rejected):,} files are below {root} (data.root=DIR){such_as}"
         )
-    splits = Counter(row["split"] for row in rows if row["split"] and not split_name(row["split"]))
+    splits = unknown_splits(Counter(row["split"] for row in rows))
     rows = [fill_parts(row, naming, lists) for row in rows]
     images = name_images(root, rows, rejected, [*listed.remarks, *more, *places.remarks()], naming)
-    of_splits = lists.remarks(images.split.tolist()) if lists else split_remarks(splits)
+    of_splits = lists.remarks(images.split.tolist()) if lists else split_remarks(splits, "count as without one")
     return replace(
         images,
         table=first.resolve(),
-        unknown_splits={} if lists else dict(splits),
+        unknown_splits={} if lists else splits,
         remarks=(*images.remarks, *of_splits),
     )
 
@@ -107,13 +107,8 @@ def reduce_labels(table: Table, naming: Naming) -> tuple[list[tuple[str, str]], 
 
 
 def fill_parts(row: Row, naming: Naming, lists: SplitLists | None) -> Row:
-    """A row with its patient and with its split in one spelling."""
-    patient = row["patient"] if "patient" in row else naming.patient_of(row["file"])
+    """A row with its patient, by the pattern if there is one, and with its split in one spelling."""
+    by_table = "patient" in row and naming.patient_pattern is None
+    patient = row["patient"] if by_table else naming.patient_of(row["file"])
     split = lists.split_of(row["file"]) if lists else split_name(row["split"])
     return row | {"patient": patient, "split": split}
-
-
-def split_remarks(splits: Mapping[str, int]) -> list[str]:
-    """A remark on values of the column split that are not train, val or test."""
-    values = ", ".join(f"{value} ({number:,} images)" for value, number in splits.items())
-    return [f"split has values that are not train, val or test: {values}"] if splits else []

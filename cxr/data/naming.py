@@ -81,12 +81,14 @@ class Naming:
 
     def rename(self, name: str) -> str | None:
         """The class of class_of(), looked up anew."""
-        renamed = self.renamed
-        if plain(name) not in renamed and SEVERAL in name and not any(map(self.class_of, name.split(SEVERAL))):
+        renamed, key = self.renamed, plain(name)
+        if key not in renamed:  # data.classes may also call it as cxr does: TUBERCULOSIS for TB
+            key = plain(class_name(name))
+        if key not in renamed and SEVERAL in name and not any(map(self.class_of, name.split(SEVERAL))):
             return None
-        if plain(name) not in renamed and OTHERS not in renamed:
+        if key not in renamed and OTHERS not in renamed:
             return class_name(name)
-        value = renamed.get(plain(name), renamed.get(OTHERS))
+        value = renamed.get(key, renamed.get(OTHERS))
         return None if value is None else class_name(str(value))
 
     @cached_property
@@ -115,8 +117,8 @@ class Naming:
 
     def check_used(self, names: Iterable[str]) -> None:
         """Raise UserError if `data.classes` renames a class that is not among the set's `names`."""
-        names = sorted(set(names))
-        there_are = {*map(plain, names), OTHERS}
+        names = sorted(set(map(as_nfc, names)))
+        there_are = {*map(plain, names), *(plain(class_name(name)) for name in names), OTHERS}
         for key in self.classes:
             if plain(key) not in there_are:
                 there = ", ".join(printable(name) for name in names if SEVERAL not in name)
@@ -134,6 +136,11 @@ def as_nfc(name: str) -> str:
 def plain(name: str) -> str:
     """A name of a class as it is compared with others."""
     return as_nfc(name).strip().casefold()
+
+
+def as_key(name: str) -> str:
+    """A name of a class as it stands in data.classes='{NAME: null}'."""
+    return name if re.fullmatch(r"[\w .()/+-]+", name) else '"' + name.replace('"', '\\"') + '"'
 
 
 def patient_and_form(file: str) -> tuple[str, str]:
@@ -172,7 +179,7 @@ def class_remarks(images: Mapping[str, int], naming: Naming) -> list[str]:
         remarks.append(f"left out by data.classes, with their images: {shown}{total}")
     remarks += [f"{remark}; data.classes keeps them apart" for remark in merged]
     if few:
-        remarks.append(f"hardly classes: {in_brief(numbers)}; data.classes='{{{few[0]}: null}}' leaves one out")
+        remarks.append(f"hardly classes: {in_brief(numbers)}; data.classes='{{{as_key(few[0])}: null}}' leaves one out")
     return remarks
 
 
@@ -183,12 +190,16 @@ def in_brief(parts: Sequence[str]) -> str:
 
 
 def patient_remarks(files: Sequence[str], patients: Sequence[str], naming: Naming) -> list[str]:
-    """Remarks on where patients ("" where unknown) are known from; none if none is known."""
+    """Remarks on where patients ("" where unknown) are known from; none if none is known. Raises UserError for a
+    pattern that fits no file."""
     number = sum(patient != "" for patient in patients)
+    if not number and naming.patient_pattern is not None:
+        fits = f"fits the path of none of the {len(files):,} images, such as {printable(files[0])}"
+        raise UserError(f"data.patient_pattern={naming.patient_pattern}: {fits}")
     if not number:
         return []
     if naming.patient_pattern is not None:
-        remarks = [f"patients by data.patient_pattern: {number:,} images"]
+        remarks = [f"patients by data.patient_pattern: {len(set(patients) - {''}):,}, in {number:,} images"]
     else:
         read = [patient_and_form(file) for file in files]
         forms = Counter(form for (name, form), patient in zip(read, patients, strict=True) if name == patient != "")

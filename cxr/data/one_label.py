@@ -36,12 +36,13 @@ def one_label(text: str, naming: Naming, by_column: bool) -> tuple[str, str]:
     if not names:  # what is left out is named all the same: remarks count it
         names = [name for name, uncertain in marked if not uncertain and naming.class_of(name) is None]
         return SEVERAL.join(names), "" if names else "no label in the table"
+    names = list({naming.class_of(name) or name: name for name in names}.values())  # TB|Tuberculosis is one label
     label = SEVERAL.join(names)
     if len(names) > 1 and naming.several_labels == "one":
         classes = {naming.class_of(name) for name in names}
         return (names[0], "") if len(classes) == 1 else ("", SEVERAL_CLASSES)
     if naming.several_labels == "drop" and is_several(label, naming):
-        return "", "several labels (data.several_labels=drop)"
+        return "", "several labels"
     return label, ""
 
 
@@ -64,5 +65,5 @@ def check_several(table: Path, labels: Sequence[str], files: Sequence[str], nami
         raise UserError(
             f"{table}: {len(rows):,} of {len(labels):,} rows name several labels, such as {first}, and cxr trains one "
             "label an image: data.several_labels=drop leaves these rows out, keep makes a class of each combination, "
-            "one counts only labels that data.classes does not leave out"
+            "one counts only labels that data.classes does not leave out, such as a column that is no class"
         )

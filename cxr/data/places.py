@@ -7,7 +7,8 @@ from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 
-from cxr.data.files import SUFFIXES, list_files, mode_of, not_an_image
+from cxr.data.files import SUFFIXES, is_mask, list_files, mode_of, not_an_image
+from cxr.data.naming import as_nfc
 
 ENDINGS = (*SUFFIXES, ".tif", ".tiff", ".bmp")  # of images
 
@@ -29,14 +30,15 @@ class Places:
         return [str(path).removeprefix(above) for path in list_files(self.root)]
 
     def by_end(self, parts: int) -> dict[str, list[str]]:
-        """All files below the folder by the last `parts` parts of their paths, with and without endings."""
+        """All files below the folder by the last `parts` parts of their paths, with and without endings. Case and ways
+        to write accents do not count."""
         if parts not in self.indexed:
             index: dict[str, list[str]] = defaultdict(list)
             for file in self.files:
                 if file.count("/") >= parts - 1:
                     end = "/".join(file.split("/")[-parts:])
                     for name in {end, posixpath.splitext(end)[0]}:
-                        index[name].append(file)
+                        index[as_nfc(name).casefold()].append(file)
             self.indexed[parts] = dict(index)
         return self.indexed[parts]
 
@@ -44,9 +46,11 @@ class Places:
         """The files whose paths end as a path does: in as few parts, from the last, as tell one file from all others.
         Several where that is not possible."""
         candidates: list[str] = []
-        parts = listed.split("/")
+        parts = as_nfc(listed).casefold().split("/")
         for number in range(1, len(parts) + 1):
             of_end = self.by_end(number).get("/".join(parts[-number:]), [])
+            if len(of_end) > 1:  # a mask or a text may have the name of its image
+                of_end = [file for file in of_end if not (is_mask(file) or not_an_image(self.root / file))] or of_end
             if not of_end or len(of_end) == 1:
                 return of_end or candidates
             candidates = of_end
@@ -54,6 +58,8 @@ class Places:
 
     def find(self, listed: str) -> tuple[str, str]:
         """The place of a file below the folder, and why it is no image there, or ""."""
+        if "\0" in listed or any(len(part.encode()) > 255 for part in listed.split("/")):
+            return listed, "no possible name of a file"
         file = os.path.relpath(os.path.normpath(os.path.join(self.root, listed)), self.root)
         outside = file.startswith("..")
         if not outside and (mode := mode_of(self.root / file)):
@@ -68,10 +74,11 @@ class Places:
             return file, f"not at this place, and its name is not that of one file below {self.root} alone"
         if outside:  # every run names images by their place below one folder
             return file, f"is not below {self.root}; set data.root=DIR to a folder above it"
-        return file, not_an_image(self.root / file)
+        return file, f"not found below {self.root}"
 
     def remarks(self) -> list[str]:
         if not self.moved:
             return []
         file, listed = next(iter(self.moved.items()))
-        return [f"{len(self.moved):,} files are found by their names below {self.root}, such as {listed} at {file}"]
+        where = f"found by their names below {self.root}, such as {file}"
+        return [f"{len(self.moved):,} files are not where the table says ({listed}), but {where}"]

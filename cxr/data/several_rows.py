@@ -71,7 +71,11 @@ def check_agreement(
     for file, numbers in by_file.items():
         first = rows[numbers[0]]
         for number in numbers[1:]:
-            parts = [part for part in ("patient", "split") if first.get(part) != rows[number].get(part)]
+            parts = [
+                part
+                for part in ("patient", "split")
+                if first.get(part) and rows[number].get(part) and first[part] != rows[number][part]
+            ]
             if naming.disagreement == "fail" and votes[number] != votes[numbers[0]]:
                 parts = ["label", *parts]
             if parts:
@@ -93,10 +97,15 @@ def majority(votes: Sequence[str | None], numbers: Sequence[int]) -> int | None:
 
 
 def merge(rows: Sequence[Row], chosen: Row) -> Row:
-    """The chosen row of a file, without the further columns in which its rows differ."""
+    """The chosen row of a file, with what only others of its rows say of its patient and split, and without the further
+    columns in which its rows differ."""
     if len(rows) == 1:
         return chosen
-    return {
+    merged = {
         name: value if name in PARTS or all(row.get(name, "") == value for row in rows) else ""
         for name, value in chosen.items()
     }
+    for part in PARTS[2:]:
+        if part in merged:
+            merged[part] = next((row[part] for row in rows if row.get(part)), "")
+    return merged

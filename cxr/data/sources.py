@@ -1,7 +1,6 @@
 """Where images come from: a folder, a table, Kaggle or our own drawings, all as one table of images."""
 
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,17 +9,16 @@ from typing import Any
 
 from cxr.data.cache import built, fingerprint
 from cxr.data.class_names import CLASSES, class_name
-from cxr.data.files import gaps, list_files, loose_images, mode_of, not_an_image, subfolders, why_not_listed
+from cxr.data.files import gaps, is_mask, list_files, loose_images, mode_of, not_an_image, subfolders, why_not_listed
 from cxr.data.image_table import ImageTable, name_images, split_name
 from cxr.data.listed import read_listed
+from cxr.data.manifest import MANIFEST, Manifest, merge_manifest, read_manifest
 from cxr.data.naming import AS_USUAL, Naming, as_nfc
-from cxr.data.several_rows import Row, one_row_each
+from cxr.data.several_rows import Row
 from cxr.data.split_lists import SplitLists
 from cxr.data.table_files import find_lists, find_tables
-from cxr.data.tables import read_table
 from cxr.errors import UserError, printable
 
-MASKS = {"mask", "masks", "lungmask", "lungmasks", "segmentation", "segmentations"}
 KAGGLE_SET = "jtiptj/chest-xray-pneumoniacovid19tuberculosis"
 KAGGLE_PAGE = f"https://www.kaggle.com/datasets/{KAGGLE_SET}"
 
@@ -46,7 +44,7 @@ def read_folder(root: Path, naming: Naming = AS_USUAL, lists: SplitLists | None 
     if reason := why_not_listed(root):
         raise UserError(f"data.root={root}: {reason}")
     root, remarks = find_level(root)
-    manifest, more = read_manifest(root / "manifest.csv")
+    manifest = read_manifest(root, naming)
     rows, rejected, left_out = read_files(root, naming, manifest)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
@@ -54,22 +52,20 @@ def read_folder(root: Path, naming: Naming = AS_USUAL, lists: SplitLists | None 
         if naming.label_pattern is not None:
             where = f"paths that data.label_pattern={naming.label_pattern} fits"
         raise UserError(f"data.root={root}: no images found; expected jpg, jpeg or png files in {where}{such_as}")
-    rejected += [(file, "in manifest.csv, but not in a class folder") for file in sorted(manifest)]
+    rejected += [(file, f"in {MANIFEST}, but not in a class folder") for file in sorted(manifest.rows)]
     naming.check_used(row["label"] for row in rows)
     if lists:
         rows = [row | {"split": lists.split_of(row["file"])} for row in rows]
-    images = name_images(root.resolve(), rows, rejected, [*remarks, *more, *left_out], naming)
+    images = name_images(root.resolve(), rows, rejected, [*remarks, *manifest.remarks, *left_out], naming)
     of_lists = lists.remarks(images.split.tolist()) if lists else []
     return replace(images, remarks=(*images.remarks, *of_lists))
 
 
-def read_files(
-    root: Path, naming: Naming, manifest: dict[str, Row]
-) -> tuple[list[Row], list[tuple[str, str]], list[str]]:
+def read_files(root: Path, naming: Naming, manifest: Manifest) -> tuple[list[Row], list[tuple[str, str]], list[str]]:
     """A row for each image below `root`, (file, reason) of what cannot be used, and remarks on what is left out.
 
     Args:
-        manifest: rows by file, in NFC; those of files that are there are taken out.
+        manifest: rows of files that are there are taken out.
     """
     folders, problems = ([(root, "")], []) if naming.label_pattern is not None else find_class_folders(root)
     rejected = [(path.relative_to(root).as_posix(), reason) for path, reason in problems]
@@ -85,22 +81,15 @@ def read_files(
                 unlabelled.append(file)
             elif reason := not_an_image(path):
                 rejected.append((file, reason))
+            elif as_nfc(file) in manifest.unused:
+                rejected.append((file, manifest.unused[as_nfc(file)]))
             else:
-                rows.append(merge_manifest(file, label, split, manifest.pop(as_nfc(file), {}), naming))
+                rows.append(merge_manifest(file, label, split, manifest.rows.pop(as_nfc(file), {}), naming))
     remarks = [f"left out: {masks:,} files in folders of masks"] if masks else []
     if unlabelled:
         such_as = f"{len(unlabelled):,} files whose paths it does not fit, such as {printable(unlabelled[0])}"
         remarks.append(f"left out by data.label_pattern: {such_as}")
     return rows, rejected, remarks
-
-
-def read_manifest(path: Path) -> tuple[dict[str, Row], list[str]]:
-    """The rows of a manifest by file, in NFC, and remarks; nothing if there is none. UserError as read_table()."""
-    if not stat.S_ISREG(mode_of(path)):
-        return {}, []
-    table = read_table(path, ("file", "patient"))
-    rows, _, twice = one_row_each(str(path), table.rows, AS_USUAL)
-    return {as_nfc(row["file"]): row for row in rows}, [*table.remarks, *twice]
 
 
 def find_level(root: Path) -> tuple[Path, list[str]]:
@@ -117,11 +106,6 @@ def find_level(root: Path) -> tuple[Path, list[str]]:
     return level, [] if level == root else [f"read: {printable(str(level))}, all that {printable(str(root))} holds"]
 
 
-def is_mask(file: str) -> bool:
-    """Whether a path below the root leads through a folder of masks."""
-    return any(re.sub(r"[\W_\d]", "", part.lower()) in MASKS for part in Path(file).parent.parts)
-
-
 def find_class_folders(root: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
     """The class folders of a data set, each with its split or ""; and (path, reason) of what cannot be used beside
     them."""
@@ -133,16 +117,6 @@ def find_class_folders(root: Path) -> tuple[list[tuple[Path, str]], list[tuple[P
     unseen = [gap for folder, split in parts if split for gap in gaps(folder)]
     loose += loose_images(root)
     return folders, [*gaps(root), *unseen, *((path, "not in a class folder") for path in loose)]
-
-
-def merge_manifest(file: str, label: str, split: str, listed: Row, naming: Naming) -> Row:
-    """The row of an image; what the manifest has `listed` for it overrides the rest."""
-    return listed | {
-        "file": file,
-        "label": listed.get("label") or label,
-        "patient": listed["patient"] if "patient" in listed else naming.patient_of(file),
-        "split": split_name(listed.get("split") or "") or split,
-    }
 
 
 def read_local(data: Mapping[str, Any]) -> ImageTable:

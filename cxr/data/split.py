@@ -8,6 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cxr.data.image_table import ImageTable
+from cxr.data.naming import as_key
 from cxr.errors import UserError, printable
 
 OPTIONS = (
@@ -184,7 +185,7 @@ def check_classes(images: ImageTable, split: np.ndarray, group: np.ndarray, spli
             size = f"{n:,} image{'s' * (n > 1)} of {patients:,} patient{'s' * (patients > 1)}"
             lacking[name] = f"class {name} has {size}, but none left for {', '.join(parts)}"
     if lacking:
-        out = ", ".join(f"{name}: null" for name in lacking)
+        out = ", ".join(f"{as_key(name)}: null" for name in lacking)
         raise UserError(
             f"{'; '.join(lacking.values())}: each class needs images in {', '.join(splits)}; add images, or leave the "
             f"class out: data.classes='{{{out}}}'"

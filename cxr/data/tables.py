@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cxr.data.columns import MISSING, name_columns, plain_number, which_count, without_brackets
 from cxr.data.files import why_closed
-from cxr.data.naming import AS_USUAL, SEVERAL, Naming
+from cxr.data.naming import AS_USUAL, SEVERAL, Naming, as_nfc
 from cxr.data.several_rows import PARTS, Row
 from cxr.errors import UserError, one_line
 
@@ -55,13 +55,13 @@ def read_table(path: Path, needed: Sequence[str], naming: Naming = AS_USUAL) -> 
     names, rows, remarks = read_parquet(path) if parquet else read_csv(path)
     counts, left_out = which_count(path, names, rows, naming.rows)
     rows, classes, more = name_columns(path, names, rows, needed, naming)
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         if not row["file"]:
-            raise UserError(f"{path}: a row has no file; fill in its column file or remove the row")
+            raise UserError(f"{path}: row {number:,} has no file; fill in its column file or remove the row")
         row["file"] = posixpath.normpath(row["file"].replace("\\", "/"))
         for part in PARTS[1:]:
             if part in row:
-                row[part] = "" if row[part].lower() in MISSING else plain_number(row[part])
+                row[part] = "" if row[part].lower() in MISSING else as_nfc(plain_number(row[part]))
     labels = frozenset(classes or label_names(rows))
     return Table(path, list(compress(rows, counts)), labels, tuple(classes), (*remarks, *left_out, *more))
 
@@ -76,24 +76,49 @@ def read_csv(path: Path) -> tuple[list[str], list[Row], list[str]]:
     """The columns and rows of a CSV file, and a remark if it is not in UTF-8 with commas. UserError as read_rows()."""
     try:
         text, encoding = read_text(path)
-        header = text.split("\n", 1)[0]
-        separator = max(SEPARATORS, key=lambda s: len(next(csv.reader([header], delimiter=s), ())))
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        names = reader.fieldnames = without_brackets([name.strip().lower() for name in reader.fieldnames or ()])
-        rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
-    except csv.Error as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from error
     except OSError as error:
         raise UserError(f"{path}: {why_closed(error)}") from error
+    separator, text = find_separator(text)
+    # Strict: a quote that nobody closes would else take all lines that follow into one value.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        names = without_brackets([as_nfc(name).strip().lower() for name in next(reader, ())])
+        rows = []
+        for values in filter(None, reader):
+            if any(values[len(names) :]):
+                raise csv.Error("more values than columns; quote a value that has the separator in it")
+            rows.append(dict(zip(names, map(str.strip, values), strict=False)))
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file (line {reader.line_num:,}: {error})") from error
     usual = encoding == "UTF-8" and separator == ","
     remark = f"{path.name} is read as {encoding} with {SEPARATORS[separator]}s between its columns"
     return list(names), rows, [] if usual else [remark]
+
+
+def find_separator(text: str) -> tuple[str, str]:
+    """The separator of a CSV file, and its text from the header on, with one kind of line break.
+
+    It is the one that makes the most columns in the header and as many in the next line, or the one of a first line
+    "sep=;", which Excel writes."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+    first, _, rest = text.partition("\n")
+    if first.lower().startswith("sep=") and first[4:5] in SEPARATORS:
+        return first[4], rest
+
+    def columns(separator: str) -> tuple[bool, int]:
+        header, following = (len(next(csv.reader([line], delimiter=separator), ())) for line in (first, rest))
+        return 1 < header == following, header
+
+    rest = rest.partition("\n")[0]
+    return max(SEPARATORS, key=columns), text
 
 
 def read_text(path: Path) -> tuple[str, str]:
     """The text of a file, and the name of its encoding. Raises UserError for an unknown one."""
     data = path.read_bytes()
     encodings = {"utf-16": "UTF-16"} if data.startswith(UTF_16) else ENCODINGS
+    if not data.startswith(UTF_16) and data[:64].count(0) > 16:  # UTF-16 without the mark that should stand before it
+        encodings = {f"utf-16-{'le' if data[1:2] == bytes(1) else 'be'}": "UTF-16"}
     for codec, name in encodings.items():
         try:
             return data.decode(codec), name
@@ -115,6 +140,6 @@ def read_parquet(path: Path) -> tuple[list[str], list[Row], list[str]]:
         raise UserError(f"{path}: {why_closed(error) if error.errno else 'not a parquet file'}") from error
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: not a parquet file ({one_line(error, 120)})") from error
-    names = [name.strip().lower() for name in read.column_names]
+    names = [as_nfc(name).strip().lower() for name in read.column_names]
     values = [["" if v is None else str(v).strip() for v in column.to_pylist()] for column in read.columns]
     return names, [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)], []

@@ -22,7 +22,7 @@ from cxr.errors import UserError, one_line
 from cxr.options.allowed_code import check_names
 from cxr.options.allowed_hydra import check_word
 from cxr.options.combinations import check_together
-from cxr.options.grammar import expand, parse, quote_path
+from cxr.options.grammar import expand, parse, quote_path, read_mappings
 from cxr.options.rules import FOLDER_NAME, check_missing, check_name, check_values, flatten
 from cxr.options.timm_names import TARGET, check_timm
 
@@ -104,6 +104,7 @@ def checked_run(config_name: str, texts: Sequence[str], groups: Groups) -> DictC
         except HydraException:
             check_option_names(config_name, overrides, groups)  # with a message that suggests the right name
             raise
+        read_mappings(config)
         check_missing(OmegaConf.to_container(config, resolve=False) | {"hydra": {}})  # before ${data.root} is followed
         check_code(config)
         options = plain(config)

@@ -5,25 +5,29 @@ import os
 import re
 from collections.abc import Sequence
 
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from cxr.errors import UserError
 
 # Their values are taken literally: Hydra's grammar refuses many characters that file names have.
 PATTERNS = ("data.patient_pattern", "data.label_pattern")
 MAPPINGS = ("data.classes", "data.columns", "data.rows", "data.split_lists", "data.table")
+BEYOND_HYDRA = re.compile(r"[^\w \-+/.:*{}\[\],'\"|\\$]", re.ASCII)  # what names in its mappings may not hold
 PATHS = ("ckpt", "source", "out", "name", "data.root", "data.table", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def quote_path(word: str) -> str:
     """Quote the value of an option that is a path or a pattern, so that Hydra takes it as it was typed; and mark a
-    mapping, such as data.classes={A: B}, as one that may have new keys (++): they join those of the choice data=…."""
+    mapping, such as data.classes={A: B}, as one that may have new keys (++): they join those of the choice data=….
+    One with names that Hydra cannot read, such as Korean ones, is quoted whole, for read_mappings()."""
     key, equals, value = word.partition("=")
     if key in MAPPINGS and value.startswith("{"):
-        return f"++{word}"
+        return f"{key}={quote(value)}" if BEYOND_HYDRA.search(value) else f"++{word}"
     literal = key.lstrip("+") in PATHS or (key == "model.weights" and os.path.exists(os.path.expanduser(value)))
     literal = literal or (key in PATTERNS and value != "null")
     return f"{key}={quote(value)}" if equals and value and literal else word
@@ -33,6 +37,17 @@ def quote(text: str) -> str:
     """A text in quotes, so that Hydra's grammar takes it whole and ${ refers nowhere."""
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return "'" + escaped.replace("${", "\\${") + "'"
+
+
+def read_mappings(config: DictConfig) -> None:
+    """Turn mappings that quote_path() quoted into what they say, in place. Raises UserError if they cannot be read."""
+    for key in MAPPINGS:
+        text = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+        if isinstance(text, str) and text.startswith("{"):
+            try:
+                OmegaConf.update(config, key, yaml.safe_load(text), merge=False, force_add=True)
+            except yaml.YAMLError as error:
+                raise UserError(f"{key}={text}: cannot be read; put names with , : or * in quotes") from error
 
 
 def parse(text: str) -> Override:

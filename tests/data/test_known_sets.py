@@ -114,7 +114,7 @@ def test_nih_with_other_wishes(nih):
     write_table("Data_Entry_2017.csv", "Patient Gender", ",")
     pure = read("nih", root, "data.several_labels=drop")
     assert pure.counts() == {"NORMAL": 2, "PNEUMONIA": 2} and [reason for _, reason in pure.rejected] == [
-        "several labels (data.several_labels=drop)"
+        "several labels"
     ]
     more = read("nih", root, "data.classes={Infiltration: INFILTRATION}")
     assert more.counts() == {"NORMAL": 2, "PNEUMONIA": 3, "INFILTRATION": 2}, "it joins the classes of the choice"

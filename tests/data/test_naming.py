@@ -1,5 +1,6 @@
 """Folders and names as people have them: levels, masks, Korean, patients in file names."""
 
+import shutil
 import unicodedata
 
 import pytest
@@ -93,7 +94,7 @@ def test_patients_by_a_pattern(folder):
     images = read_folder(root, Naming(patient_pattern=r"(p\d+)[_.]"))
     assert images.patient.tolist() == ["p2", "", "p1", "p1"]
     assert images.remarks[-2:] == (
-        "patients by data.patient_pattern: 3 images",
+        "patients by data.patient_pattern: 2, in 3 images",
         "patients are known for 3 of 4 images",
     )
 
@@ -112,3 +113,21 @@ def test_no_patient_of_nih_is_on_two_sides(cxr4):
     patients = [AS_USUAL.patient_of(file) for file in files]
     assert len(files) == 811 and all(patients) and len(set(patients)) < len(files)
     assert all(patient == file.rsplit("/", 1)[-1][:8] for patient, file in zip(patients, files, strict=True))
+
+
+def test_classes_that_hydra_s_grammar_cannot_name(run, drawn, tmp_path):
+    """Names in Korean, and with brackets and commas, as the audit itself proposes them."""
+    root = tmp_path / "set"
+    for number, folder in enumerate(("NORMAL", "TURBERCULOSIS", "기흉 (의심)", "a, b")):
+        (root / folder).mkdir(parents=True)
+        source = drawn / "train" / ("NORMAL", "TURBERCULOSIS")[number % 2]
+        for path in sorted(source.iterdir())[: 9 if number < 2 else 2]:
+            shutil.copy(path, root / folder / f"{number}{path.name}")
+    words = ["data=folder", f"data.root={root}", f"cache_dir={tmp_path}/cache"]
+    out = run(audit.main, *words, f"hydra.run.dir={tmp_path}/a")[1]
+    assert """hardly classes: a, b (2 images), 기흉 (의심) (2 images); data.classes='{"a, b": null}' leaves""" in out
+    choice = 'data.classes={기흉 (의심): null, "a, b": "새 클래스", TURBERCULOSIS: null}'
+    out = run(audit.main, *words, choice, f"hydra.run.dir={tmp_path}/b")[1]
+    assert "11 images in" in out and "NORMAL 9, 새 클래스 2" in out
+    code, _, err = run(audit.main, *words, "data.classes={기흉: {: null}", f"hydra.run.dir={tmp_path}/c")
+    assert code == 2 and err.endswith("cannot be read; put names with , : or * in quotes\n")

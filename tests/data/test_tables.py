@@ -93,13 +93,13 @@ def test_rows_that_cannot_be_used_are_named(image, tmp_path):
     images = read(as_csv(tmp_path / "t.csv", [{"file": n, "label": "" if n == "b.png" else "x"} for n in names]))
     assert images.file.tolist() == ["a.png"]
     assert [file for file, _ in images.rejected] == names[1:]
-    assert "not there" in images.rejected[0][1] and images.rejected[-1][1] == "no label in the table"
+    assert "not found below" in images.rejected[0][1] and images.rejected[-1][1] == "no label in the table"
 
 
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"", "no column for file"),
+        (b"", "is empty; a table needs a line with the names of its columns"),
         (b"file,patient\na.png,1\n", "no column for label"),
         (b"file,label\n", "no usable images"),
         (b"file,label\ngone.png,x\n", "no usable images: 0 of its 1 files are below"),
@@ -155,7 +155,9 @@ def test_columns_of_known_sets_and_those_that_are_told(image, tmp_path):
     assert images.counts() == {"NORMAL": 1, "HERNIA": 1} and images.patient.tolist() == ["1", "2"]
     assert "columns of t.csv: file is image index, label is finding labels, patient is patient id" in images.remarks
     told = table_of(tmp_path, "bild,befund,fall", "00000001_000.png,TB,x", "00000002_000.png,Normal,y")
-    with pytest.raises(UserError, match=r"no column for file; it has bild, befund, fall; name it with data.columns"):
+    with pytest.raises(
+        UserError, match=r"no column for file and label; it has bild, befund, fall; name them with data.columns"
+    ):
         read(told)
     columns = {"file": "Bild", "label": "befund", "patient": "fall"}
     assert read(told, columns=columns).patient.tolist() == ["x", "y"]
@@ -169,7 +171,7 @@ def test_several_labels_are_not_a_class_unless_told(image, tmp_path):
     table = table_of(tmp_path, "file,label", "a.png,TB|Effusion", "b.png,TB", "c.png,Normal")
     with pytest.raises(UserError, match=r"1 of 3 rows name several labels, such as a.png \(TB\|Effusion\)"):
         read(table)
-    assert read(table, several_labels="drop").rejected == (("a.png", "several labels (data.several_labels=drop)"),)
+    assert read(table, several_labels="drop").rejected == (("a.png", "several labels"),)
     assert "TB|EFFUSION" in read(table, several_labels="keep").classes
 
 
@@ -211,7 +213,8 @@ def test_unknown_splits_are_named_and_given_refuses_them(run, image, tmp_path):
         image(tmp_path / f"{n}.png", seed=n)
         lines.append(f"{n}.png,{('TB', 'Normal')[n // 4 % 2]},{split},{n}")
     table = table_of(tmp_path, "file,label,split,patient", *lines)
-    assert "split has values that are not train, val or test: dev (20 images)" in read(table).remarks
+    text = "split has values that are not train, val or test: dev (20 images); these images count as without one"
+    assert text in read(table).remarks
     words = ("data=table", f"data.table={table}", f"hydra.run.dir={tmp_path / 'run'}")
     code, _, err = run(train, *words, "data.split=given")
     assert code == 2 and "not train, val or test: dev (20); rename them" in err and len(err.splitlines()) == 1
@@ -231,7 +234,7 @@ def test_files_of_another_machine_are_found_by_their_names(image, tmp_path):
     )
     images = read(table_of(tmp_path, "file,label", *lines, "f.dcm,TB"))
     assert images.file.tolist() == ["one/a.png", "one/b.jpg", "two/d.png", "f.jpg"]
-    assert "4 files are found by their names below" in " ".join(images.remarks)
+    assert "but found by their names below" in " ".join(images.remarks)
     reasons = dict(images.rejected)
     assert "not that of one file" in reasons["/x/c.png"] and "not that of one file" in reasons["/y/d.png"]
     assert "is not below" in reasons["/x/e.png"]

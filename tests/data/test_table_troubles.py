@@ -1,0 +1,108 @@
+"""Tables as people have them: damaged, contradictory, from other programs and systems."""
+
+import unicodedata
+
+import pytest
+from PIL import Image
+
+from cxr.data.listed import read_listed
+from cxr.data.naming import Naming
+from cxr.errors import UserError
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Read a table of these lines, beside the images a.png to d.png."""
+    for name in ("a", "b", "c", "d"):
+        Image.new("L", (64, 64), 90).save(tmp_path / f"{name}.png")
+
+    def read(*lines, header="file,label,patient", encoding="utf-8", **options):
+        (tmp_path / "t.csv").write_bytes("\n".join([header, *lines]).encode(encoding))
+        return read_listed({"": tmp_path / "t.csv"}, None, Naming.of(options))
+
+    return read
+
+
+def labels(images):
+    return {file: images.classes[i] for file, i in zip(images.file.tolist(), images.label.tolist(), strict=True)}
+
+
+def test_columns_of_the_option_go_before_those_of_usual_names(table):
+    lines = ("a.png,OLD,p1,NORMAL,q1", "b.png,OLDER,p2,TB,q2")
+    header = "file,label,patient,diagnosis,mrn"
+    assert table(*lines, header=header).patient.tolist() == ["p1", "p2"]
+    images = table(*lines, header=header, columns={"label": "diagnosis", "patient": "mrn"})
+    assert images.classes == ("NORMAL", "TUBERCULOSIS") and images.patient.tolist() == ["q1", "q2"]
+
+
+def test_a_pattern_for_patients_goes_before_their_column(table):
+    images = table("a.png,NORMAL,p", "b.png,TB,p", patient_pattern="([a-z])[.]")
+    assert images.patient.tolist() == ["a", "b"]
+    assert "patients by data.patient_pattern: 2, in 2 images" in images.remarks
+    with pytest.raises(UserError, match="fits the path of none of the 2 images, such as a.png"):
+        table("a.png,NORMAL,p", "b.png,TB,p", patient_pattern="x(y)")
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "reason"),
+    [
+        (('a.png,NORMAL,"an open quote', "b.png,TB,p"), "file,label,note", "line 3: unexpected end of data"),
+        (("a.png,NORMAL,p, left, right",), "file,label,patient", "line 2: more values than columns; quote a value"),
+        (("a.png,NORMAL,TB",), "file,label,Label", "has 2 columns called label; rename one"),
+        (("a.png,NORMAL,p", ",TB,p"), "file,label,patient", "row 2 has no file"),
+        (("a\0.png,NORMAL,p",), "file,label,patient", "no possible name of a file"),
+        (("a" * 300 + ".png,NORMAL,p",), "file,label,patient", "no possible name of a file"),
+        (("a.png,x",), "Datei,Befund", 'no column for file and label.*data.columns=.{file: "COLUMN", label: "COLUMN"}'),
+    ],
+)
+def test_damaged_tables_are_refused_with_the_line(table, lines, columns, reason):
+    with pytest.raises(UserError, match=reason):
+        table(*lines, header=columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("sep=;\nfile;label\na.png;NORMAL\nb.png;TB", "utf-8"),
+        ("\n\nfile,label\na.png,NORMAL\nb.png,TB", "utf-8"),
+        ("file,label\ra.png,NORMAL\rb.png,TB", "utf-8"),
+        ("file\tlabel\na.png\tNORMAL\nb.png\tTB", "utf-16-le"),
+        ("file;label;size[w,h,depth,bits]\na.png;NORMAL;1\nb.png;TB;2", "utf-8"),
+    ],
+    ids=["sep=", "blank lines", "CR", "UTF-16 without a mark", "commas in a header"],
+)
+def test_headers_as_programs_write_them(table, text, encoding):
+    assert labels(table(header=text, encoding=encoding)) == {"a.png": "NORMAL", "b.png": "TUBERCULOSIS"}
+
+
+def test_names_of_macos_and_in_other_case(table, tmp_path):
+    nfd, nfc = (unicodedata.normalize(form, "영상-é") for form in ("NFD", "NFC"))
+    Image.new("L", (64, 64), 90).save(tmp_path / f"{nfd}.png")
+    images = table(f"{nfc}.png,NORMAL,{nfc}", f"A.PNG,TB,{nfd}")
+    assert set(images.file.tolist()) == {f"{nfd}.png", "a.png"} and set(images.patient.tolist()) == {nfc}
+
+
+def test_a_mask_or_a_text_of_the_same_name_is_not_the_image(table, tmp_path):
+    (tmp_path / "Lung_Mask_Images").mkdir()
+    Image.new("L", (64, 64), 255).save(tmp_path / "Lung_Mask_Images" / "a.png")
+    (tmp_path / "a.json").write_text("{}")
+    assert table("a,NORMAL,p", "b,TB,q").file.tolist() == ["a.png", "b.png"]
+
+
+def test_one_column_a_class_with_true_and_false(table):
+    lines, header = ("a.png,True,False,1", "b.png,False,True,0"), "file,normal,tb,smoker"
+    with pytest.raises(UserError, match="name several labels.*such as a column that is no class"):
+        table(*lines, header=header)
+    images = table(*lines, header=header, classes={"smoker": None})
+    assert labels(images) == {"a.png": "NORMAL", "b.png": "TUBERCULOSIS"}
+
+
+def test_rows_that_agree_in_other_words_or_know_less(table):
+    images = table("a.png,TB,p", "a.png,Tuberculosis,", "b.png,NORMAL,", "b.png,normal,q", "c.png,TB|Tuberculosis,r")
+    assert images.file.tolist() == ["a.png", "b.png", "c.png"] and images.patient.tolist() == ["p", "q", "r"]
+
+
+def test_classes_may_be_called_as_cxr_does(table):
+    lines = ("a.png,TB,p", "b.png,Normal,q", "c.png,other,r")
+    images = table(*lines, classes={"TUBERCULOSIS": None, "other": "SICK"})
+    assert labels(images) == {"b.png": "NORMAL", "c.png": "SICK"}
