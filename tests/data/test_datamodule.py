@@ -187,3 +187,12 @@ def test_an_image_that_one_store_lacks_is_a_row_of_none(build, drawn, tmp_path, 
         assert module.compared.facts["sha256"][row] == hashlib.sha256(path.read_bytes()).hexdigest()
     again = build(tmp_path / "in")
     assert len(again.images) == (159 if isinstance(error, BadImage) else 160)
+
+
+def test_training_says_loudly_that_no_patient_is_known(drawn, tmp_path, caplog):
+    for number, path in enumerate(sorted(drawn.rglob("*.*g"))):
+        (tmp_path / "set" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "set" / path.parent.name / f"{number}{path.suffix}")
+    build(tmp_path / "set")
+    (warning,) = [record for record in caplog.records if "no patient is known" in record.message]
+    assert warning.levelname == "WARNING" and "each of the 160 images counts as a patient of its own" in warning.message

@@ -10,7 +10,7 @@ from bad_images import png
 from PIL import Image
 
 from cxr import predict
-from cxr.data.audit import audit
+from cxr.data.audit import SIZE, audit
 from cxr.data.audit_lines import summarise_audit
 from cxr.data.decode import BadImage, Reading, decode
 from cxr.data.negatives import looks_negative
@@ -158,3 +158,11 @@ def test_predict_says_which_images_look_like_negatives(tmp_path, chest, folder, 
             rows[choice] = {row["file"].rsplit("/", 1)[-1]: float(row["prob_NORMAL"]) for row in csv.DictReader(lines)}
     upright = pytest.approx(rows["keep"]["positive.png"], abs=1e-3)  # resizing rounds
     assert rows["invert"]["negative.png"] == upright and rows["keep"]["negative.png"] != upright
+
+
+@pytest.mark.parametrize(("width", "odd"), [(59, True), (61, False), (169, False), (171, True)])
+def test_shapes_that_chest_images_do_not_have(tmp_path, chest, width, odd):
+    (tmp_path / "set" / "NORMAL").mkdir(parents=True)
+    Image.fromarray(chest).resize((width, 100)).save(tmp_path / "set" / "NORMAL" / "a.png")
+    store, images = open_store(read_folder(tmp_path / "set"), SIZE, tmp_path / "cache")
+    assert bool(audit(images, store, (), "exact")["odd_shape"]) == odd

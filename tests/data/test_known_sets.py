@@ -5,10 +5,14 @@ import re
 
 import numpy as np
 import pytest
+from drawn_dicom import dicom, save_dicom
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from cxr import audit
+from cxr.data.decode import Reading
 from cxr.data.precheck import check_images
 from cxr.data.sources import read_local
+from cxr.data.store import open_store
 from cxr.errors import UserError
 from cxr.options.command_line import read_command, read_options, read_runs
 from cxr.train import main as train
@@ -24,6 +28,10 @@ VINDR = (
     *("Mediastinal shift", "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax"),
     *("Pulmonary fibrosis", "Rib fracture", "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis"),
 )
+
+
+def radiograph(seed, **tags):
+    return dicom(np.random.default_rng(seed).integers(0, 4096, (64, 64), np.uint16), **tags)
 
 
 def options_of(name, root, *words):
@@ -202,8 +210,8 @@ def test_what_is_uncertain_is_dropped_absent_or_present(chexpert, uncertain, cou
 
 
 @pytest.fixture
-def vindr(tmp_path, image):
-    """VinDr-CXR as PhysioNet has it, with PNG for DICOM."""
+def vindr(tmp_path):
+    """VinDr-CXR as PhysioNet has it, in DICOM."""
     readings = {
         "all_normal": ["No finding"] * 3,
         "two_pneumonia": ["Pneumonia", "Pneumonia|Consolidation", "Consolidation"],
@@ -215,12 +223,12 @@ def vindr(tmp_path, image):
     train, test = ("image_id", "rad_id", *VINDR, "Other diseases", "No finding"), ("Other disease", "No finding")
     lines = []
     for number, (name, of_image) in enumerate(readings.items()):
-        image(tmp_path / "train" / f"{name}.png", seed=number)
+        save_dicom(tmp_path / "train" / f"{name}.dicom", radiograph(number, PatientID=""))
         for reader, findings in enumerate(of_image):
             lines.append([name, f"R{number + reader}", *(int(f in findings.split("|")) for f in train[2:])])
     write(tmp_path / "annotations" / "image_labels_train.csv", train, *lines)
     test = ("image_id", *VINDR, *test)
-    image(tmp_path / "test" / "agreed.png", seed=9)
+    save_dicom(tmp_path / "test" / "agreed.dicom", radiograph(9, PatientID=""))
     agreed = ["agreed", *(int(finding == "Tuberculosis") for finding in test[1:])]
     write(tmp_path / "annotations" / "image_labels_test.csv", test, agreed)
     return tmp_path
@@ -229,20 +237,21 @@ def vindr(tmp_path, image):
 def test_vindr_by_the_majority_of_its_readers(vindr):
     images = read("vindr", vindr)
     assert by_name(images) == {
-        "all_normal.png": ("NORMAL", "", "train"),
-        "two_pneumonia.png": ("PNEUMONIA", "", "train"),
-        "two_tuberculosis.png": ("TUBERCULOSIS", "", "train"),
-        "agreed.png": ("TUBERCULOSIS", "", "test"),
+        "all_normal.dicom": ("NORMAL", "", "train"),
+        "two_pneumonia.dicom": ("PNEUMONIA", "", "train"),
+        "two_tuberculosis.dicom": ("TUBERCULOSIS", "", "train"),
+        "agreed.dicom": ("TUBERCULOSIS", "", "test"),
     }
     reasons = dict(images.rejected)
-    assert reasons.keys() == {"train/no_two_agree.png", "train/both_twice.png"}
-    assert "none of them more than half" in reasons["train/no_two_agree.png"]
-    assert "several classes" in reasons["train/both_twice.png"]
+    assert reasons.keys() == {"train/no_two_agree.dicom", "train/both_twice.dicom"}
+    assert "none of them more than half" in reasons["train/no_two_agree.dicom"]
+    assert "several classes" in reasons["train/both_twice.dicom"]
     assert has_remark(images, "5 of 7 files have rows with different labels: 2 have a class by majority, 3 have")
     assert has_remark(images, "left out by data.classes, with their images: consolidation (1)"), (
         "two of three saw no class"
     )
     assert {*np.concatenate(list(images.slices.values())).tolist()} == {""}, "readers are no slices"
+    assert set(open_store(images, 64, vindr / "cache")[1].slices) >= {"view", "sex", "age"}, "of the headers"
 
 
 def test_vindr_where_readers_must_agree(vindr):
@@ -253,19 +262,22 @@ def test_vindr_where_readers_must_agree(vindr):
         read("vindr", vindr, "data.disagreement=fail")
 
 
-def test_rsna_has_a_row_for_each_box_and_no_patients(tmp_path, image):
+def test_rsna_has_a_row_for_each_box_and_no_patients(tmp_path):
     rows = {"a": "Lung Opacity", "b": "Normal", "c": "No Lung Opacity / Not Normal"}
     for number, name in enumerate(rows):
-        image(tmp_path / "stage_2_train_images" / f"{name}.png", seed=number)
+        header = radiograph(number, PatientID=name, SOPClassUID=SecondaryCaptureImageStorage)
+        save_dicom(tmp_path / "stage_2_train_images" / f"{name}.dcm", header)
     lines = [*rows.items(), ("a", "Lung Opacity")]
     write(tmp_path / "stage_2_detailed_class_info.csv", ("patientId", "class"), *lines)
     write(tmp_path / "stage_2_train_labels.csv", ("patientId", "x", "y", "width", "height", "Target"))
     images = read("rsna", tmp_path)
     assert by_name(images) == {
-        "a.png": ("PNEUMONIA", "", ""),
-        "b.png": ("NORMAL", "", ""),
-        "c.png": ("NOT NORMAL", "", ""),
+        "a.dcm": ("PNEUMONIA", "", ""),
+        "b.dcm": ("NORMAL", "", ""),
+        "c.dcm": ("NOT NORMAL", "", ""),
     }, "patientId names an image"
+    data = options_of("rsna", tmp_path)["data"]
+    assert not any(open_store(images, 64, tmp_path / "cache", Reading.of(data))[1].patient), "and so do the headers"
     assert has_remark(images, "1 rows of stage_2_detailed_class_info.csv name a file again; it counts once")
 
 

@@ -6,6 +6,7 @@ import unicodedata
 import pytest
 
 from cxr import audit
+from cxr.data.files import is_mask
 from cxr.data.naming import AS_USUAL, Naming, hint
 from cxr.data.sources import read_folder
 from cxr.errors import UserError
@@ -131,3 +132,9 @@ def test_classes_that_hydra_s_grammar_cannot_name(run, drawn, tmp_path):
     assert "11 images in" in out and "NORMAL 9, 새 클래스 2" in out
     code, _, err = run(audit.main, *words, "data.classes={기흉: {: null}", f"hydra.run.dir={tmp_path}/c")
     assert code == 2 and err.endswith("cannot be read; put names with , : or * in quotes\n")
+
+
+@pytest.mark.parametrize("folder", ["mask", "Lung_Mask_Images", "infection masks", "Segmentation Mask", "lungmask"])
+def test_folders_of_masks_in_many_words(folder):
+    assert is_mask(f"COVID/{folder}/a.png") and not is_mask(f"COVID/images/{folder}.png")
+    assert not is_mask("unmasked/a.png")

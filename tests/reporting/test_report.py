@@ -127,6 +127,18 @@ def test_a_promised_sensitivity_and_a_missing_promise_are_in_console_card_and_re
             assert f"\n  {text}\n" in run_summary(run, changed)
 
 
+def test_unknown_patients_are_a_limit_in_card_and_report(folder, tmp_path):
+    run = shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    metrics, audit = (json.loads((run / name).read_text()) for name in ("metrics.json", "audit.json"))
+    limit = f"The patient of 7 of {audit['images']} images is not known; each of these counts as a patient of its own"
+    for unknown in (0, 7):
+        audit |= {"images_of_unknown_patients": unknown}
+        (run / "audit.json").write_text(json.dumps(audit))
+        write_model_card(run, metrics, yaml.safe_load((run / "config.yaml").read_text()), audit)
+        assert (limit in (run / "MODEL_CARD.md").read_text()) == (unknown > 0)
+        assert (limit in write_report(run, "en").read_text()) == (unknown > 0)
+
+
 def test_networks_that_are_no_better_than_thumbnails_are_named():
     def run(f1, thumbnails):
         rules = {"majority_class": {"f1_macro": 0.2}, "nearest_neighbour": {"f1_macro": thumbnails}}
