@@ -24,6 +24,7 @@ from cxr.jobs.child_process import train_isolated
 from cxr.jobs.plan import Plan
 from cxr.options import run_folder_name  # noqa: F401 (conf needs its interpolations in every worker)
 from cxr.options.command_line import CommandLine
+from cxr.options.grammar import read_mappings
 from cxr.options.ranks import node, ranks
 from cxr.reporting.leaderboard import write_leaderboard
 from cxr.search.trial import trial_of
@@ -55,6 +56,7 @@ class Task:
         if self.is_stopped():
             return Outcome("stopped")
         hydra, began, error = HydraConfig.get(), time.time(), None
+        read_mappings(config)
         folder, options = Path(hydra.runtime.output_dir), OmegaConf.to_container(config, resolve=True)
         # Other machines that train the same run write nothing, nor does a run that was done before.
         writes = not (node(options["trainer"]) or is_done(folder, options.get("trial")))

@@ -189,7 +189,7 @@ def test_an_image_that_one_store_lacks_is_a_row_of_none(build, drawn, tmp_path, 
     assert len(again.images) == (159 if isinstance(error, BadImage) else 160)
 
 
-def test_training_says_loudly_that_no_patient_is_known(drawn, tmp_path, caplog):
+def test_training_says_loudly_that_no_patient_is_known(build, drawn, tmp_path, caplog):
     for number, path in enumerate(sorted(drawn.rglob("*.*g"))):
         (tmp_path / "set" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "set" / path.parent.name / f"{number}{path.suffix}")
