@@ -31,6 +31,7 @@ def rows(drawn):
             "site": "AB"[n % 2],
             "age": str(20 + n),
             "sex": "",
+            "unit": "mm",
         }
         for n, file in enumerate(files)
     ]
@@ -59,7 +60,7 @@ def test_csv_and_parquet_say_the_same(rows, drawn, tmp_path):
     assert first.classes == ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS", "EFFUSION", "MASS", "NODULE")
     assert first.root == drawn.resolve() and len(first) == 96 and not first.rejected
     assert set(first.split.tolist()) == {"test", "val", ""}
-    assert list(first.slices) == ["site", "age", "sex"]
+    assert list(first.slices) == ["site", "age", "sex", "unit"]
     for name in ("file", "label", "patient", "split"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     for name, values in first.slices.items():
@@ -269,7 +270,7 @@ def test_trained_with_slices(run, rows, drawn, tiny, tmp_path):
     assert code == 0, err
     metrics = read_json(tmp_path / "run" / "metrics.json")
     assert len(metrics["classes"]) == 7
-    assert set(metrics["slices"]) == {"site", "age"}
+    assert set(metrics["slices"]) == {"site", "age"}, "one value, or none, divides nothing"
     assert sum(value["images"] for value in metrics["slices"]["site"].values()) == metrics["n_test"] == 20
     assert "| site" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
 
