@@ -17,6 +17,7 @@ from cxr.errors import UserError, printable
 from cxr.files.run_folder import AUDIT
 from cxr.files.writing import write_json
 from cxr.jobs.single_command import run_single
+from cxr.reporting.console import hospital_lines
 from cxr.reporting.markdown import markdown_table
 from cxr.reporting.words import words
 
@@ -46,7 +47,9 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     ]
     counts = ", ".join(f"{name} {number:,}" for name, number in findings["classes"].items())
     print(f"\n1. {findings['images']:,} images in {printable(findings['root'])}: {counts}")
-    remarks = [*images.remarks] + [no_patients(images.file.tolist())] * (not findings["patients"])
+    remarks = [*images.remarks, *hospital_lines({**findings["hospitals"], "within": None}, w)] + [
+        no_patients(images.file.tolist())
+    ] * (not findings["patients"])
     for number, remark in enumerate([*remarks, *images.not_used(), *cannot_be_split(images, options["data"])], start=2):
         print(f"{number}. {printable(remark)}")
     print()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr.data.cache import built, fingerprint
+from cxr.data.hospitals import confounding, hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients, patient_and_form
 from cxr.data.split import find_leaks, group_images
@@ -19,7 +20,7 @@ from cxr.files.writing import read_table, write_table
 log = logging.getLogger(__name__)
 
 SIZE = 128  # pixels at which images are compared: always the same, so that no split depends on data.image_size
-VERSION = 2  # of find_copies() and audit(): raise it when their results change
+VERSION = 3  # of find_copies() and audit(): raise it when their results change
 # data.copies=auto compares all pairs of at most so many images. Seconds for an image and for a pair on two idle cores
 # (one core makes an image's eleven thumbnails).
 NEAR, IMAGE_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
@@ -99,6 +100,7 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
         },
         "patients": len(set(images.patient.tolist()) - {""}),
         "images_of_unknown_patients": int((images.patient == "").sum()),
+        "hospitals": confounding(images.label, *hospitals_of(images, store), images.classes),
         "rejected": [{"file": name, "reason": why} for name, why in images.rejected],
         "wrong_type": [
             {"file": str(file[row]), "is": str(facts["format"][row])}

@@ -21,6 +21,7 @@ KNOWN = {
 }
 MANIFEST = "manifest.csv"  # beside class folders; data.columns is of tables
 TRUTH = {"true": "1", "false": "0"}  # as pandas writes columns of them
+HOSPITAL = ("hospital", "institution", "institution name")
 MISSING = ("", "nan", "none", "null", "na", "n/a", "?", "-")  # lower case
 UNCERTAIN = "-1"  # CheXpert's mark
 
@@ -52,6 +53,10 @@ def name_columns(
     for part, usual in KNOWN.items():
         if part not in naming.columns and (column := next((name for name in usual if name in names), "")):
             chosen[part] = column
+    if naming.hospital is not None:
+        chosen["hospital"] = find_column(path, names, naming.hospital, "hospital")
+    elif column := next((name for name in HOSPITAL if name in names), ""):
+        chosen["hospital"] = column
     one_hot = one_hot_columns(names, rows, naming) if "label" in needed and "label" not in chosen else []
     if "file" not in chosen and "patient" in chosen:  # RSNA's images are named by their patients
         chosen["file"] = chosen["patient"]
@@ -60,7 +65,7 @@ def name_columns(
         raise UserError(f"{path}: has {names.count(twice[0])} columns called {printable(twice[0])}; rename one")
     same = {str(column).strip().lower() for column, value in naming.rows.items() if not isinstance(value, list)}
     taken = {*chosen.values(), *one_hot, *same}  # a column with one value says nothing in slices
-    further = [name for name in names if name and name not in taken and name not in KNOWN]
+    further = [name for name in names if name and name not in taken and name not in (*KNOWN, "hospital")]
     named = [
         {part: row.get(column, "") for part, column in chosen.items()}
         | ({"label": join_labels(row, one_hot)} if one_hot else {})

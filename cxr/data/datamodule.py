@@ -18,6 +18,7 @@ from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
 from cxr.data.cache import built, fingerprint
 from cxr.data.decode import Reading
+from cxr.data.hospitals import class_of_hospital, confounding, hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
 from cxr.data.sources import read_images
@@ -220,6 +221,12 @@ class CXRDataModule(pl.LightningDataModule):
         after = warp(before, self.draws(0, before.device)[rows])
         return before[:, 0].numpy(), after[:, 0].numpy(), rows
 
+    def hospitals(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """The hospital of each image, strings (N,), and how hospitals and classes go together; see confounding()."""
+        hospital, known = hospitals_of(self.images, self.compared)
+        used = self.split != "unused"
+        return hospital, confounding(self.images.label[used], hospital[used], known, self.images.classes)
+
     def shortcut_predictions(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
         """Predictions for test images (rows of the table) by rules that do not look at lungs; see cxr.data.shortcuts.
         Computed once for each split."""
@@ -234,4 +241,6 @@ class CXRDataModule(pl.LightningDataModule):
                 np.savez(file, **shortcut_predictions(self.compared, labels, train, rows))
 
         with built(self.cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
-            return dict(np.load(folder / "predictions.npz"))
+            predictions = dict(np.load(folder / "predictions.npz"))
+        hospital, known = hospitals_of(self.images, self.compared)
+        return predictions | ({"hospital_alone": class_of_hospital(hospital, labels, train, rows)} if known else {})

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from cxr.data.dicom import read_dicom
 from cxr.data.formats import HEAD, MAX_PIXELS, BadImage, is_deep_colour, is_dicom, no_image
 from cxr.data.gray import middle, to_gray
+from cxr.data.naming import DICOM
 from cxr.data.negatives import looks_negative
 from cxr.data.retrying import patiently
 from cxr.errors import UserError, one_line, printable
@@ -27,15 +28,17 @@ LEVELS = 64  # gray levels that the upper 8 bits of a 16-bit image must use, if 
 
 class Reading(NamedTuple):
     """How images are read: the options `data.negatives` (what becomes of images that look like one: keep, invert or
-    reject) and `data.dicom_patient` (what becomes of the patients in DICOM files: hash, keep or ignore)."""
+    reject) and `data.dicom_patient` (what becomes of the patients in DICOM files: hash, keep or ignore); and whether
+    `data.hospital` asks for the hospitals in DICOM files."""
 
     negatives: str = "keep"
     dicom_patient: str = "hash"
+    dicom_hospital: bool = False
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Reading":
         """What the options `data.*` say."""
-        return cls(data["negatives"], data["dicom_patient"])
+        return cls(data["negatives"], data["dicom_patient"], data.get("hospital") == DICOM)
 
 
 AS_USUAL = Reading()
@@ -58,6 +61,7 @@ class Decoded(NamedTuple):
     view: str = ""
     sex: str = ""
     age: str = ""
+    hospital: str = ""
 
 
 def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
@@ -99,7 +103,7 @@ def read(path: Path, size: int, reading: Reading) -> Decoded:
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        image, header = read_dicom(file.read(), reading.dicom_patient) if is_dicom(head) else (open_image(file), ())
+        image, header = read_dicom(file.read(), *reading[1:]) if is_dicom(head) else (open_image(file), ())
         with image:
             width, height = image.size
             if width * height > MAX_PIXELS:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cxr.data.formats import MAX_PIXELS, BadImage
+from cxr.errors import printable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,7 +43,7 @@ SEXES = ("F", "M", "O")
 BANDS = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (150, "80+"))  # years below which, and their name
 TAGS = [
     *("Modality", "BodyPartExamined", "ViewPosition", "PresentationIntentType", "NumberOfFrames"),
-    *("PatientID", "IssuerOfPatientID", "PatientSex", "PatientAge"),
+    *("PatientID", "IssuerOfPatientID", "PatientSex", "PatientAge", "InstitutionName"),
     *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope"),
     *("RescaleIntercept", "VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth", "PixelData"),
@@ -51,12 +52,14 @@ TAGS = [
 
 class Header(NamedTuple):
     """What the header of a DICOM file says of its image, each "" if unknown: the patient, as `data.dicom_patient` has
-    it; the view (PA, AP, LL …); the sex (F, M or O); the age in years as a band, such as 40-59."""
+    it; the view (PA, AP, LL …); the sex (F, M or O); the age in years as a band, such as 40-59; and, only
+    where `data.hospital` asks for it, the name of the institution."""
 
     patient: str = ""
     view: str = ""
     sex: str = ""
     age: str = ""
+    hospital: str = ""
 
 
 class NoReader(BadImage):
@@ -69,7 +72,7 @@ def is_installed() -> bool:
     return all(find_spec(name) for name in ("pydicom", "openjpeg", "libjpeg", "rle"))
 
 
-def read_dicom(data: bytes, dicom_patient: str) -> tuple[Image.Image, Header]:
+def read_dicom(data: bytes, dicom_patient: str, with_hospital: bool) -> tuple[Image.Image, Header]:
     """The image of a DICOM file as it is meant to be looked at, and what its header says.
 
     The transformation of the modality and the first one for looking at it (VOI: a table or a window of any shape) are
@@ -79,6 +82,7 @@ def read_dicom(data: bytes, dicom_patient: str) -> tuple[Image.Image, Header]:
     Args:
         data: the whole file.
         dicom_patient: the option `data.dicom_patient`: hash, keep or ignore.
+        with_hospital: whether `data.hospital` is dicom.
 
     Returns:
         An image of mode L if its pixels have up to 8 bits, else I;16, where 65535 is its brightest pixel.
@@ -97,7 +101,7 @@ def read_dicom(data: bytes, dicom_patient: str) -> tuple[Image.Image, Header]:
         check_syntax(data)
         header = pydicom.dcmread(io.BytesIO(data), specific_tags=TAGS)
         check_radiograph(header)
-        return to_image(header, stored_values(header)), read_header(header, dicom_patient)
+        return to_image(header, stored_values(header)), read_header(header, dicom_patient, with_hospital)
     except (BadImage, MemoryError):
         raise
     except BaseException as error:  # a damaged or hostile file can make pydicom and its decoders raise anything
@@ -208,7 +212,7 @@ def is_padding(header: "Dataset", values: np.ndarray) -> np.ndarray:
     return (values >= low) & (values <= high)
 
 
-def read_header(header: "Dataset", dicom_patient: str) -> Header:
+def read_header(header: "Dataset", dicom_patient: str, with_hospital: bool) -> Header:
     """The part of a header that leaves this module."""
     patient = str(header.get("PatientID") or "").strip()
     if not patient or NOBODY.fullmatch(patient) or dicom_patient == "ignore":
@@ -220,7 +224,8 @@ def read_header(header: "Dataset", dicom_patient: str) -> Header:
     age = re.fullmatch(r"(\d{3})([YMWD])", str(header.get("PatientAge") or "").strip())
     years = (int(age[1]) if age[2] == "Y" else 0) if age else None
     band = next((name for below, name in BANDS if years is not None and years < below), "")
-    return Header(patient, view if view in VIEWS else "", sex if sex in SEXES else "", band)
+    hospital = printable(str(header.get("InstitutionName") or "").strip()) if with_hospital else ""
+    return Header(patient, view if view in VIEWS else "", sex if sex in SEXES else "", band, hospital)
 
 
 def clean(value: object, longest: int = 16) -> str:

@@ -70,10 +70,10 @@ class ImageTable:
         """The table with what DICOM headers say, where it does not say it already.
 
         Args:
-            headers: the string arrays (N,) patient, view, sex and age; see cxr.data.dicom.Header.
+            headers: the string arrays (N,) patient, view, sex, age and hospital; see cxr.data.dicom.Header.
         """
         unknown = (self.patient == "") & (headers["patient"] != "")
-        slices = {name: headers[name] for name in ("view", "sex", "age") if (headers[name] != "").any()}
+        slices = {name: headers[name] for name in ("view", "sex", "age", "hospital") if (headers[name] != "").any()}
         patients = len(set(headers["patient"][unknown].tolist()))
         remark = f"patients from DICOM headers: {patients:,}, in {unknown.sum():,} images"
         return replace(

@@ -39,8 +39,8 @@ def read_manifest(root: Path, naming: Naming) -> Manifest:
     path = root / MANIFEST
     if not stat.S_ISREG(mode_of(path)):
         return Manifest()
-    table = read_table(path, ("file", "patient"))
     naming, places = replace(naming, several_labels="drop", columns={}, rows={}), Places(root)
+    table = read_table(path, ("file", "patient"), naming)
     rows, reasons = [], []
     for row in table.rows:
         label, reason = one_label(row["label"], naming, False) if row.get("label") else ("", "")

@@ -28,6 +28,7 @@ COMPILED = {form: re.compile(pattern) for form, pattern in PATIENT_FORMS.items()
 SHOWN = 6  # parts of a list in a remark
 FEW = 5  # images, below which it is asked whether a folder is a class
 SEVERAL = "|"  # between the labels of an image that has several
+DICOM = "dicom"  # in data.hospital: the header of a DICOM file
 OTHERS = "*"  # in data.classes: every other name
 STEM = re.compile(r"[-_ .(]*\d+\)?$")  # a number at the end of a name: what is left may name a patient
 
@@ -48,6 +49,7 @@ class Naming:
         rows: the option `data.rows`: the values, of some columns, of the rows that count.
         label_pattern: the option `data.label_pattern`: a regular expression, searched like `patient_pattern`, whose
             first group is the class; None: the name of the class folder.
+        hospital: the option `data.hospital`: the column that names the hospital; None: columns of HOSPITAL.
     """
 
     classes: Mapping[str, str | None] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class Naming:
     disagreement: str = "fail"
     rows: Mapping[str, Any] = field(default_factory=dict)
     label_pattern: str | None = None
+    hospital: str | None = None
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Naming":
@@ -71,6 +74,7 @@ class Naming:
             data.get("disagreement", "fail"),
             dict(data.get("rows") or {}),
             data.get("label_pattern"),
+            None if data.get("hospital") == DICOM else data.get("hospital"),
         )
 
     def class_of(self, name: str) -> str | None:

@@ -22,6 +22,7 @@ OF_SOURCE = (
     "rows",
     "split_lists",
     "label_pattern",
+    "hospital",
 )  # options of read_local()
 
 

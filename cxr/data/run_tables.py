@@ -7,6 +7,7 @@ from typing import Any
 from cxr.data.audit import VERSION, audit
 from cxr.data.cache import built, fingerprint
 from cxr.data.datamodule import CXRDataModule
+from cxr.data.hospitals import hospitals_of
 from cxr.files.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS
 from cxr.files.writing import as_text, read_json, write_json, write_table
 
@@ -21,8 +22,15 @@ def write_tables(data: CXRDataModule, folder: Path) -> None:
 def load_audit(data: CXRDataModule) -> dict[str, Any]:
     """The findings of audit() on these images; made once for each state of them."""
     images, copies = data.readable, data.data["copies"]
-    inputs = [copies, images.root, images.rejected, images.note, images.classes, data.copies]
-    columns = images.label, images.file, images.patient, images.split, data.compared.facts["sha256"]
+    inputs = [copies, images.root, images.rejected, images.remarks, images.note, images.classes, data.copies]
+    columns = (
+        images.label,
+        images.file,
+        images.patient,
+        images.split,
+        hospitals_of(images, data.compared)[0],
+        data.compared.facts["sha256"],
+    )
     inputs += [column.tolist() for column in columns]
 
     def build(folder: Path) -> None:

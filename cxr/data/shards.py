@@ -20,7 +20,7 @@ DAMAGED = (OSError, ValueError, TypeError, EOFError)  # raised by read_shard() f
 
 class Record(NamedTuple):
     """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded again when one of them
-    changes. `width` to `age` are those of cxr.data.decode.Decoded.
+    changes. `width` to `hospital` are those of cxr.data.decode.Decoded.
 
     A rejected image has a reason in `rejected`, and black pixels. With `retry`, the file was missing, closed to us, or
     without a reader: whenever the store is opened, it is looked whether that has changed.
@@ -41,6 +41,7 @@ class Record(NamedTuple):
     view: str = ""
     sex: str = ""
     age: str = ""
+    hospital: str = ""
     rejected: str = ""
     retry: bool = False
 

@@ -45,6 +45,8 @@ def read_folder(root: Path, naming: Naming = AS_USUAL, lists: SplitLists | None 
         raise UserError(f"data.root={root}: {reason}")
     root, remarks = find_level(root)
     manifest = read_manifest(root, naming)
+    if naming.hospital is not None and not manifest.rows:
+        raise UserError(f"data.hospital={naming.hospital}: a column of {MANIFEST}, but {root} has none")
     rows, rejected, left_out = read_files(root, naming, manifest)
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""

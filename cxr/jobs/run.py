@@ -15,6 +15,7 @@ from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
 from cxr.evaluation.evaluation import Evaluation, screen
 from cxr.evaluation.screening import screening_parts
+from cxr.evaluation.within_hospitals import within_hospitals
 from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, VAL_PREDICTIONS
 from cxr.files.status import explained, is_done, write_status
@@ -146,12 +147,19 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
     metrics = {
         **about_network(run, best, plan),
         **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),
+        "hospitals": hospital_figures(data, test),
         "val": val and val.scores,
         **screen_classes(val, test, plan.options["screen"]),
         "leaks": data.leak_counts(),
         "train": training_metrics(run),
     }
     write_results(run, metrics, plan, step)
+
+
+def hospital_figures(data: CXRDataModule, test: Evaluation) -> dict[str, Any]:
+    """The part "hospitals" of metrics.json: how classes and hospitals go together, and the score within hospitals."""
+    hospital, parts = data.hospitals()
+    return {**parts, "within": within_hospitals(test.labels, test.logits, hospital[test.index], test.group)}
 
 
 def keep_predictions(run: TrainingRun, path: Path, of: Evaluation) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from cxr.evaluation.screening import screenings_of
 from cxr.reporting.words import words
 
-RULES = ("majority_class", "file_facts", "nearest_neighbour")  # shortcuts that need no network
+RULES = ("majority_class", "hospital_alone", "file_facts", "nearest_neighbour")  # shortcuts that need no network
+PAIRS = 3  # of classes that a sentence names
 ENGLISH = words("en")
 
 Words = Mapping[str, str]
@@ -32,6 +33,32 @@ def beaten_lines(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> l
         w["not_better"].format(shortcut=w[shortcut], f1=f1, names=", ".join(names))
         for (shortcut, f1), names in beaten.items()
     ]
+
+
+def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+    """What the hospitals of the images do to a score; `hospitals` as in metrics.json: the pairs of classes that no
+    hospital has both of, and the score within hospitals."""
+    lines = []
+    if hospitals["apart"]:
+        pairs = pairs_text(hospitals["apart"], hospitals["pairs"], w)
+        lines.append(w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs))
+    if hospitals["known"] and (within := hospitals["within"]):
+        names = ", ".join(f"{name} ({part['images']:,})" for name, part in within["hospitals"].items())
+        lines.append(w["within"].format(names=names, f1=with_interval(within, "f1_macro")))
+    return lines
+
+
+def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
+    """Some of all pairs of classes, in few words: two sides, where every class of one is in a pair with every class of
+    the other."""
+    if len(apart) == pairs > 1:
+        return w["every_pair"]
+    left = list(dict.fromkeys(a for a, b in apart if b == apart[0][1]))
+    right = list(dict.fromkeys(b for a, b in apart if a == apart[0][0]))
+    if len(apart) > 1 and {(a, b) for a in left for b in right} == {(a, b) for a, b in apart}:
+        return w["two_sides"].format(left=w["and"].join(left), right=w["and"].join(right))
+    text = ", ".join(w["and"].join(pair) for pair in apart[:PAIRS])
+    return text if len(apart) <= PAIRS else w["more_pairs"].format(pairs=text, n=len(apart) - PAIRS, all=pairs)
 
 
 def calibration_lines(calibration: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
@@ -119,6 +146,7 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
         per_class_table(test),
         f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}, "
         f"macro AUROC {with_interval(test, 'auroc_macro')}",
+        *hospital_lines(metrics["hospitals"]),
         *beaten_lines({folder.name: metrics}),
         *shortcut_lines(metrics["shortcuts"]),
         *calibration_lines(metrics["calibration"]),

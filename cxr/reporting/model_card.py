@@ -10,6 +10,7 @@ from cxr.files.writing import read_json, write_text
 from cxr.reporting.console import (
     beaten_lines,
     calibration_lines,
+    hospital_lines,
     interval_text,
     screening_lines,
     shortcut_lines,
@@ -43,6 +44,7 @@ def write_model_card(
         "epochs": w["epochs"].format(n=metrics["train"]["epochs"]),
         "headlines": markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
         "per_class": markdown_table([w["class"], w["precision"], w["recall"], "F1", w["images"]], per_class),
+        "hospitals": hospital_lines(metrics["hospitals"], w),
         "beaten": beaten_lines({folder.name: metrics}, w),
         "leaks": metrics["leaks"],
         "seed": config["seed"],

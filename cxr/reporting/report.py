@@ -19,7 +19,14 @@ from cxr.files.writing import read_json, read_table, write_text
 from cxr.reporting import comparison, figures
 from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
-from cxr.reporting.console import beaten_lines, promise_text, reliability_names, screening_shares, with_interval
+from cxr.reporting.console import (
+    beaten_lines,
+    hospital_lines,
+    promise_text,
+    reliability_names,
+    screening_shares,
+    with_interval,
+)
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short
@@ -92,6 +99,9 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
         "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
         "recipes": recipe_rows(recipes, w),
         "sentence": sentence(rows, w).replace("**", ""),
+        "hospitals": list(
+            dict.fromkeys(line for run in runs for line in hospital_lines(run.metrics["hospitals"], w)[:1])
+        ),
         "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
         "comparisons": comparison.sentences(read_json(folder / COMPARISONS) or {"pairs": []}, lang),
     }

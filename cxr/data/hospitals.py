@@ -1,0 +1,75 @@
+"""Which hospital each image is from, and whether classes and hospitals are the same thing: a network may then know
+hospitals instead of diseases (Zech et al. 2018; DeGrave, Janizek & Lee 2021)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from cxr.data.image_table import ImageTable
+from cxr.data.store import Store
+
+OVERLAP = 0.05  # of two classes' shares of hospitals, up to which no hospital counts as one of both: strays
+COMMON = 0.02  # share of all images that must have a format and size, so that these count as a kind
+
+
+def hospitals_of(images: ImageTable, store: Store) -> tuple[np.ndarray, bool]:
+    """The hospital of each of N images: strings (N,), "" for unknown; and whether a table says it. If none does, the
+    kinds of files stand for hospitals: whoever collected a set from several sources seldom made their files alike."""
+    hospital = images.slices.get("hospital")
+    if hospital is not None and (hospital != "").any():
+        return hospital, True
+    return file_kinds(store), False
+
+
+def file_kinds(store: Store) -> np.ndarray:
+    """Format and size of the file of each image, "PNG 512x512"; "JPEG, other sizes" for sizes that few images have."""
+    facts = store.facts
+    columns = (facts[name].tolist() for name in ("format", "width", "height"))
+    kinds = [(kind, f"{kind} {width}x{height}") for kind, width, height in zip(*columns, strict=True)]
+    number = Counter(kinds)
+    return np.array([
+        exact if number[kind, exact] >= COMMON * len(kinds) else f"{kind}, other sizes" for kind, exact in kinds
+    ])  # fmt: skip
+
+
+def class_of_hospital(hospital: np.ndarray, labels: np.ndarray, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The most frequent class, among the images `train`, of the hospital of each of the images `rows` (m,), or of all
+    hospitals where these have none of it: int64 (m,)."""
+    everywhere = np.bincount(labels[train]).argmax()
+    classes = {
+        name: np.bincount(labels[train][hospital[train] == name]).argmax() for name in set(hospital[train].tolist())
+    }
+    return np.array([classes.get(name, everywhere) for name in hospital[rows].tolist()], dtype=np.int64)
+
+
+def confounding(labels: np.ndarray, hospital: np.ndarray, known: bool, classes: Sequence[str]) -> dict[str, Any]:
+    """How classes and hospitals go together.
+
+    Args:
+        labels: int64 (N,).
+        hospital: strings (N,), "" for unknown.
+        known: whether a table says the hospitals; else kinds of files stand for them.
+        classes: the C names.
+
+    Returns:
+        "known"; "unknown": the number of images without a hospital; "table": images by hospital and class; "apart": the
+        pairs of classes that share no hospital (the smaller of their shares of each hospital, summed, are OVERLAP or
+        less), and "pairs", how many pairs there are. Classes without images of known hospitals are left out.
+    """
+    names = sorted(set(hospital.tolist()) - {""})
+    counts = np.array([np.bincount(labels[hospital == name], minlength=len(classes)) for name in names])
+    counts = counts.reshape(len(names), len(classes))
+    present = np.flatnonzero(counts.sum(0)).tolist()
+    pairs = list(combinations(present, 2))
+    shares = counts / np.maximum(counts.sum(0), 1)  # of the hospitals, within each class
+    apart = [(a, b) for a, b in pairs if np.minimum(shares[:, a], shares[:, b]).sum() <= OVERLAP]
+    return {
+        "known": known,
+        "unknown": int((hospital == "").sum()),
+        "table": {name: dict(zip(classes, row, strict=True)) for name, row in zip(names, counts.tolist(), strict=True)},
+        "apart": [[classes[a], classes[b]] for a, b in apart],
+        "pairs": len(pairs),
+    }
