@@ -119,7 +119,11 @@ BAD_IMAGES = {
     "BMP named JPEG": Odd(saved(format="BMP"), "a BMP image: convert it to PNG", "odd.jpg"),
     "WEBP": Odd(saved(format="WEBP"), "a WEBP image: convert it to PNG", "odd.webp"),
     "JPEG 2000": Odd(saved(format="JPEG2000"), "a JPEG 2000 image: convert it to PNG", "odd.jp2"),
-    "DICOM": Odd(content(b"\0" * 128 + b"DICM"), "a DICOM file without an image (modality unknown)", "odd.dcm"),
+    "DICOM": Odd(
+        content(b"\0" * 128 + b"DICM"),
+        "a DICOM file without an image, or truncated before it (modality unknown)",
+        "odd.dcm",
+    ),
     "no ending": Odd(saved(), USED, "odd"),
     "JPEG named JFIF": Odd(saved(format="JPEG"), USED, "odd.jfif"),
     "JPEG named JPE": Odd(saved(format="JPEG"), USED, "odd.jpe"),

@@ -72,8 +72,9 @@ def check_doubts(findings: Mapping[str, Any], images: ImageTable) -> None:
     label are no doubt, as no split separates them; nor are leaks, which `data.on_leak` deals with."""
     lines = [line for line in summarise_audit(findings) if line.number and line.key in (*FILES, "two_labels")]
     doubts = [f"{line.key.replace('_', ' ')}: {line.number:,}, such as {printable(line.file)}" for line in lines]
-    if not findings["patients"]:
-        doubts.append("no patient is known (if each image is of another one: 'data.patient_pattern=(.+)')")
+    if unknown := findings["images_of_unknown_patients"]:
+        whose = "no patient is known" if not findings["patients"] else f"the patient of {unknown:,} images is not known"
+        doubts.append(f"{whose} (if each image is of another one: 'data.patient_pattern=(.+)')")
     if images.unknown_splits:
         doubts.append(f"values of split that are unknown: {', '.join(map(printable, images.unknown_splits))}")
     doubts += [f"hardly a class: {name} ({number})" for name, number in findings["classes"].items() if number < FEW]

@@ -47,7 +47,7 @@ AS_USUAL = Reading()
 class Decoded(NamedTuple):
     """An image for a store: uint8 pixels (S, S), and facts about its file: width and height in pixels, format (JPEG,
     PNG or DICOM), `coloured` and `outliers` (see cxr.data.gray.Gray), whether it looks like a negative (1, else 0), its
-    SHA-256, and what a DICOM header says (see cxr.data.dicom.Header), else ""."""
+    SHA-256, and what a DICOM header says (see cxr.data.dicom_header.Header), else ""."""
 
     pixels: np.ndarray
     width: int

@@ -95,8 +95,9 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def loose_images(folder: Path) -> list[Path]:
-    """The images directly in a folder; none if it cannot be read."""
-    return [path for entry in entries(folder) if (path := Path(entry)).suffix.lower() in SUFFIXES]
+    """The images directly in a folder, by their endings or first bytes; none if it cannot be read."""
+    paths = [Path(entry) for entry in entries(folder) if not is_folder(entry)]
+    return [path for path in paths if path.suffix.lower() in SUFFIXES or not not_an_image(path)]
 
 
 def gaps(folder: Path) -> list[tuple[Path, str]]:

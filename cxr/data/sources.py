@@ -53,7 +53,7 @@ def read_folder(root: Path, naming: Naming = AS_USUAL, lists: SplitLists | None 
         where = "class folders (NORMAL, PNEUMONIA, …), directly there or below train, val and test"
         if naming.label_pattern is not None:
             where = f"paths that data.label_pattern={naming.label_pattern} fits"
-        raise UserError(f"data.root={root}: no images found; expected jpg, jpeg or png files in {where}{such_as}")
+        raise UserError(f"data.root={root}: no images found; expected JPEG, PNG or DICOM files in {where}{such_as}")
     rejected += [(file, f"in {MANIFEST}, but not in a class folder") for file in sorted(manifest.rows)]
     naming.check_used(row["label"] for row in rows)
     if lists:

@@ -12,7 +12,7 @@ import numpy as np
 from cxr.data.building import Source, fill_store, is_readable_again
 from cxr.data.cache import built, fingerprint, remove
 from cxr.data.decode import AS_USUAL, Reading
-from cxr.data.dicom import Header
+from cxr.data.dicom_header import Header
 from cxr.data.image_table import ImageTable
 from cxr.data.retrying import patiently
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
