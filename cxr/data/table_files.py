@@ -17,8 +17,10 @@ LIST = "the path of a text file"
 
 def find_tables(data: Mapping[str, Any]) -> dict[str, Path]:
     """The tables that `data.table` names, by the split of their images ("" where the table says it). UserError as in
-    find_file()."""
+    find_file(), and if data.root is no folder."""
     table, root = data["table"], data["root"]
+    if root and not stat.S_ISDIR(mode_of(Path(root).expanduser())):
+        raise UserError(f"data.root={root}: no such folder")
     if isinstance(table, Mapping):
         return {split: find_file(f"data.table.{split}", path, root, TABLE) for split, path in table.items()}
     return {"": find_file("data.table", table, root, TABLE)}

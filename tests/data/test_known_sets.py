@@ -368,7 +368,7 @@ def test_other_commands_take_known_sets_too(nih, tmp_path):
     ("words", "line"),
     [
         ("data=nih", "data.root is missing: give data.root=a folder of images"),
-        ("data=nih data.root=ROOT/none", "data.table=ROOT/none/Data_Entry_2017*.csv: must be the path of a CSV"),
+        ("data=nih data.root=ROOT/none", "data.root=ROOT/none: no such folder"),
         ("data=tbx11k data.root=ROOT", "data.split_lists.train=ROOT/lists/TBX11K_train.txt: must be the path of"),
         ("NIH data.rows={View: PA}", "no column View, as data.rows says; it has"),
         ("NIH data.rows={Patient Gender: X}", "no row has x in patient gender, as data.rows says; it has M"),
