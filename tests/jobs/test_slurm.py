@@ -63,7 +63,7 @@ def trains(run_folder):
 def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     """Of four jobs, one meets its time limit, one is killed, one cancelled; in the end all have the figures of a sweep
     without Slurm."""
-    folder, words = tmp_path / "jobs", ("model.hidden=8,16", "aug=on,off", "trainer.max_epochs=20", "optim.lr=0.003")
+    folder, words = tmp_path / "jobs", ("model.hidden=8,16", "aug=on,off", "trainer.max_epochs=30", "optim.lr=0.003")
     late, killed, cancelled, calm = (
         folder / f"cnn_aug-{aug}_seed-0_model.hidden-{hidden}" for hidden in (8, 16) for aug in ("on", "off")
     )
