@@ -1,26 +1,48 @@
 """What a compressed image in a DICOM file costs to decode, by its first bytes: a few kB may ask for gigabytes."""
 
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from cxr.data.formats import BadImage
 
 TILES = 1024  # of a JPEG 2000 image; real ones have one or some dozen
 PRECINCT = 5  # the least exponent of a precinct's side: 2 ** 5 pixels; usual are 7 and 15
 START, SIZE, STYLE, DATA = b"\xff\x4f\xff\x51", 0xFF51, 0xFF52, 0xFF90  # markers of JPEG 2000
+FRAMES, SCAN = {*range(0xFFC0, 0xFFD0), 0xFFDE} - {0xFFC4, 0xFFC8, 0xFFCC}, 0xFFDA  # of JPEG
 
 
-def check_codestream(stream: bytes, rows: int, columns: int, parameters: Callable[[bytes], Mapping[str, Any]]) -> None:
+def check_codestream(stream: bytes, rows: int, columns: int) -> None:
     """Raise BadImage if a compressed image has another size than rows × columns, several components, or, in JPEG 2000,
-    so many parts that decoding takes minutes; `parameters` reads a stream's head, as the decoders' get_parameters()."""
-    if stream.startswith(START) and is_torn(stream):  # before the decoder sees it
+    so many parts that decoding takes minutes. Decoders are not asked: they take memory for the size that they read."""
+    jpeg_2000 = stream.startswith(START)
+    if jpeg_2000 and is_torn(stream):
         raise BadImage("a DICOM image in JPEG 2000 of too many parts: save it without compression")
-    inner = parameters(stream)
-    if (inner["rows"], inner["columns"]) != (rows, columns):
+    frames = [read_size(stream)] if jpeg_2000 else read_frames(stream)
+    if not frames or any(frame[:2] != (rows, columns) for frame in frames):
         raise BadImage("a DICOM file that is damaged: its image has another size than its header says")
-    if inner.get("nr_components", inner.get("samples_per_pixel")) != 1:  # libjpeg's name, and openjpeg's
+    if any(components != 1 for _, _, components in frames):
         raise BadImage("a DICOM file that is damaged: its image has colours, and its header says it is gray")
+
+
+def read_size(stream: bytes) -> tuple[int, int, int]:
+    """Rows, columns and components of a JPEG 2000 stream (ISO 15444-1, A.5.1)."""
+    columns, rows, left, top = struct.unpack_from(">4L", stream, 8)
+    return rows - top, columns - left, struct.unpack_from(">H", stream, 40)[0]
+
+
+def read_frames(stream: bytes) -> list[tuple[int, int, int]]:
+    """Rows, columns and components of every frame that a JPEG stream names before its pixels (ISO 10918-1, B.2)."""
+    frames, at = [], 2
+    while at + 4 <= len(stream):
+        marker, length = struct.unpack_from(">HH", stream, at)
+        if marker == 0xFFFF:  # a byte that fills
+            at += 1
+            continue
+        if marker in FRAMES:
+            frames.append(struct.unpack_from(">HHB", stream, at + 5))
+        elif marker == SCAN:
+            break
+        at += 2 + length
+    return frames
 
 
 def is_torn(stream: bytes) -> bool:

@@ -114,21 +114,18 @@ def stored_values(header: "Dataset") -> np.ndarray:
 
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and syntax != RLE:
-        check_compressed(header, syntax)
+        check_compressed(header)
     pixels = pixel_array(header, raw=True, decoding_plugin=DECODERS.get(syntax, ""))
     used = np.array(2**header.BitsStored - 1, dtype=f"u{pixels.itemsize}")
     return pixels.view(used.dtype) & used
 
 
-def check_compressed(header: "Dataset", syntax: str) -> None:
+def check_compressed(header: "Dataset") -> None:
     """Raise BadImage, as check_codestream(), for an image that is compressed as JPEG or JPEG 2000."""
-    import libjpeg
-    import openjpeg
     from pydicom.encaps import get_frame
 
     stream = get_frame(header.PixelData, 0, number_of_frames=1)
-    parameters = (openjpeg if syntax in JPEG_2000 else libjpeg).get_parameters
-    check_codestream(stream, int(header.Rows), int(header.Columns), parameters)
+    check_codestream(stream, int(header.Rows), int(header.Columns))
 
 
 def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
@@ -136,6 +133,9 @@ def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
     have, not for the pixels."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if name in header and header.get(name) in (None, ""):  # exporters write empty values
+            delattr(header, name)
     bits = int(header.BitsStored)
     values = np.arange(2**bits)
     signed = header.get("PixelRepresentation") == 1

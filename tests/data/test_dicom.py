@@ -236,6 +236,26 @@ def test_streams_that_ask_for_more_than_their_header_says(tmp_path):
     assert "its image has colours" in why(save_dicom(tmp_path / "colours.dcm", colours))
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(0, 256), (65535, 65535), (20000, 256)])
+def test_a_jpeg_that_names_another_size_is_refused_before_a_decoder_takes_memory(tmp_path, rows, columns):
+    file = io.BytesIO()
+    Image.fromarray((ramp[:, ::16] >> 4).astype(np.uint8)).save(file, "JPEG")
+    stream = bytearray(file.getvalue())
+    at = stream.index(b"\xff\xc0") + 5
+    stream[at : at + 4] = rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
+    for syntax in (JPEGBaseline8Bit, JPEGLosslessSV1):
+        header = dicom((ramp[:, ::16] >> 4).astype(np.uint8), 8, PixelData=encapsulate([bytes(stream)]))
+        header.file_meta.TransferSyntaxUID = syntax
+        header["PixelData"].is_undefined_length = True
+        assert "another size than its header says" in why(save_dicom(tmp_path / "a.dcm", header))
+
+
+def test_empty_values_count_as_none(tmp_path):
+    expected = row(tmp_path, dicom())
+    assert (row(tmp_path, dicom(RescaleSlope="", RescaleIntercept="")) == expected).all()
+    assert (row(tmp_path, dicom(RescaleSlope="2", RescaleIntercept="")) == expected).all()
+
+
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
 def test_a_truncated_jpeg_is_not_filled_up_with_gray(tmp_path, share):
     file = io.BytesIO()
