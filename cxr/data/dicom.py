@@ -145,6 +145,8 @@ def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
         levels = apply_voi_lut(apply_modality_lut(values, header), header).astype(np.float64)
     except (ValueError, TypeError, AttributeError, IndexError):  # a window of no width, or text: viewers ignore it too
         levels = plain
+    if not np.isfinite(levels).all():  # a window of NaN or without end
+        levels = plain
     if header.PhotometricInterpretation == "MONOCHROME1":
         levels = -levels
     padding = is_padding(header, values)

@@ -101,7 +101,7 @@ def test_windows(tmp_path):
     assert np.abs(255 - inverted - linear).max() <= 1
 
 
-@pytest.mark.parametrize("width", [0, -5, "text", 1e30, [0, 3000]])
+@pytest.mark.parametrize("width", [0, -5, "text", 1e30, float("nan"), float("inf"), [0, 3000]])
 def test_a_window_that_shows_nothing_is_ignored_as_viewers_do(tmp_path, width):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, as it writes such values
