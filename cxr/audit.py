@@ -47,7 +47,7 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     ]
     counts = ", ".join(f"{name} {number:,}" for name, number in findings["classes"].items())
     print(f"\n1. {findings['images']:,} images in {printable(findings['root'])}: {counts}")
-    remarks = [*images.remarks, *hospital_lines({**findings["hospitals"], "within": None}, w)] + [
+    remarks = [*images.understood(), *hospital_lines({**findings["hospitals"], "within": None}, w)] + [
         no_patients(images.file.tolist())
     ] * (not findings["patients"])
     for number, remark in enumerate([*remarks, *images.not_used(), *cannot_be_split(images, options["data"])], start=2):

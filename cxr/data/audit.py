@@ -91,7 +91,7 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
     return {
         "root": str(images.root),
         "note": images.note,
-        "remarks": list(images.remarks),
+        "remarks": images.understood(),
         "sha256": hashlib.sha256("".join(sorted(facts["sha256"].tolist())).encode()).hexdigest(),
         "images": len(images),
         "classes": images.counts(),
@@ -129,7 +129,7 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
     """Log the number of images, what cannot be used, and copies."""
     counts = ", ".join(f"{name} {number}" for name, number in images.counts().items())
     log.info("%d images in %s: %s", len(images), printable(str(images.root)), counts)
-    for remark in images.remarks:
+    for remark in images.understood():
         log.info(remark)
     if not (images.patient != "").any():
         log.warning(no_patients(images.file.tolist()))

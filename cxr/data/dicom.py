@@ -6,6 +6,7 @@ Messages of the libraries, which may quote values of a header, are dropped.
 import io
 import logging
 import warnings
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
@@ -131,34 +132,17 @@ def check_compressed(header: "Dataset") -> None:
 def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
     """The image of stored pixels (H, W), see read_dicom(). All is computed for the 256 to 65536 values that a pixel can
     have, not for the pixels."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    for name in ("RescaleSlope", "RescaleIntercept"):
-        if name in header and header.get(name) in (None, ""):  # exporters write empty values
-            delattr(header, name)
     bits = int(header.BitsStored)
     values = np.arange(2**bits)
-    signed = header.get("PixelRepresentation") == 1
-    values = np.where(values >= 2 ** (bits - 1), values - 2**bits, values) if signed else values
-    plain = apply_modality_lut(values, header).astype(np.float64)
-    try:
-        levels = apply_voi_lut(apply_modality_lut(values, header), header).astype(np.float64)
-    except (ValueError, TypeError, AttributeError, IndexError):  # a window of no width, or text: viewers ignore it too
-        levels = plain
-    if not np.isfinite(levels).all():  # a window of NaN or without end
-        levels = plain
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        levels = -levels
+    if header.get("PixelRepresentation") == 1:  # signed
+        values = np.where(values >= 2 ** (bits - 1), values - 2**bits, values)
     padding = is_padding(header, values)
     # Up to 8 bits, the whole range is kept, as in a PNG of 8 bits; above, that of the pixels, for few files use all.
     used = np.full(len(values), bits <= 8)
     for row in stored:  # all at once, NumPy would need eight bytes for each pixel
         used[row] = True
     used &= ~padding
-    if used.any() and np.ptp(levels[used]) == 0:  # a window that shows nothing
-        levels = -plain if header.PhotometricInterpretation == "MONOCHROME1" else plain
-    if not np.isfinite(levels).all() or not used.any():
-        raise BadImage("a DICOM file that is damaged: its pixels have no values that can be shown")
+    levels = shown_levels(header, values, used)
     low, high = levels[used].min(), levels[used].max()
     full = 255 if bits <= 8 else 65535
     gray = np.clip((levels - low) * (full / max(high - low, 1e-9)), 0, full).round()
@@ -168,6 +152,28 @@ def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
     for stored_row, image_row in zip(stored, image, strict=True):
         image_row[:] = gray[stored_row]
     return Image.fromarray(image)
+
+
+def shown_levels(header: "Dataset", values: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """The brightness, float64 (N,), with which stored values (N,) are shown. A transformation for looking at the image
+    that cannot be applied, or under which the `used` values, bool (N,), all look alike, is ignored, as in viewers.
+
+    Raises:
+        BadImage: there is nothing to show.
+    """
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if name in header and header.get(name) in (None, ""):  # exporters write empty values
+            delattr(header, name)
+    plain = levels = apply_modality_lut(values, header)
+    with suppress(ValueError, TypeError, AttributeError, IndexError):  # such as a window that is text
+        shown = apply_voi_lut(plain, header)
+        if np.isfinite(shown).all() and used.any() and np.ptp(shown[used]):
+            levels = shown
+    if not np.isfinite(levels).all() or not used.any():
+        raise BadImage("a DICOM file that is damaged: its pixels have no values that can be shown")
+    return levels.astype(np.float64) * (-1 if header.PhotometricInterpretation == "MONOCHROME1" else 1)
 
 
 def is_padding(header: "Dataset", values: np.ndarray) -> np.ndarray:

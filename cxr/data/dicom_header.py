@@ -22,47 +22,12 @@ CHEST = re.compile(
 SPINE = re.compile("SPINE|VERTEB|WIRBEL|COLUMNA|RACHIS", re.I)
 UNSAID = ("", "UNKNOWN", "OTHER", "NONE", "N/A")
 # What reasons quote; anything else that stands there may be somebody's name.
-OTHER_MODALITIES = (
-    *(
-        "CT",
-        "MR",
-        "US",
-        "NM",
-        "PT",
-        "XA",
-        "MG",
-        "OT",
-        "SC",
-        "SR",
-        "PR",
-        "KO",
-        "SEG",
-        "ECG",
-        "ES",
-        "XC",
-        "PX",
-        "IO",
-        "DOC",
-    ),
-    *("RTDOSE", "RTSTRUCT", "RTPLAN", "RTIMAGE"),
+OTHER_MODALITIES = re.compile(
+    "CT|MR|US|NM|PT|XA|MG|OT|SC|SR|PR|KO|SEG|ECG|ES|XC|PX|IO|DOC|RTDOSE|RTSTRUCT|RTPLAN|RTIMAGE"
 )
-OTHER_PARTS = (
-    *(
-        "HAND",
-        "FOOT",
-        "KNEE",
-        "HIP",
-        "PELVIS",
-        "ABDOMEN",
-        "SKULL",
-        "HEAD",
-        "NECK",
-        "SHOULDER",
-        "ELBOW",
-        "WRIST",
-        "ANKLE",
-    ),
-    *("LEG", "ARM", "EXTREMITY", "BREAST", "JAW", "CSPINE", "TSPINE", "LSPINE", "SPINE", "FINGER", "FEMUR", "CLAVICLE"),
+OTHER_PARTS = re.compile(
+    "HAND|FOOT|KNEE|HIP|PELVIS|ABDOMEN|SKULL|HEAD|NECK|SHOULDER|ELBOW|WRIST|ANKLE|LEG|ARM|EXTREMITY|BREAST|JAW|CSPINE|"
+    "TSPINE|LSPINE|SPINE|FINGER|FEMUR|CLAVICLE"
 )
 # What is written for all patients whose identity has been removed.
 NOBODY = re.compile(
@@ -89,13 +54,13 @@ class Header(NamedTuple):
 def check_radiograph(header: "Dataset") -> None:
     """Raise BadImage, saying what it is, if a file is not a single gray radiograph of a chest."""
     modality, body = (str(header.get(name) or "").strip().upper() for name in ("Modality", "BodyPartExamined"))
-    named = modality if modality in (*MODALITIES, *OTHER_MODALITIES) else "unknown"
+    named = modality if modality in MODALITIES or OTHER_MODALITIES.fullmatch(modality) else "unknown"
     if "PixelData" not in header:
         raise BadImage(f"a DICOM file without an image, or truncated before it (modality {named})")
     if modality not in MODALITIES:
         raise BadImage(f"a DICOM image of modality {named}, not a radiograph ({', '.join(MODALITIES)})")
     if body not in UNSAID and (not CHEST.search(body) or SPINE.search(body)):
-        raise BadImage("a DICOM image of another part of the body" + f" ({body})" * (body in OTHER_PARTS))
+        raise BadImage("a DICOM image of another part of the body" + f" ({body})" * bool(OTHER_PARTS.fullmatch(body)))
     if (frames := int(header.get("NumberOfFrames") or 1)) != 1:
         raise BadImage(f"a DICOM series of {frames} images")
     if header.get("SamplesPerPixel") != 1 or header.get("PhotometricInterpretation") not in PHOTOMETRIC:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.class_names import order_classes
-from cxr.data.naming import KNOWN_FOR, Naming, class_remarks, known_for, patient_remarks
+from cxr.data.naming import Naming, class_remarks, known_for, patient_remarks
 from cxr.data.several_rows import PARTS, Row
 from cxr.errors import UserError, printable
 
@@ -77,13 +77,15 @@ class ImageTable:
         patients = len(set(headers["patient"][unknown].tolist()))
         patient, remarks = np.where(unknown, headers["patient"], self.patient), list(self.remarks)
         if patients:
-            remarks = [remark for remark in remarks if not remark.startswith(KNOWN_FOR)]
             remarks.append(f"patients from DICOM headers: {patients:,}, in {unknown.sum():,} images")
-            remarks += known_for(patient.tolist())
         if hospitals := set(headers["hospital"].tolist()) - {""}:
             images = (headers["hospital"] != "").sum()
             remarks.append(f"hospitals from DICOM headers: {len(hospitals):,}, in {images:,} images")
         return replace(self, patient=patient, slices=slices | dict(self.slices), remarks=tuple(remarks))
+
+    def understood(self) -> list[str]:
+        """What was understood of the set, in clauses for people: its remarks, and how many patients are known."""
+        return [*self.remarks, *known_for(self.patient.tolist())]
 
     def not_used(self) -> list[str]:
         """What is not used, by reason, in one line: the most frequent reasons, each with an example; none if all is."""

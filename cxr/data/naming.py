@@ -26,7 +26,6 @@ PATIENT_FORMS = {
 }
 COMPILED = {form: re.compile(pattern) for form, pattern in PATIENT_FORMS.items()}
 SHOWN = 6  # parts of a list in a remark
-KNOWN_FOR = "patients are known for"
 FEW = 5  # images, below which it is asked whether a folder is a class
 SEVERAL = "|"  # between the labels of an image that has several
 DICOM = "dicom"  # in data.hospital: the header of a DICOM file
@@ -209,13 +208,13 @@ def patient_remarks(files: Sequence[str], patients: Sequence[str], naming: Namin
         read = [patient_and_form(file) for file in files]
         forms = Counter(form for (name, form), patient in zip(read, patients, strict=True) if name == patient != "")
         remarks = [f"patients from file names like {form}: {n:,} images" for form, n in forms.most_common()]
-    return remarks + known_for(patients)
+    return remarks
 
 
 def known_for(patients: Sequence[str]) -> list[str]:
-    """A remark on how many patients are known, if not all are."""
+    """A remark on how many patients are known, if some are and not all."""
     number = sum(patient != "" for patient in patients)
-    return [f"{KNOWN_FOR} {number:,} of {len(patients):,} images"] * (number < len(patients))
+    return [f"patients are known for {number:,} of {len(patients):,} images"] * (0 < number < len(patients))
 
 
 def no_patients(files: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ class Task:
         if self.is_stopped():
             return Outcome("stopped")
         hydra, began, error = HydraConfig.get(), time.time(), None
-        read_mappings(config)
+        read_mappings(config)  # Hydra has composed it, not composing.py
         folder, options = Path(hydra.runtime.output_dir), OmegaConf.to_container(config, resolve=True)
         # Other machines that train the same run write nothing, nor does a run that was done before.
         writes = not (node(options["trainer"]) or is_done(folder, options.get("trial")))

@@ -94,10 +94,10 @@ def test_patients_by_a_pattern(folder):
     root = folder("TB/p1_left.png", "TB/p1_right.png", "NORMAL/p2.png", "NORMAL/x.png")
     images = read_folder(root, Naming(patient_pattern=r"(p\d+)[_.]"))
     assert images.patient.tolist() == ["p2", "", "p1", "p1"]
-    assert images.remarks[-2:] == (
+    assert images.understood()[-2:] == [
         "patients by data.patient_pattern: 2, in 3 images",
         "patients are known for 3 of 4 images",
-    )
+    ]
 
 
 def test_names_that_share_a_stem_are_pointed_to():
