@@ -8,16 +8,17 @@ import numpy as np
 from cxr.data.audit import SIZE, audit, load_copies
 from cxr.data.audit_lines import check_doubts, check_rejected, summarise_audit
 from cxr.data.decode import Reading, decode
+from cxr.data.groups import group_images
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients
 from cxr.data.sources import read_images
-from cxr.data.split import group_images, split_by_options
+from cxr.data.split import split_by_options
 from cxr.data.store import open_store
 from cxr.errors import UserError, printable
 from cxr.files.run_folder import AUDIT
 from cxr.files.writing import write_json
 from cxr.jobs.single_command import run_single
-from cxr.reporting.console import hospital_lines
+from cxr.reporting.hospitals_in_words import hospital_lines
 from cxr.reporting.markdown import markdown_table
 from cxr.reporting.words import words
 

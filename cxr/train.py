@@ -36,7 +36,7 @@ def main() -> None:
     with signals.listening():
         command = None
         try:
-            checked = read_command(sys.argv[1:], "config")
+            checked = read_command(sys.argv[1:], "config", list_hospitals)
             if checked.runs:
                 from cxr.data.precheck import check_images  # SciPy takes a second: not for --help
 
@@ -53,6 +53,13 @@ def main() -> None:
                 raise
         if signals.asked():
             end_stopped(command)
+
+
+def list_hospitals(data: Mapping[str, Any]) -> Sequence[str]:
+    """The hospitals of the images that the options `data.*` name; for data.hold_out=all."""
+    from cxr.data import precheck
+
+    return precheck.list_hospitals(data)
 
 
 def launch(command: CommandLine, task: Task) -> None:

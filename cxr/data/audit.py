@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from cxr.data.cache import built, fingerprint
+from cxr.data.groups import group_images
 from cxr.data.hospitals import confounding, hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients, patient_and_form
-from cxr.data.split import find_leaks, group_images
+from cxr.data.split import find_leaks
 from cxr.data.store import Store
 from cxr.errors import printable
 from cxr.files.writing import read_table, write_table

@@ -59,11 +59,11 @@ class SeededOrder(Sampler[int]):
         length: number of images.
         seed: of the shuffle.
         epoch: the first one.
-        labels: int64 (length,), for an order in which all classes are equally frequent; None: every image once.
+        levels: int64 (length, K), for a balanced order, see balanced(); None: every image once.
     """
 
-    def __init__(self, length: int, seed: int, epoch: int = 0, labels: np.ndarray | None = None) -> None:
-        self.length, self.seed, self.epoch, self.labels = length, seed, epoch, labels
+    def __init__(self, length: int, seed: int, epoch: int = 0, levels: np.ndarray | None = None) -> None:
+        self.length, self.seed, self.epoch, self.levels = length, seed, epoch, levels
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -73,23 +73,31 @@ class SeededOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        return iter((rng.permutation(self.length) if self.labels is None else balanced(self.labels, rng)).tolist())
+        return iter((rng.permutation(self.length) if self.levels is None else balanced(self.levels, rng)).tolist())
 
 
-def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An epoch in which all classes are equally frequent: int64 (N,), positions in `labels` (N,).
+def balanced(levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An epoch in which all values of the first column of `levels` (N, K), such as classes, are equally frequent, and
+    within each all values of the next column, such as hospitals: int64 (N,), positions in `levels`.
 
-    A class with more images than its share gets a new choice in each epoch; one with fewer repeats images, each only
+    A value with more images than its share gets a new choice in each epoch; one with fewer repeats images, each only
     after all others.
     """
-    classes = np.unique(labels)
-    shares = np.full(len(classes), len(labels) // len(classes))
-    shares[rng.permutation(len(classes))[: len(labels) % len(classes)]] += 1
-    drawn = []
-    for label, share in zip(classes, shares, strict=True):
-        members = np.flatnonzero(labels == label)
-        drawn.append(np.concatenate([rng.permutation(members) for _ in range(-(-share // len(members)))])[:share])
-    return rng.permutation(np.concatenate(drawn))
+    return rng.permutation(draw_alike(np.arange(len(levels)), levels, len(levels), rng))
+
+
+def draw_alike(positions: np.ndarray, levels: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `number` of some positions, alike by value of the first of `levels` and, within it, of the others."""
+    if not levels.shape[1]:
+        return np.concatenate([rng.permutation(positions) for _ in range(max(1, -(-number // len(positions))))])[
+            :number
+        ]
+    values, of_position = np.unique(levels[positions, 0], return_inverse=True)
+    shares = np.full(len(values), number // len(values))
+    shares[rng.permutation(len(values))[: number % len(values)]] += 1
+    return np.concatenate([
+        draw_alike(positions[of_position == value], levels[:, 1:], share, rng) for value, share in enumerate(shares)
+    ])  # fmt: skip
 
 
 class Batches(Sampler[Drawn]):

@@ -16,16 +16,16 @@ from cxr.data.audit import SIZE, audit, load_copies, log_findings
 from cxr.data.audit_lines import check_doubts, check_rejected
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
-from cxr.data.cache import built, fingerprint
 from cxr.data.decode import Reading
-from cxr.data.hospitals import class_of_hospital, confounding, hospitals_of
+from cxr.data.groups import group_images
+from cxr.data.hospitals import balance_levels, class_of_hospital, confounding, hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
+from cxr.data.shortcuts import load_shortcuts
 from cxr.data.sources import read_images
-from cxr.data.split import find_leaks, group_images, split_by_options
+from cxr.data.split import USES, find_leaks, split_by_options
 from cxr.data.store import Store, open_stores
 from cxr.errors import UserError
-from cxr.files.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class CXRDataModule(pl.LightningDataModule):
 
     After setup():
         images: the table of the N usable images. readable: the same as it was read, whatever a subclass makes of it.
-        split: string array of length N: train, val, test or unused.
+        split: string array of length N: one of USES for each image.
         group: int array of length N, equal for images of one patient and for copies.
         store: their pixels. compared: the same at the size at which copies are found.
         note: see ImageTable.
@@ -57,6 +57,7 @@ class CXRDataModule(pl.LightningDataModule):
         self.augment = Augment(**aug)
         self.images: ImageTable | None = None
         self.resident: Tensor | None = None  # all images on a GPU, if they fit
+        self.tested = "test"  # or "inside": the split that Lightning's test loop gets
         self.hidden = ""  # what to black out: "lungs", "rest" or nothing; see cxr.data.masking
         self.drawn: tuple[int, torch.device, Tensor] | None = None  # epoch, device and result of draws()
         self.position = 0, 0  # where training begins: an epoch, and batches of it that are done already
@@ -90,22 +91,25 @@ class CXRDataModule(pl.LightningDataModule):
         return split_by_options(self.images, self.group, self.data)
 
     def log_split(self) -> None:
+        d, sizes = self.data, ", ".join(f"{s} {n}" for s, n in self.split_sizes().items())
         if (leaks := self.leak_counts()) and leaks["images"]:
             done = "kept in training" if leaks["on_leak"] == "keep" else "unused"
-            log.info("%s: %d images of patients of the test folder, or copies of its images", done, leaks["images"])
-        d, sizes = self.data, ", ".join(f"{s} {n}" for s, n in self.split_sizes().items())
-        log.info("split %s%s: %s", d["split"], f", fold {d['fold']}" if d["split"] == "folds" else "", sizes)
+            of = "the test folder" if d["split"] == "given" else d["hold_out"]
+            log.info("%s: %d images of patients of %s, or copies of its images", done, leaks["images"], of)
+        which = {"folds": f", fold {d['fold']}", "hospital": f", {d['hold_out']} held out"}.get(d["split"], "")
+        log.info("split %s%s: %s", d["split"], which, sizes)
 
     def leak_counts(self) -> dict[str, Any] | None:
-        """For metrics.json: with the set's own test folder, the number of leaks ("images"), see find_leaks(), and what
-        became of them ("on_leak": drop or keep)."""
-        if self.data["split"] != "given":
+        """For metrics.json: with the set's own test folder or a held-out hospital, the number of leaks ("images"), see
+        find_leaks(), and what became of them ("on_leak": drop or keep)."""
+        if self.data["split"] not in ("given", "hospital"):
             return None
-        return {"on_leak": self.data["on_leak"], "images": int(find_leaks(self.split, self.group).sum())}
+        on_leak = self.data["on_leak"] if self.data["split"] == "given" else "drop"
+        return {"on_leak": on_leak, "images": int(find_leaks(self.split, self.group).sum())}
 
     def split_sizes(self) -> dict[str, int]:
         """Images per split, in the order of use."""
-        return {s: int((self.split == s).sum()) for s in ("train", "val", "test", "unused") if (self.split == s).any()}
+        return {s: int((self.split == s).sum()) for s in USES if (self.split == s).any()}
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per split and class."""
@@ -117,9 +121,9 @@ class CXRDataModule(pl.LightningDataModule):
 
     def class_weights(self) -> list[float]:
         """Weights n / (C n_c) that give all classes equal weight in the loss, and training images 1 on average
-        (scikit-learn's "balanced"; King & Zeng 2001)."""
+        (scikit-learn's "balanced"; King & Zeng 2001). A class that only a held-out hospital has weighs nothing."""
         images = np.bincount(self.images.label[self.rows("train")], minlength=len(self.images.classes))
-        return (images.sum() / (len(images) * images)).tolist()
+        return [float(images.sum() / ((images > 0).sum() * n)) if n else 0.0 for n in images]
 
     def rows(self, split: str) -> np.ndarray:
         """The rows of the table that belong to a split."""
@@ -137,8 +141,10 @@ class CXRDataModule(pl.LightningDataModule):
         if workers == "auto":
             workers = min(4, os.cpu_count() or 1) if travel else 0
         training = split == "train"
-        labels_to_balance = self.images.label[rows] if self.data.get("sampler") == "balanced" else None
-        order = SeededOrder(len(rows), self.seed, self.position[0], labels_to_balance) if training else range(len(rows))
+        levels = None
+        if training and self.data["sampler"] == "balanced":
+            levels = balance_levels(self.data["balance"], self.images)[rows]
+        order = SeededOrder(len(rows), self.seed, self.position[0], levels) if training else range(len(rows))
         return DataLoader(
             StoredImages(images, labels if isinstance(images, Store) else labels.to(images.device), rows),
             batch_sampler=Batches(order, self.data["batch_size"], training, rank, ranks, self.position),
@@ -188,7 +194,7 @@ class CXRDataModule(pl.LightningDataModule):
         return self.loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        return self.loader("test")
+        return self.loader(self.tested)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images = to_unit(batch.images)
@@ -228,19 +234,9 @@ class CXRDataModule(pl.LightningDataModule):
         return hospital, confounding(self.images.label[used], hospital[used], known, self.images.classes)
 
     def shortcut_predictions(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Predictions for test images (rows of the table) by rules that do not look at lungs; see cxr.data.shortcuts.
-        Computed once for each split."""
-        from cxr.data.shortcuts import VERSION, shortcut_predictions  # scikit-learn takes a second
-
+        """Predictions for test images (rows of the table) by rules that do not look at lungs; see cxr.data.shortcuts
+        and, where hospitals are known, class_of_hospital()."""
         train, labels = self.rows("train"), self.images.label
-        files = self.compared.facts["sha256"].tolist(), self.compared.reading.negatives
-        inputs = *files, labels.tolist(), train.tolist(), rows.tolist()
-
-        def build(folder: Path) -> None:
-            with replacing(folder / "predictions.npz", "wb") as file:
-                np.savez(file, **shortcut_predictions(self.compared, labels, train, rows))
-
-        with built(self.cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
-            predictions = dict(np.load(folder / "predictions.npz"))
+        predictions = load_shortcuts(self.compared, labels, train, rows, self.cache)
         hospital, known = hospitals_of(self.images, self.compared)
         return predictions | ({"hospital_alone": class_of_hospital(hospital, labels, train, rows)} if known else {})

@@ -10,6 +10,7 @@ import numpy as np
 
 from cxr.data.image_table import ImageTable
 from cxr.data.store import Store
+from cxr.errors import UserError
 
 OVERLAP = 0.05  # of two classes' shares of hospitals, up to which no hospital counts as one of both: strays
 COMMON = 0.02  # share of all images that must have a format and size, so that these count as a kind
@@ -22,6 +23,24 @@ def hospitals_of(images: ImageTable, store: Store) -> tuple[np.ndarray, bool]:
     if hospital is not None and (hospital != "").any():
         return hospital, True
     return file_kinds(store), False
+
+
+def named_hospitals(images: ImageTable, option: str) -> np.ndarray:
+    """The hospital of each of N images, strings (N,), for an option that needs it. Raises UserError where no table,
+    manifest or header says any."""
+    hospital = images.slices.get("hospital", np.array([""]))
+    if not (hospital != "").any():
+        raise UserError(f"{option}: no hospital is known; name the column that holds it with data.hospital=COLUMN")
+    return hospital
+
+
+def balance_levels(balance: Sequence[str], images: ImageTable) -> np.ndarray:
+    """What `data.sampler=balanced` balances: int64 (N, K), the class of each image and, if `data.balance` asks for it,
+    its hospital. Raises UserError where no hospital is known."""
+    columns = [images.label]
+    if "hospital" in balance:
+        columns.append(np.unique(named_hospitals(images, "data.balance=[label,hospital]"), return_inverse=True)[1])
+    return np.stack(columns, axis=1)
 
 
 def file_kinds(store: Store) -> np.ndarray:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 Matches = dict[str, dict[int, str]]  # by kind, rows of a table, each with a run's name of the matching image
 KINDS = ("trained", "tested", "patients")
+TESTED = ("test", "inside")  # splits of a run that no network was trained or chosen on
 
 
 def match_runs(
@@ -59,11 +60,11 @@ def match_run(images: ImageTable, run: Mapping[str, np.ndarray], pairs: Sequence
     """
     matches: Matches = {kind: {} for kind in KINDS}
     for row, other in pairs:
-        kind = "tested" if run["splits"][other] == "test" else "trained"
+        kind = "tested" if run["splits"][other] in TESTED else "trained"
         matches[kind].setdefault(row, str(run["files"][other]))
     for row in matches["trained"]:
         matches["tested"].pop(row, None)
-    trained = run["splits"] != "test"
+    trained = ~np.isin(run["splits"], TESTED)
     by_patient = dict(zip(run["patients"][trained].tolist(), run["files"][trained].tolist(), strict=True))
     for row, patient in enumerate(images.patient.tolist()):
         if patient and patient in by_patient and row not in matches["trained"]:

@@ -5,19 +5,33 @@ In this field, source and class often coincide: an image's size, border or brigh
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from cxr.data.cache import built, fingerprint
 from cxr.data.copies import THUMBNAIL, shrink
 from cxr.data.store import Store
+from cxr.files.writing import replacing
 
 BORDER = 0.05  # of a side
 VERSION = 1  # raise when these rules predict something else
+
+
+def load_shortcuts(
+    store: Store, labels: np.ndarray, train: np.ndarray, test: np.ndarray, cache: Path
+) -> dict[str, np.ndarray]:
+    """shortcut_predictions(), computed once for each set of images and split."""
+    files = store.facts["sha256"].tolist(), store.reading.negatives
+    inputs = *files, labels.tolist(), train.tolist(), test.tolist()
+
+    def build(folder: Path) -> None:
+        with replacing(folder / "predictions.npz", "wb") as file:
+            np.savez(file, **shortcut_predictions(store, labels, train, test))
+
+    with built(cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
+        return dict(np.load(folder / "predictions.npz"))
 
 
 def shortcut_predictions(
@@ -29,6 +43,11 @@ def shortcut_predictions(
         Labels (m,) under "majority_class", "file_facts" (logistic regression on format, size, shape, brightness and
         border of an image) and "nearest_neighbour" (on thumbnails, 32 × 32).
     """
+    from sklearn.linear_model import LogisticRegression  # these take a second
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     facts = file_facts(store)
     thumbnails = np.empty((len(store), THUMBNAIL**2), dtype=np.float32)
     for rows, images in store.parts():

@@ -1,16 +1,19 @@
 """Assign images to train, val and test. A patient's images, and copies of an image, are never separated."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from cxr.data.groups import deal_folds, draw_groups
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import as_key
 from cxr.errors import UserError, printable
 
+# What an image of a run is used for, in the order of use. "inside" is of hospitals that the run trains on, and tests
+# beside the held-out hospital of "test".
+USES = ("train", "val", "inside", "test", "unused")
 OPTIONS = (
     "split",
     "split_seed",
@@ -19,7 +22,9 @@ OPTIONS = (
     "on_leak",
     "folds",
     "fold",
+    "hold_out",
 )  # as split_images() wants
+NAMED = 10  # hospitals that an error lists
 
 
 def split_images(
@@ -32,39 +37,44 @@ def split_images(
     on_leak: str = "drop",
     folds: int = 5,
     fold: int = 0,
+    held_out: str | None = None,
 ) -> np.ndarray:
-    """Assign each image to train, val, test or unused.
+    """Assign each image to one of USES.
 
     Args:
         group: int array of length N, equal for images that must not be separated; see group_images().
-        protocol: "pooled" (all images, stratified by class), "given" (the set's own test folder; see on_leak) or
-            "folds" (cross-validation: each image tests in one of `folds` runs).
+        protocol: "pooled" (all images, stratified by class), "given" (the set's own test folder; see on_leak), "folds"
+            (cross-validation: each image tests in one of `folds` runs) or "hospital" (see cxr.data.hold_out).
         seed: of the draw.
-        test_fraction: share of all images that tests; pooled only.
+        test_fraction: share of all images that tests, pooled; or that tests inside, with "hospital".
         val_fraction: share of the remaining images that validates; 0 for none.
         on_leak: given only: what becomes of leaks, see find_leaks(): "drop" (unused), "keep" (training) or "fail".
         folds, fold: folds only: into how many parts the images are dealt, and the number of the one that tests, from 0.
+        held_out: hospital only: the name of the one that tests.
 
     Returns:
         string array of length N.
 
     Raises:
-        UserError: there is only one class, a class is missing from a split, no test folder is given, or there are leaks
-            and on_leak is "fail".
+        UserError: there is only one class, a class is missing from a split, no test folder is given, there are leaks
+            and on_leak is "fail", or no hospital is called `held_out`.
     """
     if len(images.classes) < 2:
         raise UserError(f"{images.root}: images of one class only ({images.classes[0]}); a classifier needs two")
     rng = np.random.default_rng(seed)
+    if protocol == "hospital":
+        return hold_out(images, group, held_out, test_fraction, val_fraction, rng)
     if protocol == "given":
         split = use_given_test(images, group, on_leak)
     elif protocol == "folds":
-        split = np.where(deal_folds(images, group, folds, rng) == fold, "test", "train").astype("<U6")
+        split = np.where(deal_folds(images.label, group, folds, rng) == fold, "test", "train").astype("<U6")
     else:
         split = np.full(len(images), "train", dtype="<U6")
-        split[draw_groups(images, group, split == "train", test_fraction, 2 if val_fraction else 1, rng)] = "test"
+        split[draw_groups(images.label, group, split == "train", test_fraction, 2 if val_fraction else 1, rng)] = "test"
     if val_fraction:
-        split[draw_groups(images, group, split == "train", val_fraction, 1, rng)] = "val"
-    check_classes(images, split, group, ("train", "val", "test") if val_fraction else ("train", "test"))
+        split[draw_groups(images.label, group, split == "train", val_fraction, 1, rng)] = "val"
+    splits = ("train", "val", "test") if val_fraction else ("train", "test")
+    check_classes(images, split, group, splits, range(len(images.classes)))
     return split
 
 
@@ -98,20 +108,52 @@ def use_given_test(images: ImageTable, group: np.ndarray, on_leak: str) -> np.nd
     return split
 
 
-def deal_folds(images: ImageTable, group: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal whole groups to folds, so that each fold has about the same number of images of each class: int array of
-    length N. Groups come in random order, large ones first, to the fold that lacks images of their class most."""
-    dealt = np.zeros(len(images), dtype=np.int64)
-    rows_of = rows_by_group(group, np.ones(len(images), dtype=bool))
-    order = sorted(rng.permutation(list(rows_of)).tolist(), key=lambda g: -len(rows_of[g]))
-    counts = np.zeros((folds, len(images.classes)), dtype=np.int64)
-    for g in order:
-        rows = rows_of[g]
-        label = np.bincount(images.label[rows]).argmax()
-        fold = np.lexsort((counts.sum(1), counts[:, label]))[0]
-        dealt[rows] = fold
-        counts[fold] += np.bincount(images.label[rows], minlength=len(images.classes))
-    return dealt
+def hold_out(
+    images: ImageTable, group: np.ndarray, name: str, inside: float, val: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Test: the hospital called `name`. The fraction `inside` of every other hospital's images tests inside, and `val`
+    of the rest validates; both are drawn by hospital and class, and by patient.
+
+    Images elsewhere of the hospital's patients, copies of its images and images of unknown hospitals are unused; so
+    are the hospital's classes that no other one has: no network can learn them. "inside" is drawn first, from all
+    hospitals, so that it is the same whichever is held out.
+    """
+    name, hospital = str(name), images.slices.get("hospital", np.full(len(images), ""))
+    outside = hospital == name
+    if not outside.any():
+        raise no_hospital(name, hospital)
+    stratum = np.unique(hospital, return_inverse=True)[1] * len(images.classes) + images.label
+    split = np.full(len(images), "train", dtype="<U6")
+    split[draw_groups(stratum, group, split == "train", inside, 2 if val else 1, rng)] = "inside"
+    split[(hospital == "") | np.isin(group, group[outside])] = "unused"
+    if val:
+        split[draw_groups(stratum, group, split == "train", val, 1, rng)] = "val"
+    classes = np.unique(images.label[split != "unused"])
+    split[outside & np.isin(images.label, classes)] = "test"
+    if len(classes) < 2 or not (split == "test").any():
+        held_out, others = (
+            ", ".join(images.classes[i] for i in np.unique(images.label[rows])) or "nothing"
+            for rows in (outside, np.isin(split, ("train", "val", "inside")))
+        )
+        raise UserError(
+            f"data.hold_out={name}: it has {held_out}, all other hospitals have {others}; they need two classes or "
+            "more to train on, and one of them in the hospital held out"
+        )
+    check_classes(images, split, group, ("train", "val", "inside") if val else ("train", "inside"), classes)
+    return split
+
+
+def no_hospital(name: str, hospital: np.ndarray) -> UserError:
+    """The error for a hospital that the set, whose hospitals are strings (N,), does not have."""
+    images = Counter(hospital[hospital != ""].tolist())
+    if not images:
+        return UserError(
+            "data.split=hospital: no hospital is known; name the column of the table or manifest that holds it with "
+            "data.hospital=COLUMN"
+        )
+    names = ", ".join(f"{other} ({number:,} images)" for other, number in images.most_common(NAMED))
+    more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
+    return UserError(f"data.hold_out={name}: no such hospital; there are {names}{more}")
 
 
 def find_leaks(split: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -120,66 +162,13 @@ def find_leaks(split: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.isin(group, group[test]) & ~test
 
 
-def group_images(patient: np.ndarray, copies: Iterable[tuple[int, int]] = ()) -> np.ndarray:
-    """Number the images: equal numbers for images that must not be separated, those of one patient and copies.
-
-    Args:
-        patient: string array of length N; each image of an unknown patient, "", is a group.
-        copies: pairs of rows that show the same image; a copy brings its patient's other images along.
-    """
-    names, node = np.unique(patient, return_inverse=True)
-    alone = patient == ""
-    node[alone] = len(names) + np.arange(alone.sum())
-    links = node[np.array(list(copies), dtype=np.int64).reshape(-1, 2)]
-    size = node.max(initial=0) + 1
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(size, size))
-    return connected_components(graph, directed=False)[1][node]
-
-
-def draw_groups(
-    images: ImageTable, group: np.ndarray, pool: np.ndarray, fraction: float, leave: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw whole groups from `pool` (bool, N) until each class has given `fraction` of its images there.
-
-    Groups come in random order and count for the class of most of their images. One that would exceed its class's
-    number is passed over, so the numbers are met exactly as long as groups of one image are left. `leave` groups of
-    each class stay in the pool, one for each split that is still to be drawn.
-
-    Returns:
-        bool array of length N.
-    """
-    chosen = np.zeros(len(images), dtype=bool)
-    rows_of = rows_by_group(group, pool)
-    label_of = {g: int(np.bincount(images.label[rows]).argmax()) for g, rows in rows_of.items()}
-    order = rng.permutation(list(rows_of)).tolist()
-    for label in range(len(images.classes)):
-        candidates = [g for g in order if label_of[g] == label]
-        missing = max(1, round(fraction * int((pool & (images.label == label)).sum())))
-        drawn: list[int] = []
-        for g in candidates:
-            if len(candidates) - len(drawn) > leave and len(rows_of[g]) <= missing:
-                drawn.append(g)
-                missing -= len(rows_of[g])
-        if not drawn and len(candidates) > leave:  # every group has more images than are missing: take the smallest
-            drawn = [min(candidates, key=lambda g: len(rows_of[g]))]
-        for g in drawn:
-            chosen[rows_of[g]] = True
-    return chosen
-
-
-def rows_by_group(group: np.ndarray, pool: np.ndarray) -> dict[int, np.ndarray]:
-    """The rows of each group that has rows in `pool`."""
-    rows = np.flatnonzero(pool)
-    rows = rows[np.argsort(group[rows], kind="stable")]
-    numbers, starts = np.unique(group[rows], return_index=True)
-    return dict(zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True))
-
-
-def check_classes(images: ImageTable, split: np.ndarray, group: np.ndarray, splits: tuple[str, ...]) -> None:
-    """Raise UserError if a class has no image in one of `splits`."""
+def check_classes(
+    images: ImageTable, split: np.ndarray, group: np.ndarray, splits: tuple[str, ...], classes: Iterable[int]
+) -> None:
+    """Raise UserError if one of `classes` has no image in one of `splits`."""
     lacking = {}
-    for label, name in enumerate(images.classes):
-        members = images.label == label
+    for label in classes:
+        name, members = images.classes[label], images.label == label
         if parts := [part for part in splits if not (members & (split == part)).any()]:
             n, patients = int(members.sum()), len(np.unique(group[members]))
             size = f"{n:,} image{'s' * (n > 1)} of {patients:,} patient{'s' * (patients > 1)}"

@@ -2,7 +2,8 @@
 
 CONFIG, LOCK, STOP = "config.yaml", ".lock", ".stop"  # the last: tells a sweep to start no further run
 STATUS, METRICS, AUDIT = "status.json", "metrics.json", "audit.json"
-PREDICTIONS, VAL_PREDICTIONS = "predictions.csv", "val_predictions.csv"  # of test and of validation images
+# Of test images, of validation images, and of test images of the other hospitals where one is held out.
+PREDICTIONS, VAL_PREDICTIONS, INSIDE_PREDICTIONS = "predictions.csv", "val_predictions.csv", "inside_predictions.csv"
 # In a sweep's folder: the precision of its runs; the trials of a search; what its recipes are worth, and comparisons.
 SWEEP, SEARCH, COMPARISONS = "sweep.json", "search.json", "comparisons.json"
 SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")

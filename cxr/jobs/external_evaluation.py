@@ -11,11 +11,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from cxr.data.run_tables import load_audit
 from cxr.data.seen_in_training import ExternalImages
 from cxr.evaluation.averaging import average
-from cxr.evaluation.calibration import calibration
-from cxr.evaluation.differences import unpaired_difference
 from cxr.evaluation.evaluation import Evaluation, screen
-from cxr.evaluation.intervals import counts_by_group
 from cxr.evaluation.screening import screening, screening_parts, screenings_of
+from cxr.evaluation.transfer import of_common_classes, transfer
 from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
 from cxr.files.writing import read_json, write_json, write_table
@@ -131,29 +129,14 @@ def compare_with_runs(scored: Evaluation, networks: Networks) -> tuple[dict[str,
         missing.setdefault(str(why), []).append("no screening thresholds")
     parts = {"internal": None, **screening_parts(screenings, every_class)}
     if internal:
-        # Restricted to the classes of the images from elsewhere: means over other classes could not be compared.
-        internal = internal.where(np.isin(internal.labels, scored.labels))
+        internal = of_common_classes(internal, scored)
         points = {
             name: {"class": name, **internal.operating_point(name, chosen["threshold"])}
             for name, chosen in screenings.items()
         }
-        parts |= compare(scored, internal)
-        parts["internal"] |= screening_parts(points, every_class)
+        figures, difference = transfer(internal, scored)
+        parts |= {"internal": figures | screening_parts(points, every_class), "difference": difference}
     return parts, [f"there are {' and '.join(lacking)}: {why}" for why, lacking in missing.items()]
-
-
-def compare(scored: Evaluation, internal: Evaluation) -> dict[str, Any]:
-    """The figures of the test images of the runs as "internal", and the "difference" of those from elsewhere."""
-    counts = []
-    for side in (scored, internal):
-        _, group = np.unique(side.group, return_inverse=True)
-        counts.append(counts_by_group(side.labels, side.predicted, group, len(side.classes)))
-    figures = {
-        "n_test": len(internal),
-        "test": internal.scores,
-        "calibration": calibration(internal.labels, internal.probabilities, internal.group),
-    }
-    return {"internal": figures, "difference": unpaired_difference(*counts)}
 
 
 def screen_elsewhere(scored: Evaluation, networks: Networks) -> tuple[dict[str, Any], bool]:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cxr.data.class_names import class_name
@@ -13,11 +14,20 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.data.fingerprints import check_unchanged, write_fingerprints
 from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
+from cxr.evaluation.by_hospital import scores_by_hospital, within_hospitals
 from cxr.evaluation.evaluation import Evaluation, screen
 from cxr.evaluation.screening import screening_parts
-from cxr.evaluation.within_hospitals import within_hospitals
+from cxr.evaluation.transfer import of_common_classes, transfer
 from cxr.files.predictions import write_predictions
-from cxr.files.run_folder import AUDIT, CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, VAL_PREDICTIONS
+from cxr.files.run_folder import (
+    AUDIT,
+    CHECKPOINTS,
+    INSIDE_PREDICTIONS,
+    METRICS,
+    PREDICTIONS,
+    SIDE_FILE,
+    VAL_PREDICTIONS,
+)
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
 from cxr.jobs.plan import Plan
@@ -36,6 +46,8 @@ from cxr.training.memory import enough_memory
 from cxr.training.predicting import predict, predict_masked
 
 log = logging.getLogger(__name__)
+
+TESTED_ON = {"val": VAL_PREDICTIONS, "inside": INSIDE_PREDICTIONS, "test": PREDICTIONS}  # splits and their predictions
 
 
 def train_and_test(plan: Plan) -> None:
@@ -133,12 +145,11 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
     """Open the test images, once, and write the results of the network `best`, which is that of a training step."""
     data, timer, options = run.data, run.timer, plan.options["trainer"]
     evaluations = {
-        split: predict(best, data, split, options, timer) for split in (("val", "test") if run.has_val else ("test",))
+        split: predict(best, data, split, options, timer) for split in TESTED_ON if (data.split == split).any()
     }
     test, val = evaluations["test"], evaluations.get("val")
-    keep_predictions(run, plan.folder / PREDICTIONS, test)
-    if val:
-        keep_predictions(run, plan.folder / VAL_PREDICTIONS, val)
+    for split, evaluation in evaluations.items():
+        keep_predictions(run, plan.folder / TESTED_ON[split], evaluation)
     # Drawing takes one core for a second; the others continue meanwhile.
     with ThreadPoolExecutor(1) as artist:
         drawn = artist.submit(draw_evaluations, run, evaluations, step)
@@ -148,7 +159,9 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         **about_network(run, best, plan),
         **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),
         "hospitals": hospital_figures(data, test),
+        "transfer": transfer_figures(data, evaluations.get("inside"), test),
         "val": val and val.scores,
+        "chosen_by": f"by_{plan.options['select']}" if val else "by_last",
         **screen_classes(val, test, plan.options["screen"]),
         "leaks": data.leak_counts(),
         "train": training_metrics(run),
@@ -157,9 +170,33 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
 
 
 def hospital_figures(data: CXRDataModule, test: Evaluation) -> dict[str, Any]:
-    """The part "hospitals" of metrics.json: how classes and hospitals go together, and the score within hospitals."""
+    """The part "hospitals" of metrics.json: how classes and hospitals go together, the score within hospitals and,
+    where hospitals are known, the scores by hospital."""
     hospital, parts = data.hospitals()
-    return {**parts, "within": within_hospitals(test.labels, test.logits, hospital[test.index], test.group)}
+    return {
+        **parts,
+        "within": within_hospitals(test.labels, test.logits, hospital[test.index], test.group),
+        "scores": scores_by_hospital(test, hospital[test.index]) if parts["known"] else {},
+    }
+
+
+def transfer_figures(data: CXRDataModule, inside: Evaluation | None, test: Evaluation) -> dict[str, Any] | None:
+    """The part "transfer" of metrics.json, where a hospital is held out: its name, the "hospitals" inside with their
+    scores, and "inside" and "difference", see transfer(). "not_learnt": classes that it alone has, and their images."""
+    if not inside:
+        return None
+    hospital, _ = data.hospitals()
+    name = str(data.data["hold_out"])
+    figures, difference = transfer(of_common_classes(inside, test), test)
+    outside = np.bincount(data.images.label[hospital == name], minlength=len(test.classes))
+    outside[data.images.label[data.rows("train")]] = 0  # leaves the classes that no network could learn
+    return {
+        "hold_out": name,
+        "hospitals": scores_by_hospital(inside, hospital[inside.index]),
+        "inside": figures,
+        "difference": difference,
+        "not_learnt": {of: n for of, n in zip(test.classes, outside.tolist(), strict=True) if n},
+    }
 
 
 def keep_predictions(run: TrainingRun, path: Path, of: Evaluation) -> None:

@@ -18,6 +18,7 @@ def check_together(options: Mapping[str, Any]) -> None:
             "jobs would save and requeue as soon as they start"
         )
     check_fold(options["data"])
+    check_hospitals(options["data"])
     if options.get("loss", {}).get("weights") == options["data"].get("sampler") == "balanced":
         raise UserError(
             "loss.weights=balanced data.sampler=balanced: each alone makes all classes count the same; both together "
@@ -31,6 +32,15 @@ def check_fold(data: Mapping[str, Any]) -> None:
         raise UserError(f"data.fold={data['fold']}: only with data.split=folds")
     if data.get("fold", 0) >= data.get("folds", 2):
         raise UserError(f"data.fold={data['fold']}: data.folds={data['folds']} folds are numbered from 0")
+
+
+def check_hospitals(data: Mapping[str, Any]) -> None:
+    """Raise UserError where options about hospitals need others."""
+    name = data.get("hold_out")
+    if name is None and data.get("split") == "hospital":
+        raise UserError("data.split=hospital: name the one that tests with data.hold_out=NAME, or -m data.hold_out=all")
+    if name is not None and data["split"] != "hospital":
+        raise UserError(f"data.hold_out={name}: only with data.split=hospital")
 
 
 def check_devices(trainer: Mapping[str, Any], batch_size: int, training: bool) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -25,13 +25,11 @@ from cxr.options.composing import (
     config_groups,
     plain,
 )
+from cxr.options.every_value import ALL, Hospitals, compose_choices, spell_out
 from cxr.options.grammar import expand, parse, quote, quote_path, swept
 from cxr.options.ranks import meeting_point, node
-from cxr.options.rules import RULES
 from cxr.options.run_folder_name import run_folder_pattern
 from cxr.options.search_space import SWEEPER, Search, checked_search, search_from
-
-ALL_FOLDS = "data.fold=all"
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,11 @@ class CommandLine:
     search: Search | None = None
 
 
-def read_command(argv: Sequence[str], config_name: str) -> CommandLine:
+def read_command(argv: Sequence[str], config_name: str, list_hospitals: Hospitals = lambda data: []) -> CommandLine:
     """Check the command line of cxr.train for every run that it asks for.
+
+    Args:
+        list_hospitals: see spell_out().
 
     Raises:
         UserError: an option of one of the runs is wrong.
@@ -72,10 +73,10 @@ def read_command(argv: Sequence[str], config_name: str) -> CommandLine:
         for override in overrides:
             check_choice(override, groups, args.multirun)
         name = args.config_name or config_name
-        if ALL_FOLDS in words:
-            each = every_fold(name, [*overrides, *map(parse, path)], groups, args.multirun)
-            words = [each if word == ALL_FOLDS else word for word in words]
-            overrides = [parse(each) if o.input_line == ALL_FOLDS else o for o in overrides]
+        for all_values in (word for word in ALL if word in words):
+            every = spell_out(all_values, name, [*overrides, *map(parse, path)], groups, args.multirun, list_hospitals)
+            words = [every if word == all_values else word for word in words]
+            overrides = [parse(every) if o.input_line == all_values else o for o in overrides]
         search = read_search(name, [*overrides, *map(parse, path)], groups) if args.multirun else None
         varied = search.options if search else swept(overrides)
         added = []
@@ -152,29 +153,6 @@ def read_search(config_name: str, overrides: Sequence[Override], groups: Groups)
         return search_from(compose_choices(config_name, overrides, groups), overrides)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(one_line(error)) from error
-
-
-def compose_choices(config_name: str, overrides: Sequence[Override], groups: Groups, *more: str) -> DictConfig:
-    """The config with a command's choices alone, and its values for the options `more`."""
-    chosen = [
-        o.input_line
-        for o in overrides
-        if not o.is_sweep_override() and (o.key_or_group in (*groups, *more) or "hydra" in o.key_or_group)
-    ]
-    return compose(config_name, chosen, return_hydra_config=True)
-
-
-def every_fold(config_name: str, overrides: Sequence[Override], groups: Groups, multirun: bool) -> str:
-    """data.fold=all, spelt out for Hydra: data.fold=0,1,2,3,4."""
-    if not multirun:
-        raise UserError(f"{ALL_FOLDS}: trains a run for each fold, and needs -m: python -m cxr.train -m {ALL_FOLDS} …")
-    try:
-        folds = compose_choices(config_name, overrides, groups, "data.folds").data.folds
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserError(one_line(error)) from error
-    if not RULES["data.folds"].holds(folds):
-        raise UserError(f"data.folds={folds}: must be {RULES['data.folds'].allowed}")
-    return f"data.fold={','.join(map(str, range(folds)))}"
 
 
 def compose_trial(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

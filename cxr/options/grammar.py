@@ -28,6 +28,9 @@ def quote_path(word: str) -> str:
     key, equals, value = word.partition("=")
     if key in MAPPINGS and value.startswith("{"):
         return f"{key}={quote(value)}" if BEYOND_HYDRA.search(value) else f"++{word}"
+    if key == "data.hold_out" and not re.search("['\"]", value):  # names of hospitals, of which several make a sweep
+        names = [quote(name) if BEYOND_HYDRA.search(name) else name for name in value.split(",")]
+        return f"{key}={','.join(names)}"
     literal = key.lstrip("+") in PATHS or (key == "model.weights" and os.path.exists(os.path.expanduser(value)))
     literal = literal or (key in PATTERNS and value != "null")
     return f"{key}={quote(value)}" if equals and value and literal else word

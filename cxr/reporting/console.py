@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from cxr.evaluation.screening import screenings_of
+from cxr.reporting.hospitals_in_words import by_hospital_lines, hospital_lines, transfer_lines
+from cxr.reporting.markdown import interval_text, with_interval
 from cxr.reporting.words import words
 
 RULES = ("majority_class", "hospital_alone", "file_facts", "nearest_neighbour")  # shortcuts that need no network
-PAIRS = 3  # of classes that a sentence names
+HEADLINE = {"accuracy": "accuracy", "f1_macro": "macro F1", "auroc_macro": "macro AUROC"}
 ENGLISH = words("en")
 
 Words = Mapping[str, str]
@@ -33,32 +35,6 @@ def beaten_lines(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> l
         w["not_better"].format(shortcut=w[shortcut], f1=f1, names=", ".join(names))
         for (shortcut, f1), names in beaten.items()
     ]
-
-
-def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
-    """What the hospitals of the images do to a score; `hospitals` as in metrics.json: the pairs of classes that no
-    hospital has both of, and the score within hospitals."""
-    lines = []
-    if hospitals["apart"]:
-        pairs = pairs_text(hospitals["apart"], hospitals["pairs"], w)
-        lines.append(w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs))
-    if hospitals["known"] and (within := hospitals["within"]):
-        names = ", ".join(f"{name} ({part['images']:,})" for name, part in within["hospitals"].items())
-        lines.append(w["within"].format(names=names, f1=with_interval(within, "f1_macro")))
-    return lines
-
-
-def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
-    """Some of all pairs of classes, in few words: two sides, where every class of one is in a pair with every class of
-    the other."""
-    if len(apart) == pairs > 1:
-        return w["every_pair"]
-    left = list(dict.fromkeys(a for a, b in apart if b == apart[0][1]))
-    right = list(dict.fromkeys(b for a, b in apart if a == apart[0][0]))
-    if len(apart) > 1 and {(a, b) for a in left for b in right} == {(a, b) for a, b in apart}:
-        return w["two_sides"].format(left=w["and"].join(left), right=w["and"].join(right))
-    text = ", ".join(w["and"].join(pair) for pair in apart[:PAIRS])
-    return text if len(apart) <= PAIRS else w["more_pairs"].format(pairs=text, n=len(apart) - PAIRS, all=pairs)
 
 
 def calibration_lines(calibration: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
@@ -132,21 +108,17 @@ def screening_shares(screening: Mapping[str, Any]) -> dict[str, str]:
     return {key: with_interval(test, key) if test[key] is not None else "–" for key in ("sensitivity", "specificity")}
 
 
-def with_interval(figures: Mapping[str, Any], key: str) -> str:
-    """A figure with its interval."""
-    return f"{figures[key]:.3f} {interval_text(figures['ci95'][key])}"
-
-
 def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
     """The summary of a finished run."""
-    test, chosen = metrics["test"], "best epoch by validation macro F1" if metrics["val"] else "last epoch"
+    test = metrics["test"]
     lines = [
         "",
-        f"{folder.name}: {metrics['n_test']} test images, opened once, {chosen}",
+        f"{folder.name}: {metrics['n_test']} test images, opened once, {ENGLISH[metrics['chosen_by']]}",
         per_class_table(test),
-        f"accuracy {with_interval(test, 'accuracy')}, macro F1 {with_interval(test, 'f1_macro')}, "
-        f"macro AUROC {with_interval(test, 'auroc_macro')}",
+        ", ".join(f"{name} {with_interval(test, key)}" for key, name in HEADLINE.items() if test[key] is not None),
+        *transfer_lines(metrics),
         *hospital_lines(metrics["hospitals"]),
+        *by_hospital_lines(metrics),
         *beaten_lines({folder.name: metrics}),
         *shortcut_lines(metrics["shortcuts"]),
         *calibration_lines(metrics["calibration"]),
@@ -171,12 +143,8 @@ def per_class_table(scores: Mapping[str, Any]) -> str:
         return f"{name:<{width}}  {figures['precision' + suffix]:9.3f}  {recall:<20}  {f1:<20}  {images:5d}"
 
     for name, s in scores["per_class"].items():
-        lines.append(line(name, s, scores["ci95"]["per_class"][name], "", s["support"]))
+        if s["support"]:  # a hospital that is held out may lack a class
+            lines.append(line(name, s, scores["ci95"]["per_class"][name], "", s["support"]))
     total = sum(s["support"] for s in scores["per_class"].values())
     lines.append(line("macro mean", scores, scores["ci95"], "_macro", total))
     return "\n".join(lines)
-
-
-def interval_text(ends: Sequence[float]) -> str:
-    """[low, high] with three digits."""
-    return f"[{ends[0]:.3f}, {ends[1]:.3f}]"

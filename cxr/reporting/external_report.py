@@ -7,8 +7,8 @@ from typing import Any
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import SIDE_FILE
 from cxr.files.writing import write_text
-from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines, with_interval
-from cxr.reporting.markdown import inert, markdown_table
+from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines
+from cxr.reporting.markdown import inert, interval_text, markdown_table, with_interval, with_sign
 
 EVALUATION = "evaluation.json"
 
@@ -62,8 +62,7 @@ def difference_lines(evaluation: Mapping[str, Any]) -> list[str]:
     shown = []
     for key, name in (("f1_macro", "macro F1"), ("accuracy", "accuracy")):
         away = evaluation["difference"][key]
-        low, high = away["ci95"]
-        shown.append(f"{away['difference']:+.3f} [{low:+.3f}, {high:+.3f}] {name}".replace("-", "−"))
+        shown.append(f"{with_sign(away['difference'])} {interval_text(away['ci95'], with_sign)} {name}")
     return [
         f"External minus internal: {'; '.join(shown)}. [low, high]: 95 % intervals, if other patients had been tested.",
         "",

@@ -6,6 +6,7 @@ from typing import Any
 
 from cxr.files.run_folder import COMPARISONS, HEADLINES
 from cxr.files.writing import read_json
+from cxr.reporting.markdown import interval_text, with_sign
 from cxr.reporting.rows import REPEATED, Row, choices, mixed
 
 WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
@@ -76,8 +77,7 @@ def figure_text(figure: Mapping[str, Any]) -> str:
 
 def difference_text(result: Mapping[str, Any]) -> str:
     """A result of paired_difference(): +0.012 [−0.003, +0.027]."""
-    low, high = result["ci95"]
-    return f"{result['difference']:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+    return f"{with_sign(result['difference'])} {interval_text(result['ci95'], with_sign)}"
 
 
 def networks_text(summary: Summary, w: Mapping[str, str]) -> str:

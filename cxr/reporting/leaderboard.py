@@ -9,7 +9,7 @@ from cxr.files.run_folder import LOCK, SEARCH
 from cxr.files.writing import write_table, write_text
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, notes, recipe_rows
 from cxr.reporting.markdown import in_short, inert, markdown_table, value_text
-from cxr.reporting.rows import COLUMNS, COST, MORE, Row, choices, collect
+from cxr.reporting.rows import COLUMNS, COST, MORE, TRANSFER, Row, choices, collect
 from cxr.reporting.words import words
 
 SHOWN = 10  # trials of a search that stand above all others
@@ -36,6 +36,7 @@ def write_leaderboard(sweep: Path, comparisons: Sequence[str] = ()) -> list[Row]
 def as_markdown(rows: Sequence[Row], first: str) -> str:
     """The text `first`, then one row per run."""
     columns = [*choices(rows), *(c for c in COLUMNS if c != "error" or any(row["error"] for row in rows))]
+    columns += TRANSFER[:2] if any(row["transfer_gap"] != "" for row in rows) else ()
     costs = COST if any(row.get("parameters", "") != "" for row in rows) else ()
     table = [
         [*(value_text(row.get(c, "")) for c in columns), *(in_short(row.get(c, "")) for c in costs)] for row in rows

@@ -1,6 +1,6 @@
-"""Markdown tables, and values as text in them."""
+"""Values and their intervals as text, and Markdown tables of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -14,6 +14,21 @@ def value_text(value: Any) -> str:
         else str(value)
     )
     return " ".join(text.split())
+
+
+def with_interval(figures: Mapping[str, Any], key: str) -> str:
+    """A figure with its interval."""
+    return f"{figures[key]:.3f} {interval_text(figures['ci95'][key])}"
+
+
+def interval_text(ends: Sequence[float], end_text: Callable[[float], str] = "{:.3f}".format) -> str:
+    """[low, high] with three digits."""
+    return f"[{end_text(ends[0])}, {end_text(ends[1])}]"
+
+
+def with_sign(difference: float) -> str:
+    """A difference with three digits and its sign."""
+    return f"{difference:+.3f}".replace("-", "−")
 
 
 def in_short(number: int | str) -> str:

@@ -7,16 +7,9 @@ from typing import Any
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import STATUS
 from cxr.files.writing import read_json, write_text
-from cxr.reporting.console import (
-    beaten_lines,
-    calibration_lines,
-    hospital_lines,
-    interval_text,
-    screening_lines,
-    shortcut_lines,
-    with_interval,
-)
-from cxr.reporting.markdown import in_short, inert, markdown_table
+from cxr.reporting.console import beaten_lines, calibration_lines, screening_lines, shortcut_lines
+from cxr.reporting.hospitals_in_words import hospital_header, hospital_lines, hospital_rows, transfer_lines
+from cxr.reporting.markdown import in_short, inert, interval_text, markdown_table, with_interval
 from cxr.reporting.words import render, words
 
 CARD = "MODEL_CARD.md"
@@ -36,7 +29,7 @@ def write_model_card(
         for name, s in test["per_class"].items()
     ]
     headlines = [[w[key], with_interval(test, key)] for key in ("f1_macro", "accuracy")]
-    headlines.append(["macro AUROC", with_interval(test, "auroc_macro")])
+    headlines += [["macro AUROC", with_interval(test, "auroc_macro")]] if test["auroc_macro"] is not None else []
     values = {
         "name": folder.name,
         "note": w.get(metrics["note"], metrics["note"]),
@@ -44,7 +37,8 @@ def write_model_card(
         "epochs": w["epochs"].format(n=metrics["train"]["epochs"]),
         "headlines": markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
         "per_class": markdown_table([w["class"], w["precision"], w["recall"], "F1", w["images"]], per_class),
-        "hospitals": hospital_lines(metrics["hospitals"], w),
+        "hospitals": [*transfer_lines(metrics, w), *hospital_lines(metrics["hospitals"], w)],
+        "by_hospital": markdown_table(hospital_header(w), rows) if (rows := hospital_rows(metrics, w)) else "",
         "beaten": beaten_lines({folder.name: metrics}, w),
         "leaks": metrics["leaks"],
         "seed": config["seed"],

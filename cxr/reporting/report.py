@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr.data.audit_lines import summarise_audit
+from cxr.data.split import USES
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import AUDIT, COMPARISONS, METRICS, SEARCH, SPLIT, STATUS
 from cxr.files.writing import read_json, read_table, write_text
@@ -21,15 +22,14 @@ from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
 from cxr.reporting.console import (
     beaten_lines,
-    hospital_lines,
     promise_text,
     reliability_names,
     screening_shares,
-    with_interval,
 )
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
+from cxr.reporting.hospitals_in_words import hospital_header, hospital_lines, hospital_rows, transfer_lines
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
-from cxr.reporting.markdown import in_short
+from cxr.reporting.markdown import in_short, with_interval
 from cxr.reporting.model_card import unknown_patients
 from cxr.reporting.rows import COST, Row, collect, row_of, tested_rows
 from cxr.reporting.words import render, words
@@ -99,12 +99,17 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
         "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
         "recipes": recipe_rows(recipes, w),
         "sentence": sentence(rows, w).replace("**", ""),
-        "hospitals": list(
-            dict.fromkeys(line for run in runs for line in hospital_lines(run.metrics["hospitals"], w)[:1])
-        ),
+        "hospitals": hospital_notes(runs, w),
         "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
         "comparisons": comparison.sentences(read_json(folder / COMPARISONS) or {"pairs": []}, lang),
     }
+
+
+def hospital_notes(runs: Sequence[Run], w: Mapping[str, str]) -> list[str]:
+    """What the hospitals do to the scores; transfer gaps with the names of their runs, if there are several."""
+    of_runs = [(f"{run.row['run']}: " if len(runs) > 1 else "", transfer_lines(run.metrics, w)) for run in runs]
+    gaps = [name + line for name, lines in of_runs for line in lines]
+    return [*gaps, *dict.fromkeys(line for run in runs for line in hospital_lines(run.metrics["hospitals"], w)[:1])]
 
 
 def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
@@ -115,8 +120,10 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
     def table(row: Callable[[Mapping[str, Any]], list[str]]) -> list[list[str]]:
         return [[run.row["run"], *row(run.metrics)] for run in runs]
 
+    by_hospital = [[run.row["run"], *row] for run in runs for row in hospital_rows(run.metrics, w)]
     return {
-        "scores": table(lambda m: [with_interval(m["test"], key) for key in ("f1_macro", "accuracy", "auroc_macro")]),
+        "scores": table(lambda m: [figure_or_dash(m["test"], key) for key in ("f1_macro", "accuracy", "auroc_macro")]),
+        "by_hospital": by_hospital and [hospital_header(w), *by_hospital],
         "costs": table(lambda m: [in_short(m["network"][key]) for key in COST]),
         "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
         "calibration": table(lambda m: calibration_row(m["calibration"])),
@@ -128,6 +135,11 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
             for key in ("ppv", "npv")
         ],
     }
+
+
+def figure_or_dash(figures: Mapping[str, Any], key: str) -> str:
+    """A figure with its interval; test images of one class have no AUROC."""
+    return "–" if figures[key] is None else with_interval(figures, key)
 
 
 def shortcut_row(shortcuts: Mapping[str, Any], rules: Sequence[str]) -> list[str]:
@@ -171,7 +183,7 @@ def pictures(runs: Sequence[Run]) -> dict[str, Any]:
         matrices.append((recipe, png(matrix)))
         reliability.append((recipe, png(figures.reliability(reliability_names(calibrated), ""))))
     histories = {recipe: [run.metrics["train"]["history"] for run in seeds] for recipe, seeds in recipes.items()}
-    order = [split for split in ("train", "val", "test", "unused") if split in counts]
+    order = [split for split in USES if split in counts]
     return {
         "counts": png(figures.class_counts({s: {c: counts[s][c] for c in metrics["classes"]} for s in order})),
         "augmentation": augmentation(runs),

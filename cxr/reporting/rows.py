@@ -1,7 +1,7 @@
 """The runs of a sweep as rows, read from their folders alone, so that any process can do it at any time."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ COLUMNS = ("status", "error", *HEADLINES, "epochs", "seconds", "images_per_s", "
 # beside the options: the precision, the device and the version of torch.
 COST = ("parameters", "flops")
 BESIDE = ("precision", "device", "torch")
-MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro", *COST, *BESIDE)
+# Of runs with a hospital held out: macro F1 inside, and how much less it is outside, with its interval.
+TRANSFER = ("inside_f1_macro", "transfer_gap", "transfer_gap_low", "transfer_gap_high")
+MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro", *COST, *BESIDE, *TRANSFER)
 
 REPEATED = ("seed", "data.fold")  # choices that do not make another recipe
 
@@ -57,7 +59,17 @@ def row_of(folder: Path) -> Row:
         "val_f1_macro": (metrics.get("val") or {}).get("f1_macro", unknown),
         **{key: train.get(key, "") for key in ("precision", "device")},
         "torch": metrics.get("versions", {}).get("torch", ""),
+        **transfer_of(metrics),
     }
+
+
+def transfer_of(metrics: Mapping[str, Any]) -> dict[str, float | str]:
+    """The columns TRANSFER of a run, from its metrics.json."""
+    transfer = metrics.get("transfer")
+    if not transfer:
+        return dict.fromkeys(TRANSFER, "")
+    gap = transfer["difference"]["f1_macro"]
+    return dict(zip(TRANSFER, (transfer["inside"]["test"]["f1_macro"], gap["difference"], *gap["ci95"]), strict=True))
 
 
 def late_spread(figures: Sequence[float]) -> float | str:

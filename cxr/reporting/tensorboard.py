@@ -12,7 +12,8 @@ from cxr.errors import printable
 from cxr.evaluation.evaluation import Evaluation
 from cxr.files.run_folder import HEADLINES
 from cxr.reporting import figures
-from cxr.reporting.console import reliability_names, with_interval
+from cxr.reporting.console import reliability_names
+from cxr.reporting.markdown import with_interval
 
 
 def show_images(logger: TensorBoardLogger, data: CXRDataModule) -> None:

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgr
 
 from cxr.data.class_names import check_screened
 from cxr.data.datamodule import CXRDataModule
+from cxr.data.hospitals import named_hospitals
 from cxr.errors import UserError
 from cxr.files.run_folder import CHECKPOINTS
 from cxr.models.classifier import Classifier
@@ -73,7 +74,7 @@ def build_run(
         reporters: callbacks that report to a search.
 
     Raises:
-        UserError: Lightning refuses the options `trainer.*`.
+        UserError: Lightning refuses the options `trainer.*`, or no hospital is known to select an epoch by.
     """
     has_val, timer = bool((data.split == "val").any()), EpochTimer()
     options = config["trainer"] if has_val else {**config["trainer"], "limit_val_batches": 0}
@@ -88,7 +89,8 @@ def build_run(
     callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), StopDiverged()]
     callbacks += [StopWhenAsked(), *reporters, graphs, console]
     # Best before last: a checkpoint to resume from has to know the best score.
-    callbacks += [BestCheckpoint(folder / CHECKPOINTS)] * has_val + [LastCheckpoint(folder / CHECKPOINTS)]
+    hospital = named_hospitals(data.images, "select=worst_hospital") if config["select"] == "worst_hospital" else None
+    callbacks += [BestCheckpoint(folder / CHECKPOINTS, hospital)] * has_val + [LastCheckpoint(folder / CHECKPOINTS)]
     trainer = build_trainer(options, folder, RunLogger(folder, start.step if start else None), callbacks)
     return TrainingRun(data, model, trainer, timer, has_val)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
@@ -17,31 +18,50 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
-from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS, VAL_PREDICTIONS
+from cxr.evaluation.by_hospital import lowest_f1
+from cxr.files.run_folder import CHECKPOINTS, INSIDE_PREDICTIONS, METRICS, PREDICTIONS, VAL_PREDICTIONS
 from cxr.files.status import MEND
 from cxr.files.writing import sync_folder
+from cxr.models.classifier import Classifier
 from cxr.training import signals
 from cxr.training.distributed import stop_or_due
 
 log = logging.getLogger(__name__)
 
 BEST, LAST, BEFORE = "best.ckpt", "last.ckpt", "last.previous.ckpt"
-SCORE = "val/f1_macro"
+MEAN, WORST = "val/f1_macro", "val/f1_worst_hospital"
+TIE = 1e-6  # of the mean over hospitals, in the score by the worst: less than one image can change
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Writes best.ckpt: the weights with the highest validation macro F1, all that predicting needs."""
+    """Writes best.ckpt: the weights with the highest validation macro F1, all that predicting needs.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for the file.
+        hospital: strings (N,), the hospital of each image of the table, for `select=worst_hospital`: then the highest
+            of the lowest macro F1 of a hospital counts, and the mean over hospitals where that is equal.
+    """
+
+    def __init__(self, folder: Path, hospital: np.ndarray | None = None) -> None:
+        self.hospital = hospital
         super().__init__(
             folder,
             filename=Path(BEST).stem,
-            monitor=SCORE,
+            monitor=MEAN if hospital is None else WORST,
             mode="max",
             save_weights_only=True,
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Classifier) -> None:
+        if self.hospital is not None:  # only now has the network the predictions of all ranks
+            rows, labels, logits = (column.cpu().numpy() for column in module.evaluation())
+            lowest, mean = lowest_f1(labels, logits.argmax(1), self.hospital[rows], len(module.classes))
+            trainer.callback_metrics[WORST] = torch.tensor(lowest + TIE * mean, dtype=torch.float64)
+            if not trainer.sanity_checking and trainer.logger:
+                trainer.logger.log_metrics({WORST: lowest}, max(trainer.global_step - 1, 0))
+        super().on_validation_end(trainer, module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the best score, also in a run folder that was moved: ModelCheckpoint forgets it where the path differs.
@@ -197,7 +217,8 @@ def clear(run: Path) -> None:
     """Remove from a run folder what an earlier attempt left that cannot be resumed."""
     folder = run / CHECKPOINTS
     left = (*folder.glob("*.ckpt"), *folder.glob(".*.part"), *run.glob("events.out.tfevents.*"))
-    for path in (*left, run / METRICS, run / PREDICTIONS, run / VAL_PREDICTIONS):
+    results = (METRICS, PREDICTIONS, VAL_PREDICTIONS, INSIDE_PREDICTIONS)
+    for path in (*left, *(run / name for name in results)):
         path.unlink(missing_ok=True)
 
 

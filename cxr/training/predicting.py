@@ -1,4 +1,4 @@
-"""A trained network's predictions for the validation or test images, on one device."""
+"""A trained network's predictions for the images of a split, on one device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def predict(
     """Predict the images of a split with the network of a checkpoint, in the precision of its training.
 
     Args:
-        split: val or test.
+        split: val, test or inside.
         options: the options `trainer.*`.
         timer: adds up the time.
 
@@ -32,6 +32,7 @@ def predict(
     kept["devices"] = options["devices"][:1] if isinstance(options["devices"], list) else 1
     # logger=False: None would be a logger of Lightning's own
     trainer = build_trainer(kept, data.cache, False, [*([timer] if timer else []), StopWhenAsked()])
+    data.tested = "test" if split == "val" else split
     (trainer.validate if split == "val" else trainer.test)(model, datamodule=data, verbose=False)
     index, labels, logits = (column.cpu().numpy() for column in model.evaluation())
     if not np.isfinite(logits).all():

@@ -29,6 +29,8 @@ def build(cache):
             "split": "pooled",
             "folds": 5,
             "fold": 0,
+            "hold_out": None,
+            "sampler": "uniform",
             "split_seed": 0,
             "test_fraction": 0.2,
             "val_fraction": 0.1,

@@ -32,8 +32,9 @@ from pydicom.uid import (
 from cxr.data import building
 from cxr.data import dicom as reader
 from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
+from cxr.data.groups import group_images
 from cxr.data.sources import read_folder
-from cxr.data.split import group_images, split_images
+from cxr.data.split import split_images
 from cxr.data.store import open_store
 
 

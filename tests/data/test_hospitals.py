@@ -12,9 +12,9 @@ from cxr.data.naming import Naming
 from cxr.data.sources import read_folder
 from cxr.data.store import open_store
 from cxr.errors import UserError
-from cxr.evaluation.within_hospitals import within_hospitals
+from cxr.evaluation.by_hospital import within_hospitals
 from cxr.files.writing import read_json
-from cxr.reporting.console import hospital_lines
+from cxr.reporting.hospitals_in_words import hospital_lines
 from cxr.reporting.report import write_report
 from cxr.reporting.words import words
 from cxr.train import main as train

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from cxr.data.groups import group_images
 from cxr.data.image_table import ImageTable
 from cxr.data.sources import read_folder
-from cxr.data.split import group_images, split_images
+from cxr.data.split import split_images
 from cxr.errors import UserError
 
 

@@ -48,7 +48,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("-m optim.lr=0.1,abc", "optim.lr=abc: must be a number above 0"),
         ("seed=1.5", "seed=1.5: must be a whole number from 0"),
         ("seed=", "seed=: must be"),
-        ("data.split=random", "data.split=random: must be pooled, given or folds"),
+        ("data.split=random", "data.split=random: must be pooled, given, folds or hospital"),
         ("data.split=folds data.fold=5", "data.fold=5: data.folds=5 folds are numbered from 0"),
         ("data.fold=1", "data.fold=1: only with data.split=folds"),
         ("data.fold=all", "data.fold=all: trains a run for each fold, and needs -m"),

@@ -49,6 +49,7 @@ def test_rows_and_grid(tmp_path):
         *("model", "aug", "seed", "status", "error", "f1_macro", "accuracy", "precision_macro", "recall_macro"),
         *("epochs", "seconds", "images_per_s", "run", "f1_macro_low", "f1_macro_high", "val_f1_spread", "note"),
         *("val_f1_macro", "parameters", "flops", "precision", "device", "torch"),
+        *("inside_f1_macro", "transfer_gap", "transfer_gap_low", "transfer_gap_high"),
     ]
     assert (rows[0]["f1_macro"], rows[0]["seconds"], rows[0]["epochs"]) == ("0.5", "3.5", "2")
     assert (rows[4]["status"], rows[4]["error"], rows[4]["f1_macro"]) == ("failed", "ValueError: a|b", "")

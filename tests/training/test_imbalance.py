@@ -19,7 +19,7 @@ LABELS = np.repeat([0, 1, 2], [70, 25, 5])
 
 
 def epoch(number, seed=0, labels=LABELS):
-    order = SeededOrder(len(labels), seed, labels=labels)
+    order = SeededOrder(len(labels), seed, levels=labels[:, None])
     order.set_epoch(number)
     return np.array(list(order))
 
@@ -39,7 +39,7 @@ def test_balanced_order():
 
 def test_balanced_order_goes_on_within_an_epoch():
     def batches(position, first):
-        found = Batches(SeededOrder(100, 0, first, LABELS), 16, True, position=position)
+        found = Batches(SeededOrder(100, 0, first, LABELS[:, None]), 16, True, position=position)
         return [drawn.positions.tolist() for drawn in found]
 
     assert batches((3, 2), 3) == batches((3, 0), 3)[2:]

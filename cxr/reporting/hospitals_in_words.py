@@ -1,0 +1,91 @@
+"""What hospitals do to a score: classes that share none, scores by hospital, and the transfer gap, for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr.reporting.markdown import interval_text, with_interval, with_sign
+from cxr.reporting.words import words
+
+PAIRS = 3  # of classes that a sentence names
+SHOWN = 10  # hospitals that the console lists
+ENGLISH = words("en")
+
+Words = Mapping[str, str]
+
+
+def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+    """The pairs of classes that no hospital has both of, and the score within hospitals; `hospitals` as in
+    metrics.json."""
+    lines = []
+    if hospitals["apart"]:
+        pairs = pairs_text(hospitals["apart"], hospitals["pairs"], w)
+        lines.append(w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs))
+    if hospitals["known"] and (within := hospitals["within"]):
+        names = ", ".join(f"{name} ({part['images']:,})" for name, part in within["hospitals"].items())
+        lines.append(w["within"].format(names=names, f1=with_interval(within, "f1_macro")))
+    return lines
+
+
+def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
+    """Some of all pairs of classes, in few words: two sides, where every class of one is in a pair with every class of
+    the other."""
+    if len(apart) == pairs > 1:
+        return w["every_pair"]
+    left = list(dict.fromkeys(a for a, b in apart if b == apart[0][1]))
+    right = list(dict.fromkeys(b for a, b in apart if a == apart[0][0]))
+    if len(apart) > 1 and {(a, b) for a in left for b in right} == {(a, b) for a, b in apart}:
+        return w["two_sides"].format(left=w["and"].join(left), right=w["and"].join(right))
+    text = ", ".join(w["and"].join(pair) for pair in apart[:PAIRS])
+    return text if len(apart) <= PAIRS else w["more_pairs"].format(pairs=text, n=len(apart) - PAIRS, all=pairs)
+
+
+def transfer_lines(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+    """The transfer gap, and the classes that no network could learn, of a run with a hospital held out; else none."""
+    transfer = metrics.get("transfer")
+    if not transfer:
+        return []
+    inside, outside, gap = transfer["inside"], metrics["test"], transfer["difference"]["f1_macro"]
+    classes = [name for name, figures in outside["per_class"].items() if figures["support"]]
+    line = w["transfer"].format(
+        hospital=transfer["hold_out"],
+        classes=w["and"].join(classes),
+        outside=f"{with_interval(outside, 'f1_macro')} (n = {metrics['n_test']:,})",
+        inside=f"{with_interval(inside['test'], 'f1_macro')} (n = {inside['n_test']:,})",
+        gap=f"{with_sign(gap['difference'])} {interval_text(gap['ci95'], with_sign)}",
+    )
+    left_out = [
+        w["not_learnt"].format(name=name, hospital=transfer["hold_out"], n=images)
+        for name, images in transfer["not_learnt"].items()
+    ]
+    return [line, *left_out]
+
+
+def hospital_rows(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[list[str]]:
+    """Hospital, images, macro F1 and recalls of each hospital, those that the run trained on first; none where no
+    hospitals are known, or only one. "inside" or "outside" stands behind the names if one is held out."""
+    transfer = metrics.get("transfer")
+    sides = {"inside": transfer["hospitals"] if transfer else {}, "outside": metrics["hospitals"].get("scores", {})}
+    rows = [
+        [
+            f"{name} ({w[side]})" if transfer else name,
+            f"{scores['images']:,}",
+            with_interval(scores, "f1_macro"),
+            ", ".join(f"{of} {with_interval(share, 'recall')}" for of, share in scores["per_class"].items()),
+        ]
+        for side, hospitals in sides.items()
+        for name, scores in hospitals.items()
+    ]
+    return rows if len(rows) > 1 else []
+
+
+def hospital_header(w: Words) -> list[str]:
+    """The header of hospital_rows()."""
+    return [w["hospital"], w["images"], w["f1_macro"], w["recall"]]
+
+
+def by_hospital_lines(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+    """hospital_rows() as lines for the console."""
+    rows = hospital_rows(metrics, w)
+    lines = [f"  {name}, n = {images}: {recalls}" for name, images, _, recalls in rows[:SHOWN]]
+    more = [f"  {w['more_hospitals'].format(n=len(rows) - SHOWN)}"] * (len(rows) > SHOWN)
+    return [w["by_hospital"], *lines, *more] if rows else []
