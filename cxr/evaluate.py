@@ -11,11 +11,12 @@ from cxr.jobs.single_command import run_single
 USAGE = """python -m cxr.evaluate ckpt=RUN/checkpoints/best.ckpt data=folder data.root=OTHER [option=value …]
 Scores a trained network on images from elsewhere, except those that it was trained on, and compares the scores with
 those on its own test images. Writes evaluation.json, evaluation.md, predictions.csv, rejected.csv and TensorBoard's
-files to runs/NAME. Options: name, cache_dir, data.on_leak (drop, keep, fail), data.copies (auto, near, exact),
-data.on_bad (skip, fail, strict), data.negatives (keep, invert, reject), data.dicom_patient (hash, keep, ignore),
-data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices; data=phantom and data=kaggle as
-for cxr.train. Image size and precision are those of the training. Several networks are scored as one ensemble:
-ckpt=A,B,C, or the folder of a sweep, ckpt=runs/NAME."""
+files to runs/NAME. Options: name, cache_dir, calibrate_on (how many of the images to calibrate on; the
+others are scored), data.hospital (the column that names the hospital), data.on_leak (drop, keep, fail), data.copies
+(auto, near, exact), data.on_bad (skip, fail, strict), data.negatives (keep, invert, reject), data.dicom_patient (hash,
+keep, ignore), data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices; data=phantom and
+data=kaggle as for cxr.train. Image size and precision are those of the training. Several networks are scored as one
+ensemble: ckpt=A,B,C, or the folder of a sweep, ckpt=runs/NAME."""
 OF_THE_RUN = ("data.image_size=", "trainer.precision=")
 
 

@@ -15,7 +15,6 @@ from cxr.evaluation.intervals import (
     LEVEL,
     RESAMPLES,
     counts_by_group,
-    draw_weights,
     ends_of,
     figures_of,
     resampled_figures,
@@ -105,11 +104,8 @@ def figures_of_networks(
     _, group = np.unique(group, return_inverse=True)
     counts = np.stack([counts_by_group(labels, one, group, classes) for one in predicted], axis=1)  # (G, S, C, C)
     points = figures_of(counts.sum(0))
-    parts = [
-        figures_of((weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
-        for weights in draw_weights(len(counts), resamples, seed)
-    ]
-    return {key: (points[key], np.concatenate([part[key] for part in parts])) for key in FIGURES}
+    drawn = resampled_figures(counts, resamples, seed)
+    return {key: (points[key], drawn[key]) for key in FIGURES}
 
 
 def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:

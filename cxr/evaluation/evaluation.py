@@ -17,7 +17,7 @@ from scipy.special import softmax
 from cxr.evaluation.calibration import calibration
 from cxr.evaluation.intervals import exact_share, headline, intervals
 from cxr.evaluation.metrics import as_plain, evaluation_metrics
-from cxr.evaluation.screening import choose_threshold, operating_point, screening
+from cxr.evaluation.screening import choose_threshold, keeping_threshold, operating_point, screening
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,11 @@ class Evaluation:
         """Sensitivity and specificity for a class; see screening.operating_point()."""
         label = self.classes.index(name)
         return operating_point(self.labels == label, self.probabilities[:, label], threshold)
+
+    def keeping_threshold(self, name: str, sensitivity: float) -> dict[str, Any]:
+        """The threshold that keeps a sensitivity for a class; see screening.keeping_threshold()."""
+        label = self.classes.index(name)
+        return keeping_threshold(self.labels == label, self.probabilities[:, label], sensitivity)
 
     def figures(
         self, slices: Mapping[str, np.ndarray], rules: Mapping[str, np.ndarray], masked: Mapping[str, "Evaluation"]

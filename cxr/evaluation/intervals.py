@@ -129,11 +129,14 @@ def ends_of_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 
 def resampled_figures(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
     """Everything in figures_of() of each resample of groups with counts (G, C, C): (resamples, …)."""
-    drawn = [
-        figures_of((weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:]))
-        for weights in draw_weights(len(counts), resamples, seed)
-    ]
-    return {key: np.concatenate([part[key] for part in drawn]) for key in drawn[0]}
+    return figures_of(resampled_counts(counts, resamples, seed))
+
+
+def resampled_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """The counts of each resample of groups with counts (G, …): (resamples, …)."""
+    flat = counts.reshape(len(counts), -1)
+    drawn = [weights @ flat for weights in draw_weights(len(counts), resamples, seed)]
+    return np.concatenate(drawn).reshape(-1, *counts.shape[1:])
 
 
 def headline(labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, classes: int) -> dict[str, Any]:

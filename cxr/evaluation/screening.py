@@ -76,6 +76,18 @@ def operating_point(positive: np.ndarray, score: np.ndarray, threshold: float) -
     }
 
 
+def keeping_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float) -> dict[str, Any]:
+    """The highest threshold that at least this share of the images of the class reach, and the operating_point() there.
+    It is chosen on these images: what a threshold could have done, not what to expect of it.
+
+    Args:
+        positive: bool (N,), one true at least. score: float (N,).
+    """
+    reached = np.sort(score[positive])[::-1]
+    threshold = float(reached[max(1, int(np.ceil(sensitivity * len(reached) - 1e-9))) - 1])
+    return {"kept": sensitivity, "threshold": threshold, **operating_point(positive, score, threshold)}
+
+
 def screening(chosen: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
     """The part "screening" of metrics.json.
 

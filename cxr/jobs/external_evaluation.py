@@ -10,12 +10,16 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from cxr.data.run_tables import load_audit
 from cxr.data.seen_in_training import ExternalImages
+from cxr.errors import UserError
 from cxr.evaluation.averaging import average
+from cxr.evaluation.by_hospital import scores_by_hospital
 from cxr.evaluation.evaluation import Evaluation, screen
+from cxr.evaluation.gap_parts import gap_parts
+from cxr.evaluation.recalibration import draw_images, recalibrate
 from cxr.evaluation.screening import screening, screening_parts, screenings_of
 from cxr.evaluation.transfer import of_common_classes, transfer
 from cxr.files.predictions import write_predictions
-from cxr.files.run_folder import AUDIT, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
+from cxr.files.run_folder import AUDIT, INSIDE_PREDICTIONS, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
 from cxr.files.writing import read_json, write_json, write_table
 from cxr.jobs.members import Networks, Unknown, load_networks, read_together, run_of
 from cxr.models.ensemble import Ensemble
@@ -42,12 +46,17 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     data.setup()
     predicted, masked = predict_all(model, data, options["trainer"])
     scored, unknown = split_unknown(predicted, data)
+    scored, fitted_on = set_apart(scored, options["calibrate_on"])
     rules = {"majority_class": np.full(len(scored), np.bincount(scored.labels).argmax())}
     compared, remarks = compare_with_runs(scored, networks)
     result = {
         **about_images(options, networks, data),
         **scored.figures(data.images.slices, rules, masked),
         **compared,
+        "recalibrated": recalibrate(fitted_on, scored) if fitted_on else None,
+        "hospitals": scores_by_hospital(scored, data.images.slices["hospital"][scored.index])
+        if "hospital" in data.images.slices
+        else {},
         "remarks": [*networks.remarks, *remarks],
         "classes_without_images": [name for name, s in scored.scores["per_class"].items() if not s["support"]],
         "unknown_classes": unknown,
@@ -55,7 +64,9 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     write_json(folder / EVALUATION, result)
     files = data.images.file[scored.index].tolist()
     write_predictions(folder / PREDICTIONS, files, scored.classes, scored.labels, scored.probabilities)
-    write_table(folder / "rejected.csv", ("file", "reason"), data.left_out())
+    apart = data.images.file[fitted_on.index].tolist() if fitted_on else []
+    reason = f"used for calibration: calibrate_on={options['calibrate_on']}"
+    write_table(folder / "rejected.csv", ("file", "reason"), data.left_out() + [(file, reason) for file in apart])
     write_json(folder / AUDIT, load_audit(data))
     draw_evaluation(folder, data, scored)
     return write_external_report(folder, result)
@@ -91,6 +102,20 @@ def split_unknown(evaluation: Evaluation, data: ExternalImages) -> tuple[Evaluat
     return evaluation.where(evaluation.labels < classes), unknown
 
 
+def set_apart(scored: Evaluation, number: int | None) -> tuple[Evaluation, Evaluation | None]:
+    """The images to score; and the `number` of them to calibrate on, with their patients' others, None for none.
+
+    Raises:
+        UserError: there are no others.
+    """
+    if number is None:
+        return scored, None
+    drawn = draw_images(scored.group, number)
+    if drawn.all():
+        raise UserError(f"calibrate_on={number}: no images are left to score; there are {len(scored):,}")
+    return scored.where(~drawn), scored.where(drawn)
+
+
 def about_images(options: Mapping[str, Any], networks: Networks, data: ExternalImages) -> dict[str, Any]:
     """The parts of evaluation.json about the networks and the images. "matches" names images that their runs have used;
     "networks" counts them by checkpoint, None where images.npz is missing."""
@@ -119,7 +144,10 @@ def compare_with_runs(scored: Evaluation, networks: Networks) -> tuple[dict[str,
     missing: dict[str, list[str]] = {}  # by reason
     internal, screenings, every_class = None, {}, False
     try:
-        internal = read_together(networks.checkpoints, scored.classes, PREDICTIONS)
+        # Networks that held a hospital out have tested inside too.
+        held_out = all((path.parent.parent / INSIDE_PREDICTIONS).exists() for path in networks.checkpoints)
+        name = INSIDE_PREDICTIONS if held_out else PREDICTIONS
+        internal = read_together(networks.checkpoints, scored.classes, name)
         internal = replace(internal, temperature=networks.model.temperature)
     except Unknown as why:
         missing.setdefault(str(why), []).append("no internal figures")
@@ -127,7 +155,7 @@ def compare_with_runs(scored: Evaluation, networks: Networks) -> tuple[dict[str,
         screenings, every_class = screen_elsewhere(scored, networks)
     except Unknown as why:
         missing.setdefault(str(why), []).append("no screening thresholds")
-    parts = {"internal": None, **screening_parts(screenings, every_class)}
+    parts = {"internal": None, "gap_parts": None, **screening_parts(screenings, every_class)}
     if internal:
         internal = of_common_classes(internal, scored)
         points = {
@@ -136,7 +164,18 @@ def compare_with_runs(scored: Evaluation, networks: Networks) -> tuple[dict[str,
         }
         figures, difference = transfer(internal, scored)
         parts |= {"internal": figures | screening_parts(points, every_class), "difference": difference}
+        parts |= {"gap_parts": gap_parts(internal, scored), "keeping": keeping_thresholds(scored, points)}
     return parts, [f"there are {' and '.join(lacking)}: {why}" for why, lacking in missing.items()]
+
+
+def keeping_thresholds(scored: Evaluation, points: Mapping[str, Any]) -> dict[str, Any]:
+    """By class, the thresholds that keep on these images the sensitivity of `points`, those of the runs' own test
+    images; only of classes that both have images of."""
+    return {
+        name: scored.keeping_threshold(name, point["sensitivity"])
+        for name, point in points.items()
+        if point["sensitivity"] and (scored.labels == scored.classes.index(name)).any()
+    }
 
 
 def screen_elsewhere(scored: Evaluation, networks: Networks) -> tuple[dict[str, Any], bool]:

@@ -13,7 +13,7 @@ from cxr.evaluation.averaging import log_mean
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.evaluation import Evaluation
 from cxr.files.predictions import read_predictions
-from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
+from cxr.files.run_folder import CHECKPOINTS, METRICS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
 from cxr.files.writing import as_text, read_json
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.ensemble import Ensemble
@@ -155,7 +155,7 @@ def read_together(checkpoints: Sequence[Path], classes: tuple[str, ...], name: s
     runs = [read_run(run_of(ckpt, classes, needed), name) for ckpt in checkpoints]
     rows = [{key: row for row, key in enumerate(image_keys(run) if several else run["files"])} for run in runs]
     common = [key for key in rows[0] if all(key in of_run for of_run in rows)]
-    if name == PREDICTIONS and any(len(common) < len(of_run) for of_run in rows):
+    if name != VAL_PREDICTIONS and any(len(common) < len(of_run) for of_run in rows):
         raise Unknown("the networks were not tested on the same images")
     if not common:
         raise Unknown("no image was validated by all of them")

@@ -16,6 +16,7 @@ from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
 from cxr.evaluation.by_hospital import scores_by_hospital, within_hospitals
 from cxr.evaluation.evaluation import Evaluation, screen
+from cxr.evaluation.gap_parts import gap_parts
 from cxr.evaluation.screening import screening_parts
 from cxr.evaluation.transfer import of_common_classes, transfer
 from cxr.files.predictions import write_predictions
@@ -182,12 +183,14 @@ def hospital_figures(data: CXRDataModule, test: Evaluation) -> dict[str, Any]:
 
 def transfer_figures(data: CXRDataModule, inside: Evaluation | None, test: Evaluation) -> dict[str, Any] | None:
     """The part "transfer" of metrics.json, where a hospital is held out: its name, the "hospitals" inside with their
-    scores, and "inside" and "difference", see transfer(). "not_learnt": classes that it alone has, and their images."""
+    scores, "inside" and "difference", see transfer(), and gap_parts(). "not_learnt": classes that it alone has, and
+    their images."""
     if not inside:
         return None
     hospital, _ = data.hospitals()
     name = str(data.data["hold_out"])
-    figures, difference = transfer(of_common_classes(inside, test), test)
+    common = of_common_classes(inside, test)
+    figures, difference = transfer(common, test)
     outside = np.bincount(data.images.label[hospital == name], minlength=len(test.classes))
     outside[data.images.label[data.rows("train")]] = 0  # leaves the classes that no network could learn
     return {
@@ -195,6 +198,7 @@ def transfer_figures(data: CXRDataModule, inside: Evaluation | None, test: Evalu
         "hospitals": scores_by_hospital(inside, hospital[inside.index]),
         "inside": figures,
         "difference": difference,
+        "gap_parts": gap_parts(common, test),
         "not_learnt": {of: n for of, n in zip(test.classes, outside.tolist(), strict=True) if n},
     }
 

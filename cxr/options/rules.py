@@ -152,6 +152,7 @@ RULES = {
         paths_in,
     ),
     "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
+    "calibrate_on": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
     "out": Rule(
         "a CSV file that does not exist yet, in a folder that does",
         lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),

@@ -8,6 +8,7 @@ from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import SIDE_FILE
 from cxr.files.writing import write_text
 from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines
+from cxr.reporting.hospitals_in_words import ENGLISH, gap_part_lines, hospital_header, hospital_rows
 from cxr.reporting.markdown import inert, interval_text, markdown_table, with_interval, with_sign
 
 EVALUATION = "evaluation.json"
@@ -17,21 +18,23 @@ def write_external_report(folder: Path, evaluation: Mapping[str, Any]) -> str:
     """Write evaluation.md, and return the summary for the console."""
     warnings = warning_lines(evaluation)
     lines = [*warnings, *([""] if warnings else []), comparison_table(evaluation), ""]
-    lines += [*difference_lines(evaluation), *slice_lines(evaluation), *limit_lines(evaluation)]
+    lines += [*difference_lines(evaluation), *remedy_lines(evaluation), *hospital_table(evaluation)]
+    lines += [*slice_lines(evaluation), *limit_lines(evaluation)]
     write_text(folder / "evaluation.md", inert("\n".join(lines) + "\n"))
     more = [*shortcut_lines(evaluation["shortcuts"]), *calibration_lines(evaluation["calibration"])]
     return "\n".join(["", *lines, "", *more, *screening_lines(evaluation), f"all in {folder}"])
 
 
 def comparison_table(evaluation: Mapping[str, Any]) -> str:
-    """Figures on images from elsewhere beside those on the run's own test images, of the same classes."""
+    """Figures on images from elsewhere, outside, beside those on the run's own test images, inside, of the same
+    classes."""
     sides = [evaluation["internal"]] if evaluation["internal"] else []
     elsewhere = {
         **evaluation,
         "calibration": evaluation["calibration"].get("after", evaluation["calibration"]["before"]),
     }
     sides.append(elsewhere)
-    names = ["internal", "external"][-len(sides) :]
+    names = ["inside", "outside"][-len(sides) :]
     rows = [
         ["macro F1", *(with_interval(side["test"], "f1_macro") for side in sides)],
         ["accuracy", *(with_interval(side["test"], "accuracy") for side in sides)],
@@ -64,9 +67,45 @@ def difference_lines(evaluation: Mapping[str, Any]) -> list[str]:
         away = evaluation["difference"][key]
         shown.append(f"{with_sign(away['difference'])} {interval_text(away['ci95'], with_sign)} {name}")
     return [
-        f"External minus internal: {'; '.join(shown)}. [low, high]: 95 % intervals, if other patients had been tested.",
+        f"Transfer gap, outside less inside: {'; '.join(shown)}. [low, high]: 95 % intervals, if other patients had "
+        "been tested.",
+        *gap_part_lines(evaluation["gap_parts"]),
         "",
     ]
+
+
+def remedy_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    """The thresholds that would have kept the sensitivity, and what calibration on some of the images changes."""
+    lines = []
+    for name, point in evaluation.get("keeping", {}).items():
+        used = screenings_of(evaluation)[name]["threshold"]
+        specificity = with_interval(point, "specificity") if point["specificity"] is not None else "–"
+        lines.append(
+            f"To keep the sensitivity of {point['kept']:.3f} for {name}, the threshold would have to be "
+            f"{point['threshold']:.3g} instead of {used:.3g}, with a specificity of {specificity}. (It is chosen on "
+            "these images: it shows what a threshold can do, not what to expect of it.)"
+        )
+    if after := evaluation["recalibrated"]:
+        counts = ", ".join(f"{name} {images:,}" for name, images in after["counts"].items() if images)
+        gain = after["difference"]["f1_macro"]
+        lines.append(
+            f"Calibrated on {after['images']:,} of the images ({counts}), which are not scored: macro F1 "
+            f"{with_interval(after['test'], 'f1_macro')}, a difference of {with_sign(gain['difference'])} "
+            f"{interval_text(gain['ci95'], with_sign)}; expected calibration error "
+            f"{with_interval(after['calibration'], 'ece')}."
+        )
+        if lacking := [name for name, images in after["counts"].items() if not images]:
+            lines.append(
+                f"No {' and no '.join(lacking)} are among them: calibrated so, the network predicts these classes less "
+                "often. Do not use it for patients who may have them."
+            )
+    return [*lines, ""] if lines else []
+
+
+def hospital_table(evaluation: Mapping[str, Any]) -> list[str]:
+    """Macro F1 and recalls by hospital, if there are several."""
+    rows = hospital_rows({"hospitals": {"scores": evaluation["hospitals"]}})
+    return [markdown_table(hospital_header(ENGLISH), rows), ""] if rows else []
 
 
 def slice_lines(evaluation: Mapping[str, Any]) -> list[str]:

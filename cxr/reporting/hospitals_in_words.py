@@ -40,7 +40,8 @@ def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
 
 
 def transfer_lines(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
-    """The transfer gap, and the classes that no network could learn, of a run with a hospital held out; else none."""
+    """The transfer gap, its parts and the classes that no network could learn, of a run with a hospital held out; else
+    none."""
     transfer = metrics.get("transfer")
     if not transfer:
         return []
@@ -57,7 +58,18 @@ def transfer_lines(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
         w["not_learnt"].format(name=name, hospital=transfer["hold_out"], n=images)
         for name, images in transfer["not_learnt"].items()
     ]
-    return [line, *left_out]
+    return [line, *gap_part_lines(transfer["gap_parts"], w), *left_out]
+
+
+def gap_part_lines(parts: Mapping[str, Any] | None, w: Words = ENGLISH) -> list[str]:
+    """What the loss outside consists of, see gap_parts(); none where that is not known."""
+    if not parts:
+        return []
+    texts = {
+        name: f"{with_sign(part['difference'])} {interval_text(part['ci95'], with_sign)}"
+        for name, part in parts.items()
+    }
+    return [w["gap_parts"].format(**texts)]
 
 
 def hospital_rows(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[list[str]]:

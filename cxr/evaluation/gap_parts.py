@@ -1,0 +1,78 @@
+"""What the loss of macro F1 outside consists of: other shares of the classes, thresholds that no longer fit, and a
+worse ranking of the images.
+
+Offsets that are added to the logits move the thresholds between classes, and leave the ranking within each class as it
+is. The best ones are searched on outside images and tried by cross-fitting (Chernozhukov et al. 2018): the offsets of a
+fifth of the patients come from the others, so that no image chooses its own.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from cxr.evaluation.evaluation import Evaluation
+from cxr.evaluation.intervals import counts_by_group, ends_of, figures_of, resampled_counts, share
+
+FOLDS = 5  # of cross-fitting
+ROUNDS = 3  # of the search, each over all classes
+CANDIDATES = 65  # offsets that are tried for a class in a round
+
+
+def gap_parts(inside: Evaluation, outside: Evaluation) -> dict[str, dict[str, Any]] | None:
+    """The parts of the loss, macro F1 inside less macro F1 outside, which they add up to.
+
+    Returns:
+        "prevalence": what is lost inside if its images are weighted to the class shares outside. "threshold": what the
+        best offsets win back outside. "ranking": the rest, which no offset wins back. Each has a "difference" and its
+        "ci95" over the patients of both sets. None where the two sets have different classes, or where outside has
+        fewer patients than FOLDS.
+    """
+    if set(inside.labels.tolist()) != set(outside.labels.tolist()):
+        return None
+    groups = np.unique(outside.group, return_inverse=True)[1]
+    if groups.max() + 1 < FOLDS:
+        return None
+    within = point_and_resamples(inside, inside.predicted, seed=1)
+    found = point_and_resamples(outside, outside.predicted, seed=0)
+    moved = point_and_resamples(outside, predict_cross_fitted(outside, groups), seed=0)  # resampled as `found` is
+    weighted = share(within, within.sum(-1, keepdims=True)) * found.sum(-1, keepdims=True)
+    inside_f1, weighted_f1, moved_f1, f1 = (figures_of(c)["f1_macro"] for c in (within, weighted, moved, found))
+    parts = {"prevalence": inside_f1 - weighted_f1, "threshold": moved_f1 - f1, "ranking": weighted_f1 - moved_f1}
+    return {name: {"difference": float(part[0]), "ci95": ends_of(part[1:]).tolist()} for name, part in parts.items()}
+
+
+def point_and_resamples(evaluation: Evaluation, predicted: np.ndarray, seed: int) -> np.ndarray:
+    """Confusion counts of predicted classes (N,), and of resampled patients: (1 + RESAMPLES, C, C)."""
+    group = np.unique(evaluation.group, return_inverse=True)[1]
+    counts = counts_by_group(evaluation.labels, predicted, group, len(evaluation.classes))
+    return np.concatenate([counts.sum(0)[None], resampled_counts(counts, seed=seed)])
+
+
+def predict_cross_fitted(evaluation: Evaluation, groups: np.ndarray) -> np.ndarray:
+    """Predicted classes (N,) with the best offsets of the other folds; `groups` (N,) counts the patients from 0."""
+    fold = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % FOLDS
+    predicted = evaluation.predicted.copy()
+    for number in range(FOLDS):
+        of_fold = fold == number
+        offsets = best_offsets(evaluation.labels[~of_fold], evaluation.logits[~of_fold])
+        predicted[of_fold] = (evaluation.logits[of_fold] + offsets).argmax(1)
+    return predicted
+
+
+def best_offsets(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """The offsets (C,) of logits (N, C) with the highest macro F1 on labels (N,) that a search class by class finds."""
+    classes = logits.shape[1]
+    offsets = np.zeros(classes)
+
+    def f1_of(tried: np.ndarray) -> float:
+        counts = np.bincount(labels * classes + (logits + tried).argmax(1), minlength=classes**2)
+        return float(figures_of(counts.reshape(classes, classes))["f1_macro"])
+
+    best = f1_of(offsets)
+    for c in list(range(classes)) * ROUNDS:
+        others = np.delete(logits + offsets, c, axis=1).max(1)
+        for candidate in np.quantile(others - logits[:, c], np.linspace(0, 1, CANDIDATES)):
+            tried = np.where(np.arange(classes) == c, candidate, offsets)
+            if (f1 := f1_of(tried)) > best:
+                best, offsets = f1, tried
+    return offsets
