@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from cxr.data.codestreams import check_codestream
+from cxr.data.codestreams import check_codestream, read_run_lengths
 from cxr.data.dicom_header import Header, check_radiograph, read_header
 from cxr.data.formats import BadImage
 
@@ -31,9 +31,8 @@ SYNTAXES = (
     *JPEG_2000,
     RLE,
 )
-# pydicom's decoder of RLE is slow, and writes as much as a hostile file says; the other ends where the image does. Of
-# JPEG, Pillow refuses what is truncated; others fill it up with gray.
-DECODERS = {RLE: "pylibjpeg", "1.2.840.10008.1.2.4.50": "pillow"} | dict.fromkeys(JPEG_2000, "pillow")
+# Of JPEG, Pillow refuses what is truncated; others fill it up with gray.
+DECODERS = dict.fromkeys(("1.2.840.10008.1.2.4.50", *JPEG_2000), "pillow")
 MOST_ITEMS, MOST_META = 20_000, 200  # of sequences in a file, and of elements in its first group: more take seconds
 NEEDED = "a DICOM image: pip install -e '.[dicom]' lets cxr read it"
 TAGS = [
@@ -52,7 +51,7 @@ class NoReader(BadImage):
 @cache
 def is_installed() -> bool:
     """Whether the extra is there."""
-    return all(find_spec(name) for name in ("pydicom", "openjpeg", "libjpeg", "rle"))
+    return all(find_spec(name) for name in ("pydicom", "openjpeg", "libjpeg"))
 
 
 def read_dicom(data: bytes, dicom_patient: str, with_hospital: bool) -> tuple[Image.Image, Header]:
@@ -111,22 +110,19 @@ def check_syntax(data: bytes) -> None:
 
 def stored_values(header: "Dataset") -> np.ndarray:
     """The pixels as they are stored: unsigned integers (H, W) without what stands in unused bits, such as overlays."""
+    from pydicom.encaps import get_frame
     from pydicom.pixels import pixel_array
 
-    syntax = header.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and syntax != RLE:
-        check_compressed(header)
-    pixels = pixel_array(header, raw=True, decoding_plugin=DECODERS.get(syntax, ""))
+    syntax, rows, columns = header.file_meta.TransferSyntaxUID, int(header.Rows), int(header.Columns)
+    stream = get_frame(header.PixelData, 0, number_of_frames=1) if syntax.is_encapsulated else b""
+    if syntax == RLE:
+        pixels = read_run_lengths(stream, rows, columns, header.BitsAllocated // 8)
+    else:
+        if stream:
+            check_codestream(stream, rows, columns)
+        pixels = pixel_array(header, raw=True, decoding_plugin=DECODERS.get(syntax, ""))
     used = np.array(2**header.BitsStored - 1, dtype=f"u{pixels.itemsize}")
     return pixels.view(used.dtype) & used
-
-
-def check_compressed(header: "Dataset") -> None:
-    """Raise BadImage, as check_codestream(), for an image that is compressed as JPEG or JPEG 2000."""
-    from pydicom.encaps import get_frame
-
-    stream = get_frame(header.PixelData, 0, number_of_frames=1)
-    check_codestream(stream, int(header.Rows), int(header.Columns))
 
 
 def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
