@@ -13,9 +13,9 @@ Scores a trained network on images from elsewhere, except those that it was trai
 those on its own test images. Writes evaluation.json, evaluation.md, predictions.csv, rejected.csv and TensorBoard's
 files to runs/NAME. Options: name, cache_dir, data.on_leak (drop, keep, fail), data.copies (auto, near, exact),
 data.on_bad (skip, fail, strict), data.negatives (keep, invert, reject), data.dicom_patient (hash, keep, ignore),
-data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices; data=phantom and data=kaggle as
-for cxr.train. Image size and precision are those of the training. Several networks are scored as one ensemble:
-ckpt=A,B,C, or the folder of a sweep, ckpt=runs/NAME."""
+data.dicom_unknown_parts (reject, keep), data.batch_size, data.num_workers, data.resident, trainer.accelerator,
+trainer.devices; data=phantom and data=kaggle as for cxr.train. Image size and precision are those of the training.
+Several networks are scored as one ensemble: ckpt=A,B,C, or the folder of a sweep, ckpt=runs/NAME."""
 OF_THE_RUN = ("data.image_size=", "trainer.precision=")
 
 

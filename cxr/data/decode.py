@@ -28,17 +28,20 @@ LEVELS = 64  # gray levels that the upper 8 bits of a 16-bit image must use, if 
 
 class Reading(NamedTuple):
     """How images are read: the options `data.negatives` (what becomes of images that look like one: keep, invert or
-    reject) and `data.dicom_patient` (what becomes of the patients in DICOM files: hash, keep or ignore); and whether
-    `data.hospital` asks for the hospitals in DICOM files."""
+    reject) and `data.dicom_patient` (what becomes of the patients in DICOM files: hash, keep or ignore); whether
+    `data.hospital` asks for the hospitals in DICOM files; and `data.dicom_unknown_parts` (what becomes of DICOM files
+    of a part of the body that cxr does not know: reject or keep)."""
 
     negatives: str = "keep"
     dicom_patient: str = "hash"
     dicom_hospital: bool = False
+    dicom_unknown_parts: str = "reject"
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Reading":
         """What the options `data.*` say."""
-        return cls(data["negatives"], data["dicom_patient"], data.get("hospital") == DICOM)
+        hospitals = data.get("hospital") == DICOM
+        return cls(data["negatives"], data["dicom_patient"], hospitals, data["dicom_unknown_parts"])
 
 
 AS_USUAL = Reading()

@@ -20,7 +20,7 @@ from cxr.errors import UserError, printable
 
 log = logging.getLogger(__name__)
 
-FORMAT = 9  # raise when decode() or the files of a store change: old stores are then ignored
+FORMAT = 10  # raise when decode() or the files of a store change: old stores are then ignored
 # Images in a file, 17 MB at 64 pixels, 206 MB at 224: what a killed build may have to decode again. A batch is one
 # index into each file that it touches, and each file stays open; systems allow a process about a thousand.
 SHARD = 4096

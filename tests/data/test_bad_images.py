@@ -199,6 +199,7 @@ def options(root, **more):
             "on_bad": "skip",
             "negatives": "keep",
             "dicom_patient": "hash",
+            "dicom_unknown_parts": "reject",
             "copies": "near",
             "batch_size": 16,
         },

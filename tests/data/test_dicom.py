@@ -21,17 +21,24 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
+    KeyObjectSelectionDocumentStorage,
     RLELossless,
+    XRayRadiationDoseSRStorage,
 )
 
 from cxr.data import building
 from cxr.data import dicom as reader
 from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
+from cxr.data.formats import BadImage
 from cxr.data.sources import read_folder
 from cxr.data.split import group_images, split_images
 from cxr.data.store import open_store
@@ -113,25 +120,41 @@ def test_a_window_that_shows_nothing_is_ignored_as_viewers_do(tmp_path, width):
 
 @pytest.mark.parametrize(
     ("body", "named"),
-    [
-        ("LEFT HAND AND WRIST", ""),
-        ("THORACIC SPINE", ""),
-        ("HAND", " (HAND)"),
-        ("DOE JANE", ""),
-        ("LSPINE", " (LSPINE)"),
-    ],
+    [("LEFT HAND AND WRIST", " (HAND)"), ("THORACIC SPINE", " (SPINE)"), ("RACHIS DORSAL THORAX", "")],
 )
 def test_other_parts_of_the_body(tmp_path, body, named):
-    assert why(save_dicom(tmp_path / "a.dcm", dicom(BodyPartExamined=body))) == (
-        f"a DICOM image of another part of the body{named}"
+    path = save_dicom(tmp_path / "a.dcm", dicom(BodyPartExamined=body))
+    assert why(path) == f"a DICOM image of another part of the body{named}"
+    with pytest.raises(BadImage, match="another part of the body"):
+        decode(path, 64, Reading(dicom_unknown_parts="keep"))
+
+
+def of_part(path: Path, body: bytes) -> Path:
+    """A file with these bytes as its BodyPartExamined, whatever the standard allows there."""
+    body += b" " * (len(body) % 2)
+    data = save_dicom(path, dicom(BodyPartExamined="ABCDEFGH")).read_bytes()
+    path.write_bytes(data.replace(b"\x08\0ABCDEFGH", len(body).to_bytes(2, "little") + body))
+    return path
+
+
+def test_a_part_of_the_body_that_cxr_does_not_know_may_be_a_name(tmp_path):
+    path = of_part(tmp_path / "a.dcm", b"DOE JANE ARMSTRONG")
+    assert why(path) == (
+        "a DICOM image of a part of the body that cxr does not know (its word is not shown: it may be a name); "
+        "data.dicom_unknown_parts=keep uses it as a chest"
     )
+    decode(path, 64, Reading(dicom_unknown_parts="keep"))
 
 
-@pytest.mark.parametrize("body", ["", "UNKNOWN", "CXR", "PORTABLE CHEST 1 VIEW", "TORAX"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("", "UNKNOWN", "CXR", "PORTABLE CHEST 1 VIEW", "POITRINE F", "thorax", "TORAX", "T-RAX", "T?RAX"),
+        *("TÓRAX".encode("latin-1"), "TÓRAX".encode(), "흉부".encode("cp949"), "PA 흉부".encode(), "胸部".encode()),
+    ],
+)
 def test_chests_in_other_words(tmp_path, body):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        decode(save_dicom(tmp_path / "a.dcm", dicom(BodyPartExamined=body)), 64)
+    decode(of_part(tmp_path / "a.dcm", body if isinstance(body, bytes) else body.encode()), 64)
 
 
 def test_signed_pixels_rescaled_padded_and_with_an_overlay_in_unused_bits(tmp_path):
@@ -155,16 +178,31 @@ def test_signed_pixels_rescaled_padded_and_with_an_overlay_in_unused_bits(tmp_pa
         ("RG3_UNCI.dcm", r"another part of the body \(EXTREMITY\)"),
         ("CT_small.dcm", "of modality CT, not a radiograph"),
         ("MR_small.dcm", "of modality MR, not a radiograph"),
-        ("reportsi.dcm", r"without an image, or truncated before it \(modality SR\)"),
-        ("DICOMDIR-empty.dcm", "without an image"),
         ("SC_rgb.dcm", "of modality OT, not a radiograph"),
         ("emri_small_jpeg_ls_lossless.dcm", "compressed as JPEG-LS Lossless Image Compression: save it without"),
         ("image_dfl.dcm", "compressed as Deflated Explicit VR Little Endian"),
     ],
 )
 def test_what_is_no_chest_radiograph_is_named(name, reason):
+    assert re.search(f"^a DICOM (image|file) .*{reason}", why(real(name)))
 
-    assert re.search(f"a DICOM (image|file) .*{reason}", f"a DICOM {why(real(name))[8:]}")
+
+def test_what_is_no_image_is_named(tmp_path):
+    def reason(kind: UID, **tags) -> str:
+        header = dicom(PixelData=None, SOPClassUID=kind, **tags)
+        header.file_meta.MediaStorageSOPClassUID = kind
+        return why(save_dicom(tmp_path / "a.dcm", header))
+
+    assert why(real("DICOMDIR-empty.dcm")) == "an index of DICOM files (DICOMDIR), not an image"
+    assert why(real("reportsi.dcm")) == "a report, not an image"
+    assert reason(XRayRadiationDoseSRStorage, Modality="DX") == "a report, not an image"
+    assert reason(KeyObjectSelectionDocumentStorage).startswith("a list of selected images")
+    assert reason(GrayscaleSoftcopyPresentationStateStorage).startswith("how a viewer showed an image")
+    assert reason(EncapsulatedPDFStorage) == "a document, such as a PDF, not an image"
+    assert reason(ComputedRadiographyImageStorage, Modality="ECG") == "a recording, such as an ECG, not an image"
+    assert reason(ComputedRadiographyImageStorage) == (
+        "a DICOM file without an image, or truncated before it (modality CR)"
+    )
 
 
 def test_other_files_that_are_no_single_gray_image(tmp_path):
@@ -174,11 +212,37 @@ def test_other_files_that_are_no_single_gray_image(tmp_path):
     assert reason(NumberOfFrames=8) == "a DICOM series of 8 images"
     assert reason(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0).endswith("a screenshot")
     assert "FOR PRESENTATION" in reason(PresentationIntentType="FOR PROCESSING")
-    assert reason(PixelData=None) == "a DICOM file without an image, or truncated before it (modality CR)"
     assert "15 of 16 bits in an unusual way" in reason(BitsStored=15)
-    assert reason(PixelData=ramp.tobytes()[:-100]).startswith("a DICOM file that is damaged")
     # What is none of the usual words may be anybody's name.
     assert reason(Modality=None) == reason(Modality="DOE JANE BORN 1980").replace("DOE JANE BORN 1980", "unknown")
+
+
+def test_damage_is_named(tmp_path):
+    def reason(keep: float = 1, syntax: UID | None = None, **tags) -> str:
+        header = dicom(np.ascontiguousarray(ramp[:, ::32]), **tags)
+        if syntax:
+            header.compress(syntax)
+        data = save_dicom(tmp_path / "a.dcm", header).read_bytes()
+        (tmp_path / "a.dcm").write_bytes(data[: int(keep * len(data))])
+        return why(tmp_path / "a.dcm")
+
+    half = np.ascontiguousarray(ramp[:, ::32]).tobytes()[:-100]
+    assert reason(PixelData=half) == "a DICOM file that is truncated: 8,092 of 8,192 bytes of its pixels are there"
+    assert re.match(r"a DICOM file that is truncated: 7,\d\d\d of 8,192 bytes", reason(keep=0.9))
+    assert reason(PixelData=b"").startswith("a DICOM file that is truncated: 0 of 8,192 bytes")
+    for size in ({"Rows": 0}, {"Columns": None}):
+        assert reason(**size) == "a DICOM file that is damaged: its header has no number of rows or columns"
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData, table.ModalityLUTType = [4096, 0, 16], b"\0\0", "US"
+    assert reason(ModalityLUTSequence=[table]).startswith("a DICOM file that is damaged: its lookup table")
+    for syntax in (RLELossless, JPEG2000Lossless):
+        assert reason(keep=0.9, syntax=syntax) == "a DICOM file that is truncated or damaged"
+    for syntax, kind in ((RLELossless, "RLE"), (JPEG2000Lossless, "JPEG 2000"), (JPEGBaseline8Bit, "JPEG")):
+        header = dicom(np.ascontiguousarray(ramp[:, ::32]), PixelData=encapsulate([bytes(60)]))
+        header.file_meta.TransferSyntaxUID, header["PixelData"].is_undefined_length = syntax, True
+        assert re.match(
+            f"a DICOM file that is damaged: its ({kind} )?image", why(save_dicom(tmp_path / "b.dcm", header))
+        )
 
 
 def test_bombs_are_refused_before_they_are_decoded(tmp_path):
