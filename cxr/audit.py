@@ -7,7 +7,7 @@ import numpy as np
 
 from cxr.data.audit import SIZE, audit, load_copies
 from cxr.data.audit_lines import check_doubts, check_rejected, summarise_audit
-from cxr.data.decode import Reading, decode
+from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients
 from cxr.data.sources import read_images
@@ -74,7 +74,11 @@ def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
     """Both images of a pair side by side, with their labels, patients and splits."""
     from cxr.reporting.figures import captioned_images
 
-    images = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
+    try:
+        images = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
+    except UNREADABLE as error:  # it was readable when the store was built
+        files = " or ".join(map(printable, copy["files"]))
+        raise UserError(f"{files} cannot be read for a picture: {why_unreadable(error)}; start again") from error
     facts = zip(copy["files"], copy["labels"], copy["patients"], copy["splits"], strict=True)
     captions = [
         f"{printable(file)}\n{label}, patient {patient or 'unknown'}, {split or 'no split'}"

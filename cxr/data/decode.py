@@ -23,7 +23,12 @@ from cxr.errors import UserError, one_line, printable
 
 MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RGBA, not compressed, are 144 MB
 MIN_SIDE = 16
+NO_MEMORY = "needs more memory than this machine has free (500 MB per core are enough)"
 LEVELS = 64  # gray levels that the upper 8 bits of a 16-bit image must use, if only these can be read
+
+
+class NoMemory(BadImage):
+    """An image for which memory ran out; later, it may be enough."""
 
 
 class Reading(NamedTuple):
@@ -76,9 +81,9 @@ def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
         size: side in pixels.
 
     Raises:
-        UNREADABLE: the file is no readable JPEG, PNG or DICOM image, or one larger or smaller than any image; see
-            why_unreadable().
-        UserError: memory ran out, or, as ReadFailed, the disk or network share failed: the image is not to blame.
+        UNREADABLE: the file is no readable JPEG, PNG or DICOM image, or one larger or smaller than any image, or, as
+            NoMemory, memory ran out; see why_unreadable().
+        ReadFailed: the disk or network share failed: the image is not to blame.
     """
     # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
     warnings.filterwarnings("ignore", module="PIL")
@@ -87,9 +92,7 @@ def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
     except (UserError, *UNREADABLE):
         raise
     except MemoryError as error:
-        raise UserError(
-            f"{path}: memory ran out (500 MB per core are enough); close other programs and start again"
-        ) from error
+        raise NoMemory(NO_MEMORY) from error
     except Exception as error:  # a bug of ours or of Pillow's: it must name its image
         error.add_note(f"while decoding {printable(str(path))}")
         raise

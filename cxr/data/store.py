@@ -120,7 +120,7 @@ def map_images(
     key = fingerprint(FORMAT, shard, size, *reading, str(images.table or images.root))
     group = cache / f"store-{size}px-{key}"
     fill = partial(fill_store, root=images.root, sources=sources, size=size, reading=reading, shard=shard)
-    intact = partial(is_whole, root=images.root, sources=sources, size=size, shard=shard)
+    intact = partial(is_whole, root=images.root, sources=sources, size=size, reading=reading, shard=shard)
     with built(group / fingerprint(sources), fill, intact, keep=LISTS) as folder:
         shards, records = read_shards(folder, len(sources), size, shard)
         for other in group.iterdir():
@@ -136,7 +136,7 @@ def read_shards(folder: Path, images: int, size: int, shard: int) -> tuple[list[
     return list(shards), [record for part in records for record in part]
 
 
-def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, shard: int) -> bool:
+def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, reading: Reading, shard: int) -> bool:
     """Whether a folder holds the store of these files, and no image of it that can be read only now."""
     try:
         records = read_shards(folder, len(sources), size, shard)[1]
@@ -144,7 +144,7 @@ def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, sha
         return False
     if [record.source for record in records] != sources:
         return False
-    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, records))
+    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, size, reading, records))
 
 
 def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:
