@@ -50,7 +50,8 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     remarks = [*images.understood(), *hospital_lines({**findings["hospitals"], "within": None}, w)] + [
         no_patients(images.file.tolist())
     ] * (not findings["patients"])
-    for number, remark in enumerate([*remarks, *images.not_used(), *cannot_be_split(images, options["data"])], start=2):
+    remarks += [f"{line}; {AUDIT} lists all" for line in images.not_used()]
+    for number, remark in enumerate([*remarks, *cannot_be_split(images, options["data"])], start=2):
         print(f"{number}. {printable(remark)}")
     print()
     print(markdown_table(["", w["found"], w["example"]], rows))

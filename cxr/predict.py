@@ -14,7 +14,7 @@ import numpy as np
 from cxr.data.decode import UNREADABLE, Decoded, Reading, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
 from cxr.data.retrying import ReadFailed
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable
 from cxr.files.predictions import prediction, probability_columns
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_options
@@ -62,7 +62,9 @@ def predict(options: dict[str, Any]) -> int:
         print(f"cxr: {many} {printable(str(negatives[0]))} (data.negatives={choice})", file=sys.stderr)
     where = f"; written to {options['out']}" if options["out"] else ""
     print(
-        f"cxr: {len(files) - unreadable} images predicted, {unreadable} files could not be read{where}", file=sys.stderr
+        f"cxr: {counted(len(files) - unreadable, 'image')} predicted, {counted(unreadable, 'file')} could not be read"
+        f"{where}",
+        file=sys.stderr,
     )
     return 1 if unreadable else 0
 

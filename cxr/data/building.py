@@ -19,7 +19,7 @@ from cxr.data.formats import HEAD, is_dicom
 from cxr.data.retrying import is_closed
 from cxr.data.shards import DAMAGED, LISTS, Record, move_shard, read_shard, write_shard
 from cxr.data.workers import spread
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, r
     if len(new) < len(sources):
         log.info("%d of %d images were decoded before", len(sources) - len(new), len(sources))
     if new:
-        log.info("decoding %d images to %dx%d, once (%.0f MB)", len(new), size, size, len(new) * size**2 / 1e6)
+        log.info(
+            "decoding %s to %dx%d, once (%.0f MB)", counted(len(new), "image"), size, size, len(new) * size**2 / 1e6
+        )
     blocks = (new[start : start + BLOCK] for start in range(0, len(new), BLOCK))
     with (
         closing(spread(partial(decode_block, root, size, reading), blocks, partial(explain_killed, root))) as results,

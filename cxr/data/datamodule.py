@@ -24,7 +24,7 @@ from cxr.data.masking import hide
 from cxr.data.sources import read_images
 from cxr.data.split import find_leaks, group_images, split_by_options
 from cxr.data.store import Store, open_stores
-from cxr.errors import UserError
+from cxr.errors import UserError, counted
 from cxr.files.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ class CXRDataModule(pl.LightningDataModule):
     def log_split(self) -> None:
         if (leaks := self.leak_counts()) and leaks["images"]:
             done = "kept in training" if leaks["on_leak"] == "keep" else "unused"
-            log.info("%s: %d images of patients of the test folder, or copies of its images", done, leaks["images"])
+            images = counted(leaks["images"], "image")
+            log.info("%s: %s of patients of the test folder, or copies of its images", done, images)
         d, sizes = self.data, ", ".join(f"{s} {n}" for s, n in self.split_sizes().items())
         log.info("split %s%s: %s", d["split"], f", fold {d['fold']}" if d["split"] == "folds" else "", sizes)
 

@@ -16,7 +16,7 @@ from cxr.data.dicom_header import Header
 from cxr.data.image_table import ImageTable
 from cxr.data.retrying import patiently
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable, such_as
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,8 @@ def open_stores(
     if len(rejected) == len(images):
         row, reason = next(iter(rejected.items()))
         raise UserError(
-            f"{images.root}: none of its {len(images)} images can be read; {printable(images.file[row])}: {reason}"
+            f"{images.root}: none of {counted(len(images), 'image')} can be read "
+            f"({such_as(len(images), printable(images.file[row]))}: {reason})"
         )
     used = np.setdiff1d(np.arange(len(images)), list(rejected))
     facts = (facts_of([records[row] for row in used.tolist()]) for _, records in opened)

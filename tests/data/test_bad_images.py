@@ -291,8 +291,8 @@ def test_on_bad_fail_names_the_first_before_anything_is_trained(good, tmp_path):
     with pytest.raises(UserError) as caught:
         CXRDataModule(options(good, on_bad="fail"), NO_AUG, 0, tmp_path / "cache").setup()
     message = str(caught.value)
-    assert message.startswith(f"data.on_bad=fail: 2 files in {good} cannot be used, the first one is ")
-    assert "NORMAL/c\\n.png (empty file)" in message and "\n" not in message and "use skip" in message
+    assert message.startswith(f"data.on_bad=fail: 2 files in {good} cannot be used (such as ")
+    assert "NORMAL/c\\n.png: empty file)" in message and "\n" not in message and "use skip" in message
 
 
 def test_a_name_stands_on_one_line_and_comes_back_from_json(tmp_path):
