@@ -117,8 +117,8 @@ def check_part(body: str, unknown_parts: str) -> None:
         raise BadImage("a DICOM image of another part of the body" + (f" ({other[0].upper()})" if other else ""))
     if unknown_parts == "reject":
         raise BadImage(
-            "a DICOM image of a part of the body that cxr does not know (its word is not shown: it may be a name); "
-            "data.dicom_unknown_parts=keep uses it as a chest"
+            "a DICOM image of a part of the body that cxr does not know (not shown, for it may be a name; "
+            "data.dicom_unknown_parts=keep uses it as a chest)"
         )
 
 

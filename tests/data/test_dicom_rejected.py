@@ -41,8 +41,8 @@ def of_part(path: Path, body: bytes) -> Path:
 def test_a_part_of_the_body_that_cxr_does_not_know_may_be_a_name(tmp_path):
     path = of_part(tmp_path / "a.dcm", b"DOE JANE ARMSTRONG")
     assert why(path) == (
-        "a DICOM image of a part of the body that cxr does not know (its word is not shown: it may be a name); "
-        "data.dicom_unknown_parts=keep uses it as a chest"
+        "a DICOM image of a part of the body that cxr does not know (not shown, for it may be a name; "
+        "data.dicom_unknown_parts=keep uses it as a chest)"
     )
     decode(path, 64, Reading(dicom_unknown_parts="keep"))
 
