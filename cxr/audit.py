@@ -7,7 +7,7 @@ import numpy as np
 
 from cxr.data.audit import SIZE, audit, load_copies
 from cxr.data.audit_lines import check_doubts, check_rejected, summarise_audit
-from cxr.data.decode import Reading, decode
+from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
 from cxr.data.groups import group_images
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients
@@ -51,7 +51,8 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     remarks = [*images.understood(), *hospital_lines({**findings["hospitals"], "within": None}, w)] + [
         no_patients(images.file.tolist())
     ] * (not findings["patients"])
-    for number, remark in enumerate([*remarks, *images.not_used(), *cannot_be_split(images, options["data"])], start=2):
+    remarks += [f"{line}; {AUDIT} lists all" for line in images.not_used()]
+    for number, remark in enumerate([*remarks, *cannot_be_split(images, options["data"])], start=2):
         print(f"{number}. {printable(remark)}")
     print()
     print(markdown_table(["", w["found"], w["example"]], rows))
@@ -75,7 +76,11 @@ def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
     """Both images of a pair side by side, with their labels, patients and splits."""
     from cxr.reporting.figures import captioned_images
 
-    images = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
+    try:
+        images = np.stack([decode(root / file, 384).pixels for file in copy["files"]])
+    except UNREADABLE as error:  # it was readable when the store was built
+        files = " or ".join(map(printable, copy["files"]))
+        raise UserError(f"{files} cannot be read for a picture: {why_unreadable(error)}; start again") from error
     facts = zip(copy["files"], copy["labels"], copy["patients"], copy["splits"], strict=True)
     captions = [
         f"{printable(file)}\n{label}, patient {patient or 'unknown'}, {split or 'no split'}"

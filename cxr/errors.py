@@ -1,4 +1,4 @@
-"""Errors that the user can fix, and how file names are printed."""
+"""Errors that the user can fix, and how file names and counts are printed."""
 
 
 class UserError(Exception):
@@ -22,3 +22,13 @@ def with_type(error: BaseException, longest: int = 200) -> str:
 def printable(text: str) -> str:
     """Escape control characters and bytes that are not UTF-8, so that a file name cannot forge a line of output."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, thing: str) -> str:
+    """How many of a thing there are: 1 file, 1,234 files."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def such_as(number: int, example: str) -> str:
+    """An example of a number of things, or the only one."""
+    return f"such as {example}" if number > 1 else example

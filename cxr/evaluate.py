@@ -14,9 +14,9 @@ those on its own test images. Writes evaluation.json, evaluation.md, predictions
 files to runs/NAME. Options: name, cache_dir, calibrate_on (how many of the images to calibrate on; the
 others are scored), data.hospital (the column that names the hospital), data.on_leak (drop, keep, fail), data.copies
 (auto, near, exact), data.on_bad (skip, fail, strict), data.negatives (keep, invert, reject), data.dicom_patient (hash,
-keep, ignore), data.batch_size, data.num_workers, data.resident, trainer.accelerator, trainer.devices; data=phantom and
-data=kaggle as for cxr.train. Image size and precision are those of the training. Several networks are scored as one
-ensemble: ckpt=A,B,C, or the folder of a sweep, ckpt=runs/NAME."""
+keep, ignore), data.dicom_unknown_parts (reject, keep), data.batch_size, data.num_workers, data.resident,
+trainer.accelerator, trainer.devices; data=phantom and data=kaggle as for cxr.train. Image size and precision are those
+of the training. Several networks are scored as one ensemble: ckpt=A,B,C, or the folder of a sweep, ckpt=runs/NAME."""
 OF_THE_RUN = ("data.image_size=", "trainer.precision=")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from cxr.data.decode import UNREADABLE, Decoded, Reading, decode, why_unreadable
 from cxr.data.files import list_files, not_an_image
 from cxr.data.retrying import ReadFailed
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable
 from cxr.files.predictions import prediction, probability_columns
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_options
@@ -45,11 +45,12 @@ def predict(options: dict[str, Any]) -> int:
         print(f"cxr: {printable(remark)}", file=sys.stderr)
 
     unreadable, negatives, size, choice = 0, [], options["data"]["batch_size"], options["data"]["negatives"]
+    reading = Reading(choice, "ignore", dicom_unknown_parts=options["data"]["dicom_unknown_parts"])
     with open_out(options["out"]) as out:
         writer = csv.writer(out)
         writer.writerow(("file", "prediction", *probability_columns(model.classes), "error"))
         for start in range(0, len(files), size):
-            for row in predict_batch(model, files[start : start + size], choice, negatives):
+            for row in predict_batch(model, files[start : start + size], reading, negatives):
                 unreadable += row[-1] != ""
                 writer.writerow(row)
     if negatives:
@@ -61,7 +62,9 @@ def predict(options: dict[str, Any]) -> int:
         print(f"cxr: {many} {printable(str(negatives[0]))} (data.negatives={choice})", file=sys.stderr)
     where = f"; written to {options['out']}" if options["out"] else ""
     print(
-        f"cxr: {len(files) - unreadable} images predicted, {unreadable} files could not be read{where}", file=sys.stderr
+        f"cxr: {counted(len(files) - unreadable, 'image')} predicted, {counted(unreadable, 'file')} could not be read"
+        f"{where}",
+        file=sys.stderr,
     )
     return 1 if unreadable else 0
 
@@ -78,10 +81,9 @@ def open_out(path: str | None) -> AbstractContextManager[TextIO]:
 
 
 def predict_batch(
-    model: "Ensemble", files: Sequence[Path], choice: str, negatives: list[Path]
+    model: "Ensemble", files: Sequence[Path], reading: Reading, negatives: list[Path]
 ) -> Iterator[tuple[str, ...]]:
-    """The rows of some files, in their order. `choice` is the option `data.negatives`; those that look like one and are
-    predicted join `negatives`."""
+    """The rows of some files, in their order. Those that look like negatives and are predicted join `negatives`."""
     import torch
 
     from cxr.data.batches import to_unit
@@ -89,7 +91,7 @@ def predict_batch(
     def read(file: Path) -> list[Decoded] | str:
         """An image in each size of the networks, or why there is none."""
         try:
-            return not_an_image(file) or [decode(file, size, Reading(choice, "ignore")) for size in model.sizes]
+            return not_an_image(file) or [decode(file, size, reading) for size in model.sizes]
         except ReadFailed as error:
             return why_unreadable(error.__cause__)
         except UNREADABLE as error:

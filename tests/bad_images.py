@@ -121,7 +121,7 @@ BAD_IMAGES = {
     "JPEG 2000": Odd(saved(format="JPEG2000"), "a JPEG 2000 image: convert it to PNG", "odd.jp2"),
     "DICOM": Odd(
         content(b"\0" * 128 + b"DICM"),
-        "a DICOM file without an image, or truncated before it (modality unknown)",
+        "a DICOM file that is truncated or damaged",
         "odd.dcm",
     ),
     "no ending": Odd(saved(), USED, "odd"),

@@ -65,7 +65,7 @@ def predicted(run, drawn):
     def call(*ckpt):
         words = (f"ckpt={','.join(map(str, ckpt))}", f"source={drawn}", "trainer.accelerator=cpu")
         code, out, err = run(predict.main, *words)
-        assert code == 1 and "160 images predicted, 1 files could not be read" in err  # manifest.csv
+        assert code == 1 and "160 images predicted, 1 file could not be read" in err  # manifest.csv
         rows = [row for row in csv.DictReader(out.splitlines()) if not row["error"]]
         return {row.pop("file").removeprefix(f"{drawn}/"): row for row in rows}, err
 

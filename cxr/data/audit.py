@@ -15,7 +15,7 @@ from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients, patient_and_form
 from cxr.data.split import find_leaks
 from cxr.data.store import Store
-from cxr.errors import printable
+from cxr.errors import counted, printable, such_as
 from cxr.files.writing import read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -139,11 +139,9 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
     if copies:
         first, second = (printable(images.file[row]) for row in copies[0][:2])
         log.info(
-            "%d pairs of images are copies, %s and %s among them (python -m cxr.audit lists them); copies are kept "
-            "together",
-            len(copies),
-            first,
-            second,
+            "%s of copies (%s); python -m cxr.audit lists all; copies are kept together",
+            counted(len(copies), "pair"),
+            such_as(len(copies), f"{first} and {second}"),
         )
 
 

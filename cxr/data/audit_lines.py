@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from cxr.data.audit import TINY
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import FEW
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable, such_as
+from cxr.files.run_folder import AUDIT
 
 FILES = ("rejected", "wrong_type", "tiny", "odd_shape", "blank", "coloured", "outliers", "negative")
 
@@ -60,10 +61,11 @@ def summarise_audit(findings: Mapping[str, Any]) -> list[AuditLine]:
 def check_rejected(images: ImageTable) -> None:
     """Raise UserError if some files cannot be used (`data.on_bad=fail`)."""
     if images.rejected:
-        file, reason = images.rejected[0]
+        number, (file, reason) = len(images.rejected), images.rejected[0]
         raise UserError(
-            f"data.on_bad=fail: {len(images.rejected)} files in {images.root} cannot be used, the first one is "
-            f"{printable(file)} ({reason}); python -m cxr.audit lists them; repair or remove them, or use skip"
+            f"data.on_bad=fail: {counted(number, 'file')} in {images.root} cannot be used "
+            f"({such_as(number, printable(file))}: {reason}); python -m cxr.audit lists all in {AUDIT}; repair or "
+            "remove them, or use skip"
         )
 
 
@@ -71,9 +73,13 @@ def check_doubts(findings: Mapping[str, Any], images: ImageTable) -> None:
     """Raise UserError if an audit found anything that somebody should look at (`data.on_bad=strict`). Copies with one
     label are no doubt, as no split separates them; nor are leaks, which `data.on_leak` deals with."""
     lines = [line for line in summarise_audit(findings) if line.number and line.key in (*FILES, "two_labels")]
-    doubts = [f"{line.key.replace('_', ' ')}: {line.number:,}, such as {printable(line.file)}" for line in lines]
+    doubts = [
+        f"{line.key.replace('_', ' ')}: {line.number:,} ({such_as(line.number, printable(line.file))})"
+        for line in lines
+    ]
     if unknown := findings["images_of_unknown_patients"]:
-        whose = "no patient is known" if not findings["patients"] else f"the patient of {unknown:,} images is not known"
+        some = f"the patient is not known for {counted(unknown, 'image')}"
+        whose = some if findings["patients"] else "no patient is known"
         doubts.append(f"{whose} (if each image is of another one: 'data.patient_pattern=(.+)')")
     if images.unknown_splits:
         doubts.append(f"values of split that are unknown: {', '.join(map(printable, images.unknown_splits))}")

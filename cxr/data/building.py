@@ -1,6 +1,7 @@
 """Fill a store, shard by shard: all cores decode, this process writes, and shards that are finished are kept."""
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,13 +13,13 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr.data.cache import is_unfinished, remove
-from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
+from cxr.data.decode import NO_MEMORY, UNREADABLE, NoMemory, Reading, decode, why_unreadable
 from cxr.data.dicom import NoReader, is_installed
 from cxr.data.formats import HEAD, is_dicom
 from cxr.data.retrying import is_closed
 from cxr.data.shards import DAMAGED, LISTS, Record, move_shard, read_shard, write_shard
 from cxr.data.workers import spread
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ def fill_store(folder: Path, root: Path, sources: Sequence[Source], size: int, r
     if len(new) < len(sources):
         log.info("%d of %d images were decoded before", len(sources) - len(new), len(sources))
     if new:
-        log.info("decoding %d images to %dx%d, once (%.0f MB)", len(new), size, size, len(new) * size**2 / 1e6)
+        log.info(
+            "decoding %s to %dx%d, once (%.0f MB)", counted(len(new), "image"), size, size, len(new) * size**2 / 1e6
+        )
     blocks = (new[start : start + BLOCK] for start in range(0, len(new), BLOCK))
     with (
         closing(spread(partial(decode_block, root, size, reading), blocks, partial(explain_killed, root))) as results,
@@ -116,25 +119,35 @@ def decode_block(root: Path, size: int, reading: Reading, sources: Sequence[Sour
             pixels, *facts = decode(root / source[0], size, reading)
             images.append((pixels, Record(*source, *facts)))
         except UNREADABLE as error:
-            record = Record(
-                *source, rejected=why_unreadable(error), retry=is_closed(error) or isinstance(error, NoReader)
-            )
+            record = Record(*source, rejected=why_unreadable(error), retry=may_pass(error))
             images.append((np.zeros((size, size), dtype=np.uint8), record))
     return images
 
 
-def is_readable_again(root: Path, records: Sequence[Record]) -> bool:
-    """Whether an image that was missing, closed to us or without a reader is not so any more."""
-    return any(not is_refused(root / record.file) for record in records if record.retry)
+def may_pass(error: Exception) -> bool:
+    """Whether a file that raised this error may be readable later, though it stays as it is."""
+    return is_closed(error) or isinstance(error, NoReader | NoMemory)
 
 
-def is_refused(path: Path) -> bool:
-    """Whether a file is missing or closed to us, or a DICOM file while the extra for these is missing."""
+def is_readable_again(root: Path, size: int, reading: Reading, records: Sequence[Record]) -> bool:
+    """Whether an image that was missing, closed to us, without a reader or without memory is not so any more."""
+    # The ranks of one run look at different moments, and must have the same images.
+    tried = [r for r in records if r.retry and not (r.rejected == NO_MEMORY and "RANK" in os.environ)]
+    return any(not is_refused(root / record.file, size, reading, record.rejected == NO_MEMORY) for record in tried)
+
+
+def is_refused(path: Path, size: int, reading: Reading, no_memory: bool) -> bool:
+    """Whether a file is missing or closed to us, a DICOM file while the extra for these is missing, or, where
+    `no_memory` says that memory ran out before, one that still needs more."""
     try:
         with path.open("rb") as file:
-            return not is_installed() and is_dicom(file.read(HEAD))
-    except OSError as error:
-        return is_closed(error)
+            if not is_installed() and is_dicom(file.read(HEAD)):
+                return True
+        if no_memory:
+            decode(path, size, reading)
+    except UNREADABLE as error:
+        return may_pass(error)
+    return False
 
 
 def explain_killed(root: Path, jobs: Sequence[Sequence[Source]]) -> str:

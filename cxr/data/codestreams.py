@@ -1,6 +1,9 @@
-"""What a compressed image in a DICOM file costs to decode, by its first bytes: a few kB may ask for gigabytes."""
+"""Compressed images in DICOM files: what one costs to decode, by its first bytes, for a few kB may ask for gigabytes;
+and RLE, for other decoders of it either write as much as a stream asks for, or crash on a damaged one."""
 
 import struct
+
+import numpy as np
 
 from cxr.data.formats import BadImage
 
@@ -62,3 +65,42 @@ def is_torn(stream: bytes) -> bool:
             return False
         at += 2 + length
     return False
+
+
+def read_run_lengths(stream: bytes, rows: int, columns: int, width: int) -> np.ndarray:
+    """The pixels of an RLE stream (DICOM PS3.5, annex G): unsigned integers (rows, columns) of `width` bytes, each of
+    which has a segment of its own, the highest first. Raises BadImage if it does not hold just these."""
+    pixels, (segments, *offsets) = rows * columns, struct.unpack("<16L", stream[:64].ljust(64, b"\0"))
+    if segments != width or offsets[0] < 64:
+        raise BadImage("a DICOM file that is damaged: its RLE image has other parts than its header says")
+    ends = [*offsets[1:width], len(stream)]
+    planes = [expand(stream[start:end], pixels) for start, end in zip(offsets, ends, strict=False)]
+    if any(len(plane) > pixels + 1 for plane in planes):
+        raise BadImage("a DICOM file that is damaged: its RLE image has more pixels than its header says")
+    if any(len(plane) < pixels for plane in planes):
+        raise truncated(sum(map(len, planes)), width * pixels)
+    planes = [np.frombuffer(plane, dtype=np.uint8)[:pixels] for plane in reversed(planes)]
+    return np.stack(planes, axis=-1).view(f"<u{width}").reshape(rows, columns)
+
+
+def expand(segment: bytes, length: int) -> bytearray:
+    """What a segment of an RLE stream stands for, up to the first run that ends more than a byte behind `length`; some
+    writers fill up with one."""
+    result, at = bytearray(), 0
+    end = min(len(segment), 2 * length + 4)  # no writer needs more, and nothing may stand for nothing without end
+    while at < end and len(result) < length + 2:
+        count = segment[at]
+        if count < 128:
+            result += segment[at + 1 : at + 2 + count]
+            at += 2 + count
+        elif count > 128:
+            result += segment[at + 1 : at + 2] * (257 - count)
+            at += 2
+        else:
+            at += 1
+    return result
+
+
+def truncated(there: int, needed: int) -> BadImage:
+    """The error for pixels, of which only some bytes are there."""
+    return BadImage(f"a DICOM file that is truncated: {there:,} of {needed:,} bytes of its pixels are there")

@@ -25,7 +25,7 @@ from cxr.data.shortcuts import load_shortcuts
 from cxr.data.sources import read_images
 from cxr.data.split import USES, find_leaks, split_by_options
 from cxr.data.store import Store, open_stores
-from cxr.errors import UserError
+from cxr.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,8 @@ class CXRDataModule(pl.LightningDataModule):
         if (leaks := self.leak_counts()) and leaks["images"]:
             done = "kept in training" if leaks["on_leak"] == "keep" else "unused"
             of = "the test folder" if d["split"] == "given" else d["hold_out"]
-            log.info("%s: %d images of patients of %s, or copies of its images", done, leaks["images"], of)
+            images = counted(leaks["images"], "image")
+            log.info("%s: %s of patients of %s, or copies of its images", done, images, of)
         which = {"folds": f", fold {d['fold']}", "hospital": f", {d['hold_out']} held out"}.get(d["split"], "")
         log.info("split %s%s: %s", d["split"], which, sizes)
 

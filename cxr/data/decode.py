@@ -23,22 +23,30 @@ from cxr.errors import UserError, one_line, printable
 
 MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RGBA, not compressed, are 144 MB
 MIN_SIDE = 16
+NO_MEMORY = "needs more memory than this machine has free (500 MB per core are enough)"
 LEVELS = 64  # gray levels that the upper 8 bits of a 16-bit image must use, if only these can be read
+
+
+class NoMemory(BadImage):
+    """An image for which memory ran out; later, it may be enough."""
 
 
 class Reading(NamedTuple):
     """How images are read: the options `data.negatives` (what becomes of images that look like one: keep, invert or
-    reject) and `data.dicom_patient` (what becomes of the patients in DICOM files: hash, keep or ignore); and whether
-    `data.hospital` asks for the hospitals in DICOM files."""
+    reject) and `data.dicom_patient` (what becomes of the patients in DICOM files: hash, keep or ignore); whether
+    `data.hospital` asks for the hospitals in DICOM files; and `data.dicom_unknown_parts` (what becomes of DICOM files
+    of a part of the body that cxr does not know: reject or keep)."""
 
     negatives: str = "keep"
     dicom_patient: str = "hash"
     dicom_hospital: bool = False
+    dicom_unknown_parts: str = "reject"
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Reading":
         """What the options `data.*` say."""
-        return cls(data["negatives"], data["dicom_patient"], data.get("hospital") == DICOM)
+        hospitals = data.get("hospital") == DICOM
+        return cls(data["negatives"], data["dicom_patient"], hospitals, data["dicom_unknown_parts"])
 
 
 AS_USUAL = Reading()
@@ -73,9 +81,9 @@ def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
         size: side in pixels.
 
     Raises:
-        UNREADABLE: the file is no readable JPEG, PNG or DICOM image, or one larger or smaller than any image; see
-            why_unreadable().
-        UserError: memory ran out, or, as ReadFailed, the disk or network share failed: the image is not to blame.
+        UNREADABLE: the file is no readable JPEG, PNG or DICOM image, or one larger or smaller than any image, or, as
+            NoMemory, memory ran out; see why_unreadable().
+        ReadFailed: the disk or network share failed: the image is not to blame.
     """
     # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
     warnings.filterwarnings("ignore", module="PIL")
@@ -84,9 +92,7 @@ def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
     except (UserError, *UNREADABLE):
         raise
     except MemoryError as error:
-        raise UserError(
-            f"{path}: memory ran out (500 MB per core are enough); close other programs and start again"
-        ) from error
+        raise NoMemory(NO_MEMORY) from error
     except Exception as error:  # a bug of ours or of Pillow's: it must name its image
         error.add_note(f"while decoding {printable(str(path))}")
         raise

@@ -6,7 +6,8 @@ Messages of the libraries, which may quote values of a header, are dropped.
 import io
 import logging
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from cxr.data.codestreams import check_codestream
+from cxr.data.codestreams import check_codestream, read_run_lengths, truncated
 from cxr.data.dicom_header import Header, check_radiograph, read_header
 from cxr.data.formats import BadImage
 
@@ -31,9 +32,8 @@ SYNTAXES = (
     *JPEG_2000,
     RLE,
 )
-# pydicom's decoder of RLE is slow, and writes as much as a hostile file says; the other ends where the image does. Of
-# JPEG, Pillow refuses what is truncated; others fill it up with gray.
-DECODERS = {RLE: "pylibjpeg", "1.2.840.10008.1.2.4.50": "pillow"} | dict.fromkeys(JPEG_2000, "pillow")
+# Of JPEG, Pillow refuses what is truncated; others fill it up with gray.
+DECODERS = dict.fromkeys(("1.2.840.10008.1.2.4.50", *JPEG_2000), "pillow")
 MOST_ITEMS, MOST_META = 20_000, 200  # of sequences in a file, and of elements in its first group: more take seconds
 NEEDED = "a DICOM image: pip install -e '.[dicom]' lets cxr read it"
 TAGS = [
@@ -52,10 +52,10 @@ class NoReader(BadImage):
 @cache
 def is_installed() -> bool:
     """Whether the extra is there."""
-    return all(find_spec(name) for name in ("pydicom", "openjpeg", "libjpeg", "rle"))
+    return all(find_spec(name) for name in ("pydicom", "openjpeg", "libjpeg"))
 
 
-def read_dicom(data: bytes, dicom_patient: str, with_hospital: bool) -> tuple[Image.Image, Header]:
+def read_dicom(data: bytes, dicom_patient: str, with_hospital: bool, unknown_parts: str) -> tuple[Image.Image, Header]:
     """The image of a DICOM file as it is meant to be looked at, and what its header says.
 
     The transformation of the modality and the first one for looking at it (VOI: a table or a window of any shape) are
@@ -66,6 +66,7 @@ def read_dicom(data: bytes, dicom_patient: str, with_hospital: bool) -> tuple[Im
         data: the whole file.
         dicom_patient: the option `data.dicom_patient`: hash, keep or ignore.
         with_hospital: whether `data.hospital` is dicom.
+        unknown_parts: the option `data.dicom_unknown_parts`: reject or keep.
 
     Returns:
         An image of mode L if its pixels have up to 8 bits, else I;16, where 65535 is its brightest pixel.
@@ -80,17 +81,23 @@ def read_dicom(data: bytes, dicom_patient: str, with_hospital: bool) -> tuple[Im
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module="pydicom")
-    try:
+    with damaged("its header cannot be read"):
         check_syntax(data)
         header = pydicom.dcmread(io.BytesIO(data), specific_tags=TAGS)
-        check_radiograph(header)
+        check_radiograph(header, unknown_parts)
         return to_image(header, stored_values(header)), read_header(header, dicom_patient, with_hospital)
+
+
+@contextmanager
+def damaged(what: str) -> Iterator[None]:
+    """A block in which a damaged or hostile file can make pydicom and its decoders raise anything. Any such error
+    becomes a BadImage that says `what`."""
+    try:
+        yield
     except (BadImage, MemoryError):
         raise
-    except BaseException as error:  # a damaged or hostile file can make pydicom and its decoders raise anything
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's, for a bug there
-            raise
-        raise BadImage(f"a DICOM file that is damaged ({type(error).__name__})") from None
+    except Exception:
+        raise BadImage(f"a DICOM file that is damaged: {what}") from None
 
 
 def check_syntax(data: bytes) -> None:
@@ -111,22 +118,26 @@ def check_syntax(data: bytes) -> None:
 
 def stored_values(header: "Dataset") -> np.ndarray:
     """The pixels as they are stored: unsigned integers (H, W) without what stands in unused bits, such as overlays."""
+    from pydicom.encaps import get_frame
     from pydicom.pixels import pixel_array
 
-    syntax = header.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and syntax != RLE:
-        check_compressed(header)
-    pixels = pixel_array(header, raw=True, decoding_plugin=DECODERS.get(syntax, ""))
+    syntax, rows, columns = header.file_meta.TransferSyntaxUID, int(header.Rows), int(header.Columns)
+    if not syntax.is_encapsulated:
+        needed, there = rows * columns * header.BitsAllocated // 8, len(header.PixelData or b"")
+        if there < needed:
+            raise truncated(there, needed)
+        pixels = pixel_array(header, raw=True)
+    else:
+        kind = "RLE" if syntax == RLE else "JPEG 2000" if syntax in JPEG_2000 else "JPEG"
+        with damaged(f"its {kind} image is truncated or cannot be decoded"):
+            stream = get_frame(header.PixelData, 0, number_of_frames=1)
+            if syntax == RLE:
+                pixels = read_run_lengths(stream, rows, columns, header.BitsAllocated // 8)
+            else:
+                check_codestream(stream, rows, columns)
+                pixels = pixel_array(header, raw=True, decoding_plugin=DECODERS.get(syntax, ""))
     used = np.array(2**header.BitsStored - 1, dtype=f"u{pixels.itemsize}")
     return pixels.view(used.dtype) & used
-
-
-def check_compressed(header: "Dataset") -> None:
-    """Raise BadImage, as check_codestream(), for an image that is compressed as JPEG or JPEG 2000."""
-    from pydicom.encaps import get_frame
-
-    stream = get_frame(header.PixelData, 0, number_of_frames=1)
-    check_codestream(stream, int(header.Rows), int(header.Columns))
 
 
 def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
@@ -166,7 +177,8 @@ def shown_levels(header: "Dataset", values: np.ndarray, used: np.ndarray) -> np.
     for name in ("RescaleSlope", "RescaleIntercept"):
         if name in header and header.get(name) in (None, ""):  # exporters write empty values
             delattr(header, name)
-    plain = levels = apply_modality_lut(values, header)
+    with damaged("its lookup table (Modality LUT) or its rescaling cannot be used"):
+        plain = levels = apply_modality_lut(values, header)
     with suppress(ValueError, TypeError, AttributeError, IndexError):  # such as a window that is text
         shown = apply_voi_lut(plain, header)
         if np.isfinite(shown).all() and used.any() and np.ptp(shown[used]):

@@ -16,7 +16,7 @@ from cxr.data.copies import shrink
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.run_tables import split_rows
 from cxr.data.store import Store
-from cxr.errors import UserError
+from cxr.errors import UserError, counted, such_as
 from cxr.files.run_folder import CHECKPOINTS, SIDE_FILE, SPLIT, SPLIT_COLUMNS
 from cxr.files.writing import read_table, replacing, sync_folder
 
@@ -83,8 +83,9 @@ def check_unchanged(data: CXRDataModule, run: Path) -> None:
         log.warning("%s", error)
     if changed:
         raise UserError(
-            f"{run}: began with other images or another split: {len(changed)} images differ, {min(changed)!r} among "
-            "them; restore the original images, or train again with another name=NAME"
+            f"{run}: began with other images or another split: {counted(len(changed), 'difference')} "
+            f"({such_as(len(changed), repr(min(changed)))}); restore the original images, or train again with another "
+            "name=NAME"
         )
 
 

@@ -1,5 +1,6 @@
 """The table of images: one row per image, with standard names of classes and splits."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,12 @@ import numpy as np
 from cxr.data.class_names import order_classes
 from cxr.data.naming import Naming, class_remarks, known_for, patient_remarks
 from cxr.data.several_rows import PARTS, Row
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable, such_as
 
 SPLITS = ("train", "val", "test")
 
 REASONS = 5  # for not using an image that one line names
+NUMBER = re.compile(r"\d[\d,]*")
 SPLIT_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
 
@@ -77,10 +79,10 @@ class ImageTable:
         patients = len(set(headers["patient"][unknown].tolist()))
         patient, remarks = np.where(unknown, headers["patient"], self.patient), list(self.remarks)
         if patients:
-            remarks.append(f"patients from DICOM headers: {patients:,}, in {unknown.sum():,} images")
+            remarks.append(f"patients from DICOM headers: {patients:,}, in {counted(unknown.sum(), 'image')}")
         if hospitals := set(headers["hospital"].tolist()) - {""}:
-            images = (headers["hospital"] != "").sum()
-            remarks.append(f"hospitals from DICOM headers: {len(hospitals):,}, in {images:,} images")
+            images = counted((headers["hospital"] != "").sum(), "image")
+            remarks.append(f"hospitals from DICOM headers: {len(hospitals):,}, in {images}")
         return replace(self, patient=patient, slices=slices | dict(self.slices), remarks=tuple(remarks))
 
     def understood(self) -> list[str]:
@@ -88,16 +90,28 @@ class ImageTable:
         return [*self.remarks, *known_for(self.patient.tolist())]
 
     def not_used(self) -> list[str]:
-        """What is not used, by reason, in one line: the most frequent reasons, each with an example; none if all is."""
-        reasons = Counter(reason for _, reason in self.rejected)
-        first = {reason: file for file, reason in reversed(self.rejected)}
-        parts = [f"{n:,} {reason}, such as {printable(first[reason])}" for reason, n in reasons.most_common(REASONS)]
-        more = [f"{len(reasons) - REASONS} more reasons"] * (len(reasons) > REASONS)
-        return [f"not used: {len(self.rejected):,} ({'; '.join(parts + more)})"] if self.rejected else []
+        """What is not used, by reason, in one line: the most frequent reasons, each with an example; none if all is.
+        Reasons that differ in numbers only count as one."""
+        kinds: dict[str, list[tuple[str, str]]] = {}
+        for file, reason in self.rejected:
+            kinds.setdefault(NUMBER.sub("…", reason), []).append((file, reason))
+        frequent = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+        parts = [in_words(kind, members) for kind, members in frequent[:REASONS]]
+        if rare := frequent[REASONS:]:
+            files = counted(sum(len(members) for _, members in rare), "file")
+            parts.append(f"{files}: {counted(len(rare), 'more reason')}")
+        return [f"not used: {counted(len(self.rejected), 'file')} ({'; '.join(parts)})"] if self.rejected else []
 
     def counts(self) -> dict[str, int]:
         """Images per class."""
         return {name: int((self.label == i).sum()) for i, name in enumerate(self.classes)}
+
+
+def in_words(kind: str, members: Sequence[tuple[str, str]]) -> str:
+    """How many files are not used for a reason, and one of them. `kind` is the reason without its numbers; `members`
+    are the files and their reasons."""
+    reason = kind if len({reason for _, reason in members}) > 1 else members[0][1]
+    return f"{counted(len(members), 'file')}: {reason} ({such_as(len(members), printable(members[0][0]))})"
 
 
 def split_name(name: str) -> str:
@@ -113,7 +127,7 @@ def unknown_splits(images: Mapping[str, int]) -> dict[str, int]:
 
 def split_remarks(splits: Mapping[str, int], so: str) -> list[str]:
     """A remark on the values of unknown_splits(), if there are any; `so` says what becomes of their images."""
-    values = ", ".join(f"{printable(value)} ({number:,} images)" for value, number in splits.items())
+    values = ", ".join(f"{printable(value)} ({counted(number, 'image')})" for value, number in splits.items())
     text = f"split has values that are not train, val or test: {values}; these images {so}"
     return [text] if splits else []
 

@@ -13,7 +13,7 @@ from cxr.data.places import Places
 from cxr.data.several_rows import Row, one_row_each
 from cxr.data.split_lists import SplitLists
 from cxr.data.tables import Table, read_table
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable
 
 
 @dataclass
@@ -102,7 +102,7 @@ def reduce_labels(table: Table, naming: Naming) -> tuple[list[tuple[str, str]], 
     further = sum(
         SEVERAL in row["label"] and is_used(label) for row, (label, _) in zip(table.rows, labels, strict=True)
     )
-    text = f"{further:,} rows of {table.path.name} that name a class also name findings that do not count"
+    text = f"findings beside a class that do not count: in {counted(further, 'row')} of {table.path.name}"
     return labels, [f"{text} (data.several_labels=one)"] if further else []
 
 

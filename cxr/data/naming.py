@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cxr.data.class_names import class_name
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable
 
 # Patients in the file names of known sets: an example, and the pattern whose first group is the patient. Each is
 # searched in the path below data.root, with forward slashes.
@@ -174,7 +174,7 @@ def class_remarks(images: Mapping[str, int], naming: Naming) -> list[str]:
         if len({re.sub(r"[\W_\d]", "", plain(name)) for name in names}) > 1 and not naming.classes
     ]
     few = [name for names in kinds.values() for name in names if sum(images[n] for n in names) < FEW]
-    numbers = [f"{printable(name)} ({images[name]} image{'s' * (images[name] > 1)})" for name in few]
+    numbers = [f"{printable(name)} ({counted(images[name], 'image')})" for name in few]
     remarks = [f"names of classes: {in_brief(renamed)}; data.classes changes this"] if renamed else []
     if dropped:
         frequent = sorted(dropped, key=lambda name: -dropped[name])
@@ -203,11 +203,11 @@ def patient_remarks(files: Sequence[str], patients: Sequence[str], naming: Namin
     if not number:
         return []
     if naming.patient_pattern is not None:
-        remarks = [f"patients by data.patient_pattern: {len(set(patients) - {''}):,}, in {number:,} images"]
+        remarks = [f"patients by data.patient_pattern: {len(set(patients) - {''}):,}, in {counted(number, 'image')}"]
     else:
         read = [patient_and_form(file) for file in files]
         forms = Counter(form for (name, form), patient in zip(read, patients, strict=True) if name == patient != "")
-        remarks = [f"patients from file names like {form}: {n:,} images" for form, n in forms.most_common()]
+        remarks = [f"patients from file names like {form}: {counted(n, 'image')}" for form, n in forms.most_common()]
     return remarks
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxr.data.files import SUFFIXES, is_mask, list_files, mode_of, not_an_image
 from cxr.data.naming import as_nfc
+from cxr.errors import counted, such_as
 
 ENDINGS = (*SUFFIXES, ".tif", ".tiff", ".bmp")  # of images
 
@@ -80,5 +81,5 @@ class Places:
         if not self.moved:
             return []
         file, listed = next(iter(self.moved.items()))
-        where = f"found by their names below {self.root}, such as {file}"
-        return [f"{len(self.moved):,} files are not where the table says ({listed}), but {where}"]
+        where = f"found by name below {self.root} ({such_as(len(self.moved), file)})"
+        return [f"not where the table says ({listed}): {counted(len(self.moved), 'file')}, {where}"]

@@ -167,8 +167,8 @@ class ExternalImages(CXRDataModule):
         if trained and on_leak == "fail":
             row, file = next(iter(trained.items()))
             raise UserError(
-                f"data.on_leak=fail: {len(trained)} images are copies of images that the network was trained on, "
-                f"{printable(images.file[row])} ({printable(file)}) among them; use drop or keep"
+                f"data.on_leak=fail: copies of images that the network was trained on: {len(trained):,}, such as "
+                f"{printable(images.file[row])} (of {printable(file)}); use drop or keep"
             )
         return trained
 

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from cxr.data.naming import Naming
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable, such_as
 
 Row = dict[str, str]
 PARTS = ("file", "label", "patient", "split")  # every further column is for slices
@@ -53,9 +53,9 @@ def one_row_each(
         else:
             chosen.append(merge([rows[number] for number in numbers], rows[first]))
     twice = len(rows) - len(by_file)
-    remarks = [f"{twice:,} rows of {table} name a file again; it counts once"] * (twice > 0)
-    labels = f"{settled:,} have a class by majority, {disputed - settled:,} have none"
-    of_files = f"{disputed:,} of {len(by_file):,} files have rows with different labels: {labels}"
+    remarks = [f"rows of {table} that name a file again: {twice:,}; each file counts once"] * (twice > 0)
+    labels = f"{settled:,} with a class by majority, {disputed - settled:,} without"
+    of_files = f"rows with different labels: {disputed:,} of {len(by_file):,} files; {labels}"
     return chosen, rejected, remarks + [f"{of_files} (data.disagreement={naming.disagreement})"] * (disputed > 0)
 
 
@@ -85,8 +85,8 @@ def check_agreement(
         values = " and ".join(printable(row.get(part, "")) or "unknown" for row in two)
         advice = ", or set data.disagreement=drop or majority" if part == "label" else ""
         raise UserError(
-            f"{table}: says two things of {len(differing):,} files, such as {printable(file)} ({part} {values}); keep "
-            f"one row of each{advice}"
+            f"{table}: says two things of {counted(len(differing), 'file')} "
+            f"({such_as(len(differing), printable(file))}: {part} {values}); keep one row of each{advice}"
         )
 
 

@@ -22,8 +22,8 @@ class Record(NamedTuple):
     """One image of a store. `bytes`, `mtime_ns` and `mode` are its file's; an image is decoded again when one of them
     changes. `width` to `hospital` are those of cxr.data.decode.Decoded.
 
-    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the file was missing, closed to us, or
-    without a reader: whenever the store is opened, it is looked whether that has changed.
+    A rejected image has a reason in `rejected`, and black pixels. With `retry`, the file was missing, closed to us,
+    without a reader or without enough memory: whenever the store is opened, cxr checks whether that has changed.
     """
 
     file: str

@@ -17,7 +17,7 @@ from cxr.data.naming import AS_USUAL, Naming, as_nfc
 from cxr.data.several_rows import Row
 from cxr.data.split_lists import SplitLists
 from cxr.data.table_files import find_lists, find_tables
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable, such_as
 
 KAGGLE_SET = "jtiptj/chest-xray-pneumoniacovid19tuberculosis"
 KAGGLE_PAGE = f"https://www.kaggle.com/datasets/{KAGGLE_SET}"
@@ -87,10 +87,10 @@ def read_files(root: Path, naming: Naming, manifest: Manifest) -> tuple[list[Row
                 rejected.append((file, manifest.unused[as_nfc(file)]))
             else:
                 rows.append(merge_manifest(file, label, split, manifest.rows.pop(as_nfc(file), {}), naming))
-    remarks = [f"left out: {masks:,} files in folders of masks"] if masks else []
+    remarks = [f"left out: {counted(masks, 'file')} in folders of masks"] if masks else []
     if unlabelled:
-        such_as = f"{len(unlabelled):,} files whose paths it does not fit, such as {printable(unlabelled[0])}"
-        remarks.append(f"left out by data.label_pattern: {such_as}")
+        files, example = counted(len(unlabelled), "file"), such_as(len(unlabelled), printable(unlabelled[0]))
+        remarks.append(f"left out by data.label_pattern: {files} whose path it does not fit ({example})")
     return rows, rejected, remarks
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from cxr.data.groups import deal_folds, draw_groups
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import as_key
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable, such_as
 
 # What an image of a run is used for, in the order of use. "inside" is of hospitals that the run trains on, and tests
 # beside the held-out hospital of "test".
@@ -97,9 +97,9 @@ def use_given_test(images: ImageTable, group: np.ndarray, on_leak: str) -> np.nd
     leaks = find_leaks(images.split, group)
     if leaks.any() and on_leak == "fail":
         raise UserError(
-            f"data.on_leak=fail: {leaks.sum()} training images, {printable(images.file[leaks][0])} among them, are "
-            "of patients of the test folder or copies of its images (python -m cxr.audit lists them); use drop or "
-            "keep"
+            f"data.on_leak=fail: {counted(leaks.sum(), 'training image')} of patients of the test folder, or copies of "
+            f"its images ({such_as(leaks.sum(), printable(images.file[leaks][0]))}); python -m cxr.audit lists all; "
+            "use drop or keep"
         )
     split = np.full(len(images), "train", dtype="<U6")
     if on_leak != "keep":
@@ -171,7 +171,7 @@ def check_classes(
         name, members = images.classes[label], images.label == label
         if parts := [part for part in splits if not (members & (split == part)).any()]:
             n, patients = int(members.sum()), len(np.unique(group[members]))
-            size = f"{n:,} image{'s' * (n > 1)} of {patients:,} patient{'s' * (patients > 1)}"
+            size = f"{counted(n, 'image')} of {counted(patients, 'patient')}"
             lacking[name] = f"class {name} has {size}, but none left for {', '.join(parts)}"
     if lacking:
         out = ", ".join(f"{as_key(name)}: null" for name in lacking)

@@ -16,11 +16,11 @@ from cxr.data.dicom_header import Header
 from cxr.data.image_table import ImageTable
 from cxr.data.retrying import patiently
 from cxr.data.shards import DAMAGED, LISTS, Record, gather, read_shard
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, counted, printable, such_as
 
 log = logging.getLogger(__name__)
 
-FORMAT = 9  # raise when decode() or the files of a store change: old stores are then ignored
+FORMAT = 10  # raise when decode() or the files of a store change: old stores are then ignored
 # Images in a file, 17 MB at 64 pixels, 206 MB at 224: what a killed build may have to decode again. A batch is one
 # index into each file that it touches, and each file stays open; systems allow a process about a thousand.
 SHARD = 4096
@@ -104,7 +104,8 @@ def open_stores(
     if len(rejected) == len(images):
         row, reason = next(iter(rejected.items()))
         raise UserError(
-            f"{images.root}: none of its {len(images)} images can be read; {printable(images.file[row])}: {reason}"
+            f"{images.root}: none of {counted(len(images), 'image')} can be read "
+            f"({such_as(len(images), printable(images.file[row]))}: {reason})"
         )
     used = np.setdiff1d(np.arange(len(images)), list(rejected))
     facts = (facts_of([records[row] for row in used.tolist()]) for _, records in opened)
@@ -120,7 +121,7 @@ def map_images(
     key = fingerprint(FORMAT, shard, size, *reading, str(images.table or images.root))
     group = cache / f"store-{size}px-{key}"
     fill = partial(fill_store, root=images.root, sources=sources, size=size, reading=reading, shard=shard)
-    intact = partial(is_whole, root=images.root, sources=sources, size=size, shard=shard)
+    intact = partial(is_whole, root=images.root, sources=sources, size=size, reading=reading, shard=shard)
     with built(group / fingerprint(sources), fill, intact, keep=LISTS) as folder:
         shards, records = read_shards(folder, len(sources), size, shard)
         for other in group.iterdir():
@@ -136,7 +137,7 @@ def read_shards(folder: Path, images: int, size: int, shard: int) -> tuple[list[
     return list(shards), [record for part in records for record in part]
 
 
-def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, shard: int) -> bool:
+def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, reading: Reading, shard: int) -> bool:
     """Whether a folder holds the store of these files, and no image of it that can be read only now."""
     try:
         records = read_shards(folder, len(sources), size, shard)[1]
@@ -144,7 +145,7 @@ def is_whole(folder: Path, root: Path, sources: Sequence[Source], size: int, sha
         return False
     if [record.source for record in records] != sources:
         return False
-    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, records))
+    return not (os.access(folder.parent, os.W_OK) and is_readable_again(root, size, reading, records))
 
 
 def facts_of(records: Sequence[Record]) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cxr.errors import UserError
+from cxr.errors import UserError, counted
 from cxr.files.run_folder import CONFIG, LOCK, STATUS, STOP
 from cxr.files.writing import read_json
 from cxr.jobs import slurm
@@ -105,7 +105,10 @@ def check_options(folder: Path, runs: Mapping[str, Options], swept: Sequence[str
             and (name in now or not may_vary(key))
         ]
         if differing:
-            key, more = differing[0], f" (and {len(differing) - 1} more differ)" if len(differing) > 1 else ""
+            key, more = (
+                differing[0],
+                f" (and {counted(len(differing) - 1, 'other option')})" if len(differing) > 1 else "",
+            )
             raise UserError(
                 f"{path.parent}: began with {key}={as_typed(before.get(key))}, now {as_typed(options.get(key))}{more}; "
                 "give the same options to resume, or another name=NAME"

@@ -107,6 +107,7 @@ RULES = {
     "data.on_bad": one_of("skip", "fail", "strict"),
     "data.negatives": one_of("keep", "invert", "reject"),
     "data.dicom_patient": one_of("hash", "keep", "ignore"),
+    "data.dicom_unknown_parts": one_of("reject", "keep"),
     "data.batch_size": whole(1),
     "data.num_workers": Rule("auto or a whole number from 0", lambda v: v == "auto" or is_whole(v, 0)),
     "data.resident": Rule("auto, true or false", lambda v: v == "auto" or isinstance(v, bool)),

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cxr.audit import main
+from cxr.data.sources import read_folder
 
 
 @pytest.fixture
@@ -111,12 +113,31 @@ def test_strict_makes_every_doubt_an_error(run, drawn, tmp_path):
     (folder / "train" / "NORMAL" / "text.png").write_text("no image")
     error = run(main, *words, "data.patient_pattern=(.+)", *folders(tmp_path, "c"))[2]
     for doubt in (
-        "rejected: 1, such as train/NORMAL/text.png",
-        "odd shape: 1, such as train/NORMAL/strip.png",
+        "rejected: 1 (train/NORMAL/text.png)",
+        "odd shape: 1 (train/NORMAL/strip.png)",
         "blank: 1",
     ):
         assert doubt in error
-    assert "data.on_bad=fail: 1 files" in run(main, *words[:2], "data.on_bad=fail", *folders(tmp_path, "d"))[2]
+    assert "data.on_bad=fail: 1 file in" in run(main, *words[:2], "data.on_bad=fail", *folders(tmp_path, "d"))[2]
+
+
+def test_what_is_not_used_is_counted_by_reason(run, drawn, tmp_path):
+    """Reasons that differ in numbers are one; what is beyond the most frequent five is counted; audit.json has all."""
+    cut = [(f"{n}.dcm", f"truncated: {n:,} of 8,192 bytes") for n in range(1000, 1003)]
+    rare = [(f"{letter}.png", f"reason {letter}") for letter in "ABCDEF"]
+    images = replace(read_folder(drawn), rejected=(*cut, ("g.png", "empty"), ("h.png", "empty"), *rare))
+    (line,) = images.not_used()
+    assert line == (
+        "not used: 11 files (3 files: truncated: … of … bytes (such as 1000.dcm); 2 files: empty (such as g.png); "
+        "1 file: reason A (A.png); 1 file: reason B (B.png); 1 file: reason C (C.png); 3 files: 3 more reasons)"
+    )
+    assert "1 file: 1 more reason)" in replace(images, rejected=images.rejected[:-2]).not_used()[0]
+    shutil.copytree(drawn, tmp_path / "set")
+    (tmp_path / "set" / "train" / "NORMAL" / "text.png").write_text("no image")
+    out = run(main, "data=folder", f"data.root={tmp_path}/set", "data.copies=exact", *folders(tmp_path, "a"))[1]
+    assert "not used: 1 file (1 file: not a JPEG, PNG or DICOM image (train/NORMAL/text.png)); audit.json lists" in out
+    rejected = json.loads((tmp_path / "a" / "audit.json").read_text())["rejected"]
+    assert [row["file"] for row in rejected] == ["train/NORMAL/text.png"]
 
 
 def folders(tmp_path, name):

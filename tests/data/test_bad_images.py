@@ -73,9 +73,50 @@ def test_an_error_that_is_not_the_image_s_names_the_image(tmp_path, image, monke
     with pytest.raises(ZeroDivisionError) as caught:
         decode(path, 16)
     assert caught.value.__notes__ == [f"while decoding {tmp_path}/a\\n.png"]
-    monkeypatch.setattr(decode_module, "to_gray", lambda image: bytearray(2**62))
-    with pytest.raises(UserError, match="memory ran out"):
-        decode(path, 16)
+
+
+# Opens a store twice with little memory left, then with all of it.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from cxr.data.sources import read_folder
+from cxr.data.store import open_store
+folder, cache = map(Path, sys.argv[1:])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, hard))
+for _ in range(2):
+    table = open_store(read_folder(folder), 16, cache)[1]
+    print(len(table), table.rejected)
+resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+print(len(open_store(read_folder(folder), 16, cache)[1]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
+def test_an_image_for_which_memory_runs_out_is_named_and_the_others_are_used(tmp_path, image):
+    for number in range(4):
+        image(tmp_path / "in" / ("NORMAL", "TB")[number % 2] / f"{number}.png")
+    Image.new("L", (10_000, 3_500)).save(tmp_path / "in" / "TB" / "large.png", compress_level=1)
+    command = [sys.executable, "-c", LIMITED, tmp_path / "in", tmp_path / "cache"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    reason = "needs more memory than this machine has free (500 MB per core are enough)"
+    assert ended.stdout.splitlines() == [f"4 (('TB/large.png', '{reason}'),)"] * 2 + ["5"]
+
+
+def test_ranks_do_not_look_again_for_memory_but_wait_for_the_next_command(good, tmp_path, monkeypatch):
+    """Each would look at another moment, and could have other images."""
+    path, to_gray = good / "NORMAL" / "good.png", decode_module.to_gray
+    Image.open(path).resize((90, 90)).save(path)
+    monkeypatch.setattr(decode_module, "to_gray", lambda i: to_gray(i) if i.size != (90, 90) else bytearray(2**62))
+    assert [file for file, _ in open_store(read_folder(good), 16, tmp_path / "cache")[1].rejected] == [
+        "NORMAL/good.png"
+    ]
+    monkeypatch.setattr(decode_module, "to_gray", to_gray)
+    with monkeypatch.context() as ranks:
+        ranks.setenv("RANK", "1")
+        assert len(open_store(read_folder(good), 16, tmp_path / "cache")[1].rejected) == 1
+    assert not open_store(read_folder(good), 16, tmp_path / "cache")[1].rejected
 
 
 # The costliest kinds: a progressive JPEG, of which libjpeg keeps all coefficients, and four bytes a pixel with alpha.
@@ -199,6 +240,7 @@ def options(root, **more):
             "on_bad": "skip",
             "negatives": "keep",
             "dicom_patient": "hash",
+            "dicom_unknown_parts": "reject",
             "copies": "near",
             "batch_size": 16,
         },
@@ -249,8 +291,8 @@ def test_on_bad_fail_names_the_first_before_anything_is_trained(good, tmp_path):
     with pytest.raises(UserError) as caught:
         CXRDataModule(options(good, on_bad="fail"), NO_AUG, 0, tmp_path / "cache").setup()
     message = str(caught.value)
-    assert message.startswith(f"data.on_bad=fail: 2 files in {good} cannot be used, the first one is ")
-    assert "NORMAL/c\\n.png (empty file)" in message and "\n" not in message and "use skip" in message
+    assert message.startswith(f"data.on_bad=fail: 2 files in {good} cannot be used (such as ")
+    assert "NORMAL/c\\n.png: empty file)" in message and "\n" not in message and "use skip" in message
 
 
 def test_a_name_stands_on_one_line_and_comes_back_from_json(tmp_path):

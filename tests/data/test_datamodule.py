@@ -39,6 +39,7 @@ def build(cache):
             "on_bad": "skip",
             "negatives": "keep",
             "dicom_patient": "hash",
+            "dicom_unknown_parts": "reject",
             "batch_size": 16,
             "num_workers": "auto",
             "resident": "auto",

@@ -125,5 +125,6 @@ def test_a_run_says_it_beside_its_score(run, two, tiny, tmp_path):
 def test_a_header_s_hospital_is_read_only_if_asked_for(tmp_path):
     path = save_dicom(tmp_path / "a.dcm", dicom())
     assert decode(path, 64).hospital == ""
-    reading = Reading.of({"negatives": "keep", "dicom_patient": "hash", "hospital": "dicom"})
+    options = {"negatives": "keep", "dicom_patient": "hash", "dicom_unknown_parts": "reject", "hospital": "dicom"}
+    reading = Reading.of(options)
     assert decode(path, 64, reading).hospital == "St. Elsewhere"

@@ -133,6 +133,8 @@ def test_what_becomes_of_a_leak(on_leak, side):
 
 def test_a_leak_can_end_it():
     images = table([0, 1] * 20, [""] * 40, ["test"] * 10 + ["train"] * 30)
-    with pytest.raises(UserError, match="1 training images, 20.jpg among them"):
+    with pytest.raises(
+        UserError, match="1 training image of patients of the test folder, or copies of its images .20.jpg."
+    ):
         deal(images, "given", seed=0, copies=[(3, 20)], on_leak="fail")
     assert set(deal(images, "given", seed=0, on_leak="fail")) == {"train", "val", "test"}

@@ -193,8 +193,8 @@ def test_a_file_counts_once_however_it_is_written(image, tmp_path):
     lines = ("a.png,TB", "./a.png,TB", "x/../a.png,TB", f"{tmp_path}/a.png,TB", "b.png,Normal")
     images = read(table_of(tmp_path, "file,label", *lines))
     assert images.file.tolist() == ["a.png", "b.png"]
-    assert "3 rows of t.csv name a file again; it counts once" in images.remarks
-    with pytest.raises(UserError, match=r"two things of 2 files, such as a.png \(label TB and Normal\)"):
+    assert "rows of t.csv that name a file again: 3; each file counts once" in images.remarks
+    with pytest.raises(UserError, match=r"two things of 2 files \(such as a.png: label TB and Normal\)"):
         read(table_of(tmp_path, "file,label", *lines, "a.png,Normal", "b.png,TB"))
 
 
@@ -235,7 +235,7 @@ def test_files_of_another_machine_are_found_by_their_names(image, tmp_path):
     )
     images = read(table_of(tmp_path, "file,label", *lines, "f.dcm,TB"))
     assert images.file.tolist() == ["one/a.png", "one/b.jpg", "two/d.png", "f.jpg"]
-    assert "but found by their names below" in " ".join(images.remarks)
+    assert "found by name below" in " ".join(images.remarks)
     reasons = dict(images.rejected)
     assert "not that of one file" in reasons["/x/c.png"] and "not that of one file" in reasons["/y/d.png"]
     assert "is not below" in reasons["/x/e.png"]
@@ -300,9 +300,7 @@ def test_a_disputed_label_is_never_a_class_unnoticed(image, tmp_path, disagreeme
     assert {file: images.classes[n] for file, n in zip(images.file, images.label, strict=True)} == used
     assert {file for file, _ in images.rejected} == left_out
     settled = len(used) - 1
-    disputed = (
-        f"3 of 4 files have rows with different labels: {settled} have a class by majority, {3 - settled} have none"
-    )
+    disputed = f"rows with different labels: 3 of 4 files; {settled} with a class by majority, {3 - settled} without"
     assert any(disputed in remark for remark in images.remarks)
     assert dict(zip(images.file.tolist(), images.slices["reader"].tolist(), strict=True))["d.png"] == "ann"
     if disagreement == "majority":
@@ -313,11 +311,11 @@ def test_a_disputed_label_is_never_a_class_unnoticed(image, tmp_path, disagreeme
 def test_disputed_labels_patients_and_splits_stop_unless_told(image, tmp_path):
     for name in "abcd":
         image(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match=r"two things of 3 files, such as a.png \(label TB and Normal\)"):
+    with pytest.raises(UserError, match=r"two things of 3 files \(such as a.png: label TB and Normal\)"):
         read(table_of(tmp_path, "file,label,patient,reader", *DISPUTED))
     for column in ("patient", "split"):
         table = table_of(tmp_path, f"file,label,{column}", "a.png,TB,train", "a.png,TB,test", "b.png,Normal,train")
-        with pytest.raises(UserError, match=rf"two things of 1 files, such as a.png \({column} train and test\)"):
+        with pytest.raises(UserError, match=rf"two things of 1 file \(a.png: {column} train and test\)"):
             read(table, disagreement="majority")
 
 
@@ -338,7 +336,7 @@ def test_tables_of_splits(image, tmp_path):
     data = {"source": "table", "root": None, "table": {"train": f"{tmp_path}/one.csv", "test": f"{tmp_path}/t?o.csv"}}
     assert read_local(data).split.tolist() == ["train", "train", "test"]
     (tmp_path / "two.csv").write_text("file,label\na.png,TB\n")
-    with pytest.raises(UserError, match=r"one.csv and two.csv: says two things of 1 files, such as a.png"):
+    with pytest.raises(UserError, match=r"one.csv and two.csv: says two things of 1 file .a.png"):
         read_local(data)
 
 

@@ -237,7 +237,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path, monkeypatch):
     [
         ("optim.lr=0.1", "optim.lr=0.2", "mine: began with optim.lr=0.1, now 0.2; give the same options to resume"),
         ("", "+trainer.gradient_clip_val=1", "began with trainer.gradient_clip_val=null, now 1"),
-        ("seed=1", "seed=2 data.split_seed=3", "began with data.split_seed=0, now 3 (and 1 more differ)"),
+        ("seed=1", "seed=2 data.split_seed=3", "began with data.split_seed=0, now 3 (and 1 other option)"),
         ("-m aug=on,off", "-m aug=on,off optim.lr=0.2", "cnn_aug-off_seed-0: began with optim.lr=0.002, now 0.2"),
         ("-m aug=on,off optim.lr=0.2", "-m aug=on,off", "optim.lr=0.2, now 0.002"),
         ("-m aug=on,off", "-m aug=on seed=0,1", "cnn_aug-off_seed-0: began with aug.crop=0, now 0.1"),
