@@ -10,7 +10,7 @@ import numpy as np
 
 from cxr.data.cache import built, fingerprint
 from cxr.data.groups import group_images
-from cxr.data.hospitals import confounding, hospitals_of
+from cxr.data.hospitals import confounding
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients, patient_and_form
 from cxr.data.split import find_leaks
@@ -85,6 +85,7 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
         how: the option `data.copies`.
     """
     facts, file = store.facts, images.file
+    group = group_images(images.patient, [(first, second) for first, second, _ in copies])
     small = np.minimum(facts["width"], facts["height"]) < TINY
     spread = np.concatenate([images.std((1, 2)) for _, images in store.parts()])
     odd = np.abs(facts["width"] / facts["height"] - np.mean(SHAPES)) > np.ptp(SHAPES) / 2
@@ -101,7 +102,7 @@ def audit(images: ImageTable, store: Store, copies: Copies, how: str) -> dict[st
         },
         "patients": len(set(images.patient.tolist()) - {""}),
         "images_of_unknown_patients": int((images.patient == "").sum()),
-        "hospitals": confounding(images.label, *hospitals_of(images, store), images.classes),
+        "hospitals": confounding(images, store, group, np.ones(len(images), dtype=bool)),
         "rejected": [{"file": name, "reason": why} for name, why in images.rejected],
         "wrong_type": [
             {"file": str(file[row]), "is": str(facts["format"][row])}

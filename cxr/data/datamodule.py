@@ -228,16 +228,15 @@ class CXRDataModule(pl.LightningDataModule):
         after = warp(before, self.draws(0, before.device)[rows])
         return before[:, 0].numpy(), after[:, 0].numpy(), rows
 
-    def hospitals(self) -> tuple[np.ndarray, dict[str, Any]]:
-        """The hospital of each image, strings (N,), and how hospitals and classes go together; see confounding()."""
-        hospital, known = hospitals_of(self.images, self.compared)
-        used = self.split != "unused"
-        return hospital, confounding(self.images.label[used], hospital[used], known, self.images.classes)
+    def confounding(self) -> dict[str, Any]:
+        """How hospitals and classes go together in the images that the run uses; see cxr.data.hospitals."""
+        return confounding(self.images, self.compared, self.group, self.split != "unused")
 
     def shortcut_predictions(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
         """Predictions for test images (rows of the table) by rules that do not look at lungs; see cxr.data.shortcuts
         and, where hospitals are known, class_of_hospital()."""
         train, labels = self.rows("train"), self.images.label
         predictions = load_shortcuts(self.compared, labels, train, rows, self.cache)
-        hospital, known = hospitals_of(self.images, self.compared)
-        return predictions | ({"hospital_alone": class_of_hospital(hospital, labels, train, rows)} if known else {})
+        if (hospital := hospitals_of(self.images)) is not None:
+            predictions["hospital_alone"] = class_of_hospital(hospital, labels, train, rows)
+        return predictions

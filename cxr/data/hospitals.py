@@ -14,22 +14,23 @@ from cxr.errors import UserError
 
 OVERLAP = 0.05  # of two classes' shares of hospitals, up to which no hospital counts as one of both: strays
 COMMON = 0.02  # share of all images that must have a format and size, so that these count as a kind
+# Balanced accuracy of told_apart() from which two classes count as from different hospitals. On images whose hospitals
+# are known, it is 0.96 and more between hospitals, 0.79 and less between the classes of one.
+APART = 0.9
 
 
-def hospitals_of(images: ImageTable, store: Store) -> tuple[np.ndarray, bool]:
-    """The hospital of each of N images: strings (N,), "" for unknown; and whether a table says it. If none does, the
-    kinds of files stand for hospitals: whoever collected a set from several sources seldom made their files alike."""
+def hospitals_of(images: ImageTable) -> np.ndarray | None:
+    """The hospital of each of N images, strings (N,), "" for unknown; None where no table, manifest or header says
+    any."""
     hospital = images.slices.get("hospital")
-    if hospital is not None and (hospital != "").any():
-        return hospital, True
-    return file_kinds(store), False
+    return hospital if hospital is not None and (hospital != "").any() else None
 
 
 def named_hospitals(images: ImageTable, option: str) -> np.ndarray:
     """The hospital of each of N images, strings (N,), for an option that needs it. Raises UserError where no table,
     manifest or header says any."""
-    hospital = images.slices.get("hospital", np.array([""]))
-    if not (hospital != "").any():
+    hospital = hospitals_of(images)
+    if hospital is None:
         raise UserError(f"{option}: no hospital is known; name the column that holds it with data.hospital=COLUMN")
     return hospital
 
@@ -64,31 +65,75 @@ def class_of_hospital(hospital: np.ndarray, labels: np.ndarray, train: np.ndarra
     return np.array([classes.get(name, everywhere) for name in hospital[rows].tolist()], dtype=np.int64)
 
 
-def confounding(labels: np.ndarray, hospital: np.ndarray, known: bool, classes: Sequence[str]) -> dict[str, Any]:
-    """How classes and hospitals go together.
+def confounding(images: ImageTable, store: Store, group: np.ndarray, used: np.ndarray) -> dict[str, Any]:
+    """How classes and hospitals go together, among the images `used` (bool, N).
+
+    Args:
+        store: the pixels and facts of the N images.
+        group: (N,), equal for images of one patient and for copies.
+
+    Returns:
+        "known", whether a table, manifest or header says the hospitals; see by_hospital() and by_files().
+    """
+    hospital, labels = hospitals_of(images), images.label[used]
+    if hospital is not None:
+        return {"known": True, **by_hospital(labels, hospital[used], images.classes)}
+    return {"known": False, **by_files(labels, store, group, np.flatnonzero(used), images.classes)}
+
+
+def by_hospital(labels: np.ndarray, hospital: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """How classes and known hospitals go together.
 
     Args:
         labels: int64 (N,).
         hospital: strings (N,), "" for unknown.
-        known: whether a table says the hospitals; else kinds of files stand for them.
         classes: the C names.
 
     Returns:
-        "known"; "unknown": the number of images without a hospital; "table": images by hospital and class; "apart": the
-        pairs of classes that share no hospital (the smaller of their shares of each hospital, summed, are OVERLAP or
-        less), and "pairs", how many pairs there are. Classes without images of known hospitals are left out.
+        "unknown": the number of images without a hospital; "table": images by hospital and class; "apart": the pairs of
+        classes that share no hospital (the smaller of their shares of each hospital, summed, are OVERLAP or less), and
+        "pairs", how many pairs there are. Classes without images of known hospitals are left out.
     """
-    names = sorted(set(hospital.tolist()) - {""})
-    counts = np.array([np.bincount(labels[hospital == name], minlength=len(classes)) for name in names])
-    counts = counts.reshape(len(names), len(classes))
-    present = np.flatnonzero(counts.sum(0)).tolist()
-    pairs = list(combinations(present, 2))
+    table, counts = count(labels, hospital, classes)
+    pairs = list(combinations(np.flatnonzero(counts.sum(0)).tolist(), 2))
     shares = counts / np.maximum(counts.sum(0), 1)  # of the hospitals, within each class
     apart = [(a, b) for a, b in pairs if np.minimum(shares[:, a], shares[:, b]).sum() <= OVERLAP]
     return {
-        "known": known,
         "unknown": int((hospital == "").sum()),
-        "table": {name: dict(zip(classes, row, strict=True)) for name, row in zip(names, counts.tolist(), strict=True)},
+        "table": table,
         "apart": [[classes[a], classes[b]] for a, b in apart],
         "pairs": len(pairs),
     }
+
+
+def by_files(
+    labels: np.ndarray, store: Store, group: np.ndarray, rows: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """How classes go together with probable hospitals, where these are not known: whoever collects a set from several
+    places seldom makes the images alike. Arguments as for told_apart().
+
+    Returns:
+        "table": images by file_kinds() and class; "apart": the pairs of classes that told_apart() tells apart with an
+        accuracy of APART or more; "accuracy": the lowest of these; "pairs": how many pairs there are.
+    """
+    from cxr.data.shortcuts import told_apart  # torch and scikit-learn take seconds
+
+    accuracies = told_apart(labels, store, group, rows)
+    apart = {pair: accuracy for pair, accuracy in accuracies.items() if accuracy >= APART}
+    return {
+        "table": count(labels, file_kinds(store)[rows], classes)[0],
+        "apart": [[classes[a], classes[b]] for a, b in apart],
+        "accuracy": min(apart.values(), default=None),
+        "pairs": len(accuracies),
+    }
+
+
+def count(
+    labels: np.ndarray, hospital: np.ndarray, classes: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], np.ndarray]:
+    """Images by hospital and class, as a table and as int (H, C)."""
+    names = sorted(set(hospital.tolist()) - {""})
+    counts = np.array([np.bincount(labels[hospital == name], minlength=len(classes)) for name in names], dtype=np.int64)
+    counts = counts.reshape(len(names), len(classes))
+    table = {name: dict(zip(classes, row, strict=True)) for name, row in zip(names, counts.tolist(), strict=True)}
+    return table, counts

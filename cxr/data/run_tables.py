@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cxr.data.audit import VERSION, audit
 from cxr.data.cache import built, fingerprint
 from cxr.data.datamodule import CXRDataModule
-from cxr.data.hospitals import hospitals_of
 from cxr.files.run_folder import AUDIT, SPLIT, SPLIT_COLUMNS
 from cxr.files.writing import as_text, read_json, write_json, write_table
 
@@ -28,7 +29,8 @@ def load_audit(data: CXRDataModule) -> dict[str, Any]:
         images.file,
         images.patient,
         images.split,
-        hospitals_of(images, data.compared)[0],
+        images.slices.get("hospital", np.array([])),
+        data.group,
         data.compared.facts["sha256"],
     )
     inputs += [column.tolist() for column in columns]

@@ -5,6 +5,7 @@ In this field, source and class often coincide: an image's size, border or brigh
 """
 
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from cxr.data.store import Store
 from cxr.files.writing import replacing
 
 BORDER = 0.05  # of a side
+SIZE_AND_BORDER = [0, 1, 2, 3, *range(6, 14)]  # of file_facts(): all but the mean and spread of an image
+SAMPLE = 300  # images of a class that told_apart() uses
+FOLDS, COMPONENTS = 5, 50  # of cross_predict()
 VERSION = 1  # raise when these rules predict something else
 
 
@@ -49,9 +53,7 @@ def shortcut_predictions(
     from sklearn.preprocessing import StandardScaler
 
     facts = file_facts(store)
-    thumbnails = np.empty((len(store), THUMBNAIL**2), dtype=np.float32)
-    for rows, images in store.parts():
-        thumbnails[rows] = shrink(torch.from_numpy(images), THUMBNAIL).flatten(1).numpy()
+    thumbnails = thumbnails_of(store)
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(facts[train], labels[train])
     nearest = KNeighborsClassifier(1, algorithm="brute").fit(thumbnails[train], labels[train])
     return {
@@ -59,6 +61,59 @@ def shortcut_predictions(
         "file_facts": regression.predict(facts[test]),
         "nearest_neighbour": nearest.predict(thumbnails[test]),
     }
+
+
+def told_apart(labels: np.ndarray, store: Store, group: np.ndarray, rows: np.ndarray) -> dict[tuple[int, int], float]:
+    """How well format, size and border of the images, which say nothing about lungs, tell each two classes apart.
+
+    Args:
+        labels: int64 (n,), of the images `rows` (n,) of the store's N.
+        group: (N,), equal for images that are not independent.
+
+    Returns:
+        By pair of classes, the balanced accuracy of a logistic regression in five-fold cross-validation by group, on
+        up to SAMPLE images of each class. A class needs images of ten groups.
+    """
+    from sklearn.metrics import balanced_accuracy_score
+
+    rng, of_class = np.random.default_rng(0), {}
+    for label in np.unique(labels).tolist():
+        members = rng.permutation(rows[labels == label])[:SAMPLE]
+        if len(np.unique(group[members])) >= 2 * FOLDS:
+            of_class[label] = members
+    facts = {label: file_facts(store.select(members))[:, SIZE_AND_BORDER] for label, members in of_class.items()}
+    accuracies = {}
+    for a, b in combinations(of_class, 2):
+        truth = np.repeat([a, b], [len(facts[a]), len(facts[b])])
+        of_both = np.concatenate([group[of_class[a]], group[of_class[b]]])
+        predicted = cross_predict(np.concatenate([facts[a], facts[b]]), truth, of_both)
+        accuracies[a, b] = float(balanced_accuracy_score(truth, predicted))
+    return accuracies
+
+
+def cross_predict(features: np.ndarray, truth: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Predictions (n,) of `truth` (n,) from features (n, D), in cross-validation by group (n,): logistic regression on
+    up to COMPONENTS principal components."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    components = min(COMPONENTS, features.shape[1], len(features) // 2)
+    model = make_pipeline(
+        StandardScaler(), PCA(components, random_state=0), LogisticRegression(max_iter=1000, class_weight="balanced")
+    )
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    return cross_val_predict(model, features, truth, groups=group, cv=folds)
+
+
+def thumbnails_of(store: Store) -> np.ndarray:
+    """The images 32 pixels wide: float32 (N, 1024)."""
+    thumbnails = np.empty((len(store), THUMBNAIL**2), dtype=np.float32)
+    for rows, images in store.parts():
+        thumbnails[rows] = shrink(torch.from_numpy(images), THUMBNAIL).flatten(1).numpy()
+    return thumbnails
 
 
 def file_facts(store: Store) -> np.ndarray:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +49,10 @@ class Store:
     def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
         """Images by their rows in the table: uint8, (S, S) for one row, else (n, S, S)."""
         return gather(self.shards, self.place[rows])
+
+    def select(self, rows: np.ndarray) -> "Store":
+        """The store of some rows (n,), in their order."""
+        return replace(self, place=self.place[rows], facts={name: of[rows] for name, of in self.facts.items()})
 
     def parts(self, images: int = 512) -> Iterator[tuple[slice, np.ndarray]]:
         """All images in the order of the table, some at a time: their rows, and uint8 (n, S, S)."""

@@ -108,10 +108,12 @@ class Evaluation:
         """The part "slices": accuracy on the images of each value of a column, with its exact binomial interval.
 
         (A slice has few images, and few of the classes: macro F1 would mean little.) A column with many values, such as
-        a date, has no slices.
+        a date, has no slices; nor has the hospital: scores_by_hospital() has its scores.
         """
         right, slices = self.predicted == self.labels, {}
         for column, of_images in columns.items():
+            if column == "hospital":
+                continue
             values = of_images[self.index]
             names = sorted(set(values.tolist()) - {""})
             if len(names) > SLICES:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cxr.data.class_names import class_name
@@ -14,11 +13,8 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.data.fingerprints import check_unchanged, write_fingerprints
 from cxr.data.run_tables import write_tables
 from cxr.errors import UserError
-from cxr.evaluation.by_hospital import scores_by_hospital, within_hospitals
 from cxr.evaluation.evaluation import Evaluation, screen
-from cxr.evaluation.gap_parts import gap_parts
 from cxr.evaluation.screening import screening_parts
-from cxr.evaluation.transfer import of_common_classes, transfer
 from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import (
     AUDIT,
@@ -31,6 +27,7 @@ from cxr.files.run_folder import (
 )
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
+from cxr.jobs.hospital_figures import hospital_figures, transfer_figures
 from cxr.jobs.plan import Plan
 from cxr.jobs.sweep_precision import precision_of
 from cxr.models.classifier import Classifier, load_classifier
@@ -44,7 +41,7 @@ from cxr.training.build import TrainingRun, build_data, build_model, build_run, 
 from cxr.training.checkpoints import BEFORE, BEST, LAST, Start, check_room, clear, find_start
 from cxr.training.environment import device_name, versions
 from cxr.training.memory import enough_memory
-from cxr.training.predicting import predict, predict_masked
+from cxr.training.predicting import predict, predict_masked, predict_with_features
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +142,12 @@ def training_metrics(run: TrainingRun) -> dict[str, Any]:
 def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
     """Open the test images, once, and write the results of the network `best`, which is that of a training step."""
     data, timer, options = run.data, run.timer, plan.options["trainer"]
-    evaluations = {
-        split: predict(best, data, split, options, timer) for split in TESTED_ON if (data.split == split).any()
+    predicted = {
+        split: predict_with_features(best, data, split, options, timer)
+        for split in TESTED_ON
+        if (data.split == split).any()
     }
+    evaluations = {split: evaluation for split, (evaluation, _) in predicted.items()}
     test, val = evaluations["test"], evaluations.get("val")
     for split, evaluation in evaluations.items():
         keep_predictions(run, plan.folder / TESTED_ON[split], evaluation)
@@ -159,7 +159,7 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
     metrics = {
         **about_network(run, best, plan),
         **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),
-        "hospitals": hospital_figures(data, test),
+        "hospitals": hospital_figures(data, {split: predicted[split] for split in predicted if split != "val"}),
         "transfer": transfer_figures(data, evaluations.get("inside"), test),
         "val": val and val.scores,
         "chosen_by": f"by_{plan.options['select']}" if val else "by_last",
@@ -168,39 +168,6 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         "train": training_metrics(run),
     }
     write_results(run, metrics, plan, step)
-
-
-def hospital_figures(data: CXRDataModule, test: Evaluation) -> dict[str, Any]:
-    """The part "hospitals" of metrics.json: how classes and hospitals go together, the score within hospitals and,
-    where hospitals are known, the scores by hospital."""
-    hospital, parts = data.hospitals()
-    return {
-        **parts,
-        "within": within_hospitals(test.labels, test.logits, hospital[test.index], test.group),
-        "scores": scores_by_hospital(test, hospital[test.index]) if parts["known"] else {},
-    }
-
-
-def transfer_figures(data: CXRDataModule, inside: Evaluation | None, test: Evaluation) -> dict[str, Any] | None:
-    """The part "transfer" of metrics.json, where a hospital is held out: its name, the "hospitals" inside with their
-    scores, "inside" and "difference", see transfer(), and gap_parts(). "not_learnt": classes that it alone has, and
-    their images."""
-    if not inside:
-        return None
-    hospital, _ = data.hospitals()
-    name = str(data.data["hold_out"])
-    common = of_common_classes(inside, test)
-    figures, difference = transfer(common, test)
-    outside = np.bincount(data.images.label[hospital == name], minlength=len(test.classes))
-    outside[data.images.label[data.rows("train")]] = 0  # leaves the classes that no network could learn
-    return {
-        "hold_out": name,
-        "hospitals": scores_by_hospital(inside, hospital[inside.index]),
-        "inside": figures,
-        "difference": difference,
-        "gap_parts": gap_parts(common, test),
-        "not_learnt": {of: n for of, n in zip(test.classes, outside.tolist(), strict=True) if n},
-    }
 
 
 def keep_predictions(run: TrainingRun, path: Path, of: Evaluation) -> None:

@@ -14,15 +14,19 @@ Words = Mapping[str, str]
 
 
 def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
-    """The pairs of classes that no hospital has both of, and the score within hospitals; `hospitals` as in
-    metrics.json."""
+    """The pairs of classes that no hospital has both of, the score within hospitals, and how well the hospital can be
+    predicted; `hospitals` as in metrics.json."""
     lines = []
     if hospitals["apart"]:
         pairs = pairs_text(hospitals["apart"], hospitals["pairs"], w)
-        lines.append(w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs))
+        accuracy = hospitals.get("accuracy") or 0
+        lines.append(w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs, accuracy=accuracy))
     if hospitals["known"] and (within := hospitals["within"]):
         names = ", ".join(f"{name} ({part['images']:,})" for name, part in within["hospitals"].items())
         lines.append(w["within"].format(names=names, f1=with_interval(within, "f1_macro")))
+    if probes := hospitals.get("predicted_by"):
+        sources = ", ".join(f"{w[name]} {with_interval(probe, 'accuracy')}" for name, probe in probes.items())
+        lines.append(w["predicted_by"].format(chance=next(iter(probes.values()))["chance"], sources=sources))
     return lines
 
 

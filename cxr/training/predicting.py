@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import Diverged
@@ -40,6 +42,27 @@ def predict(
     fitted = model.temperature.item()
     temperature = None if fitted == 1 else fitted  # it is 1 where there were no validation images
     return Evaluation(index, labels, logits, data.group[index], model.classes, temperature)
+
+
+def predict_with_features(
+    model: Classifier, data: CXRDataModule, split: str, options: Mapping[str, Any], timer: EpochTimer | None = None
+) -> tuple[Evaluation, np.ndarray | None]:
+    """predict(), and what the network's last linear layer got: float32 (N, D), or None if it has no such layer."""
+    layers = [layer for layer in model.net.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        return predict(model, data, split, options, timer), None
+    features: list[Tensor] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        features.append(inputs[0].flatten(1).float().cpu())
+
+    handle = layers[-1].register_forward_pre_hook(keep)
+    try:
+        evaluation = predict(model, data, split, options, timer)
+    finally:
+        handle.remove()
+    rows = torch.cat([index for index, *_ in model.evaluated]).cpu()
+    return evaluation, torch.cat(features)[rows.argsort()].numpy()
 
 
 def predict_masked(
