@@ -48,7 +48,7 @@ def read_listed(
     """
     first = next(iter(tables.values()))
     root = (root.expanduser() if root else first.parent).resolve()
-    places = Places(root)
+    places = Places(root, [path.parent for path in tables.values()])
     listed = list_rows(tables, places, naming)
     name = " and ".join(path.name for path in tables.values())
     rows, unused, more = one_row_each(name, listed.rows, naming, listed.reasons)

@@ -14,6 +14,7 @@ from cxr.data.split import OPTIONS, group_images, split_images
 LOCAL = ("folder", "table")  # sources that can be read at once
 OF_SOURCE = (
     "source",
+    "split",
     "root",
     "table",
     "classes",
