@@ -20,7 +20,7 @@ from cxr.files.writing import read_table, write_table
 log = logging.getLogger(__name__)
 
 SIZE = 128  # pixels at which images are compared: always the same, so that no split depends on data.image_size
-VERSION = 3  # of find_copies() and audit(): raise it when their results change
+VERSION = 4  # of find_copies() and audit(): raise it when their results change
 # data.copies=auto compares all pairs of at most so many images. Seconds for an image and for a pair on two idle cores
 # (one core makes an image's eleven thumbnails).
 NEAR, IMAGE_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
@@ -141,6 +141,15 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
             "%d pairs of images are copies, %s and %s among them (python -m cxr.audit lists them); copies are kept "
             "together",
             len(copies),
+            first,
+            second,
+        )
+    if contrary := [pair[:2] for pair in copies if images.label[pair[0]] != images.label[pair[1]]]:
+        first, second = (f"{printable(images.file[row])} ({images.classes[images.label[row]]})" for row in contrary[0])
+        log.warning(
+            "copies with different labels: %d pairs, such as %s and %s; one label of each pair is wrong: audit.json of "
+            "the run lists them as two_labels; correct them, or leave one image of each pair out",
+            len(contrary),
             first,
             second,
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.audit import main
+from cxr.audit import main, picture_pairs
 
 
 @pytest.fixture
@@ -65,6 +65,17 @@ def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
     assert len(list((tmp_path / "r" / "copies").iterdir())) == 2
     for line in ("pairs with different labels", "test/TB/t1.jpg = train/TB/again.png", "audit.json"):
         assert line in out
+
+
+def test_pictures_show_each_image_among_many_copies_once(image, tmp_path):
+    """Three that are alike make three pairs, two of which show all of them, those with different labels first; the
+    numbers are those of audit.json."""
+    files = [image(tmp_path / f"{name}.png").name for name in "abcd"]
+    facts = {"labels": ("TB", "TB"), "patients": ("", ""), "splits": ("", ""), "kind": "near", "likeness": 1.0}
+    pairs = [(0, 1), (0, 2), (1, 2), (2, 3)]
+    copies = [{"files": [files[i], files[k]], "two_labels": (i, k) == (1, 2), **facts} for i, k in pairs]
+    picture_pairs(tmp_path, copies, tmp_path / "copies")
+    assert sorted(path.name for path in (tmp_path / "copies").iterdir()) == ["001.png", "003.png", "004.png"]
 
 
 def test_the_reference_set(run, cxr4, tmp_path):
