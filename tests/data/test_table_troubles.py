@@ -11,7 +11,7 @@ from PIL import Image
 from cxr import audit, train
 from cxr.data.listed import read_listed
 from cxr.data.naming import Naming
-from cxr.errors import UserError
+from cxr.errors import UserError, lines_of
 
 
 @pytest.fixture
@@ -56,12 +56,76 @@ def test_a_pattern_for_patients_goes_before_their_column(table):
         (("a.png,NORMAL,p", ",TB,p"), "file,label,patient", "row 2 has no file"),
         (("a\0.png,NORMAL,p",), "file,label,patient", "no possible name of a file"),
         (("a" * 300 + ".png,NORMAL,p",), "file,label,patient", "no possible name of a file"),
-        (("a.png,x",), "Datei,Befund", 'no column for file and label.*data.columns=.{file: "COLUMN", label: "COLUMN"}'),
+        (("a,x",), "foto,note", 'no column for file and label.*data.columns=.{file: "COLUMN", label: "COLUMN"}'),
     ],
 )
 def test_damaged_tables_are_refused_with_the_line(table, lines, columns, reason):
     with pytest.raises(UserError, match=reason):
         table(*lines, header=columns)
+
+
+def test_all_mistakes_in_a_header_are_reported_at_once(table):
+    options = {"columns": {"label": "befunde", "patient": "fal"}, "rows": {"view": "PA", "Site": "B"}, "hospital": "x"}
+    with pytest.raises(UserError) as caught:
+        table("a.png,TB,p,A", header="bild,befund,fall,site", **options)
+    lines = [line.partition("t.csv: ")[2] for line in lines_of(caught.value)]
+    assert [line.split(",")[0].split(" (")[0] for line in lines] == [
+        "no column view",
+        "no row has b in site",
+        "no column befunde",
+        "no column fal",
+        "no column x",
+        "no column for file; it has bild",
+    ]
+    assert "(the nearest is befund)" in lines[2]
+
+
+def test_all_mistakes_in_rows_are_reported_at_once(table):
+    lines = ("a.png,TB,p,train", "a.png,TB,q,test", "b.png,TB|NORMAL,r,test", "c.png,TB,s,", "c.png,NORMAL,s,")
+    with pytest.raises(UserError) as caught:
+        table(*lines, header="file,label,patient,split", classes={"SICK": None, "OLD": "TB"})
+    several, classes, *parts = lines_of(caught.value)
+    assert "1 of 5 rows name several labels, such as b.png (TB|NORMAL)" in several
+    assert "no class SICK or OLD in this set" in classes
+    assert [line.partition("says two things of ")[2].partition(";")[0] for line in parts] == [
+        "1 files, such as c.png (label TB and NORMAL)",
+        "1 files, such as a.png (patient p and q)",
+        "1 files, such as a.png (split train and test)",
+    ]
+
+
+def test_mistakes_end_a_command_in_ten_lines_at_most(run, table, tmp_path):
+    table("a.png,NORMAL,p")
+    wrong = ", ".join(f"column {number}: 1" for number in range(12))
+    words = ("data=table", f"data.table={tmp_path}/t.csv", f"data.rows={{{wrong}}}", f"hydra.run.dir={tmp_path}/run")
+    code, out, error = run(train.main, *words)
+    lines = error.splitlines()
+    assert (code, out, len(lines)) == (2, "", 10) and all(line.startswith("cxr: ") for line in lines)
+    assert "no column column 0" in lines[0] and lines[-1] == "cxr: 3 more mistakes"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "proposal"),
+    [
+        ("bild,befund,fall", "a.png,TB,7", 'file: "bild", label: "befund", patient: "fall"'),
+        ("x,y,z,use", "a.png,TB,7,train", 'file: "x", label: "y", split: "use"'),
+        ("영상,진단,환자,구분", "a,b,7,ㄱ", 'file: "영상", label: "진단", patient: "환자", split: "구분"'),
+        ("photo path,pathology,patient age", "a.png,NORMAL,57", 'file: "photo path", label: "pathology"'),
+    ],
+)
+def test_columns_are_proposed_by_their_names_and_content(table, header, line, proposal):
+    other = line.replace("TB", "Normal").replace("NORMAL", "TB").replace("a", "b").replace("7", "8")
+    with pytest.raises(UserError, match="name them with data.columns='{" + re.escape(proposal) + "}'$"):
+        table(line, other.replace("trbin", "test"), header=header)
+
+
+def test_columns_for_patient_and_split_are_asked_about(table):
+    lines, header = ("a.png,TB,1,train", "b.png,NORMAL,2,test"), "file,label,subject,usage"
+    question = """no column of t.csv is taken for patient and split; is it data.columns='{patient: "subject", """
+    assert any(question in remark for remark in table(*lines, header=header).remarks)
+    images = table(*lines, header=header, columns={"patient": "subject", "split": None})
+    assert not any("is taken for" in remark for remark in images.remarks) and images.patient.tolist() == ["1", "2"]
 
 
 @pytest.mark.parametrize(
