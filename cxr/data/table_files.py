@@ -11,10 +11,8 @@ from cxr.data.files import is_hidden, mode_of, subfolders
 from cxr.data.split_lists import SplitLists
 from cxr.errors import UserError, printable
 
-DEPTH, MANY = (
-    4,
-    1000,
-)  # folders on the way down to a set (wget -r makes physionet.org/files/NAME/VERSION), and on a level
+DEPTH = 4  # folders on the way down to a set: wget -r makes physionet.org/files/NAME/VERSION
+MANY = 1000  # folders on a level, below which nothing is looked for
 TABLE = "the path of a CSV or parquet file"
 LIST = "the path of a text file"
 
@@ -42,7 +40,7 @@ def find_lists(data: Mapping[str, Any]) -> tuple[SplitLists | None, list[str]]:
         if data.get("split") == "given" or find_files(path, root):
             paths[split] = find_file(option, path, root, LIST, "; without lists: data.split_lists=null")
         else:
-            remarks.append(f"{option}={path}: no such file; only data.split=given needs it")
+            remarks.append(f"{option}={printable(path)}: no such file; only data.split=given needs it")
     return SplitLists(paths) if paths else None, remarks
 
 

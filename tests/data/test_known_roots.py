@@ -48,6 +48,7 @@ def test_other_commands_take_known_sets_too(nih, tmp_path):
     [
         ("data=nih", "data.root is missing: give data.root=a folder of images"),
         ("data=nih data.root=ROOT/none", "data.root=ROOT/none: no such folder"),
+        ("data=tbx11k data.root=ROOT data.split=given", "data.split_lists.train=ROOT/lists/TBX11K_train.txt: must be"),
         ("NIH data.rows={View Position: []}", "must be null or values that columns"),
         ("NIH data.uncertain=maybe", "data.uncertain=maybe: must be drop, absent or present"),
         ("NIH data.disagreement=first", "must be fail, drop or majority"),

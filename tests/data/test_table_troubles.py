@@ -1,6 +1,7 @@
 """Tables as people have them: damaged, contradictory, from other programs and systems."""
 
 import logging
+import pickle
 import re
 import unicodedata
 from collections import Counter
@@ -81,6 +82,7 @@ def test_all_mistakes_in_a_header_are_reported_at_once(table):
         "no column for file; it has bild",
     ]
     assert "(the nearest is befund)" in lines[2]
+    assert lines_of(pickle.loads(pickle.dumps(caught.value))) == lines_of(caught.value), "it may come from a process"
 
 
 def test_all_mistakes_in_rows_are_reported_at_once(table):
