@@ -1,9 +1,11 @@
 """python -m cxr.audit: find problems in a set of images before you train on it."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from cxr.data.audit import SIZE, audit, load_copies
 from cxr.data.audit_lines import check_doubts, check_rejected, summarise_audit
@@ -23,9 +25,11 @@ from cxr.reporting.markdown import markdown_table
 from cxr.reporting.words import words
 
 USAGE = """python -m cxr.audit data=folder data.root=DIR [option=value …]
-Looks for bad files, copies, contradictions and leaks; options are those of cxr.train. Writes audit.json and a picture
-of each pair of copies to runs/NAME."""
-PICTURES = 200  # pairs that are pictured; audit.json names all
+Looks for bad files, copies, contradictions and leaks; options are those of cxr.train. Writes audit.json and
+pictures of copies to runs/NAME."""
+log = logging.getLogger(__name__)
+
+PICTURES, MANY = 200, 20  # pairs that are pictured at most (audit.json names all), and those that show their progress
 
 
 def main() -> None:
@@ -40,8 +44,7 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     copies = load_copies(store, cache, options["data"]["copies"])
     findings, w = audit(images, store, copies, options["data"]["copies"]), words("en")
     write_json(folder / AUDIT, findings)
-    for number, copy in enumerate(findings["copies"][:PICTURES], start=1):
-        picture_pair(images.root, copy, folder / "copies" / f"{number:03}.png")
+    picture_pairs(images.root, findings["copies"], folder / "copies")
     rows = [
         [line.title(w), f"{line.number:,}" if line.number else w["none"], line.example(w)]
         for line in summarise_audit(findings)
@@ -72,6 +75,21 @@ def cannot_be_split(images: ImageTable, data: dict[str, Any]) -> list[str]:
         return [f"training would refuse these images: {error}"]
 
 
+def picture_pairs(root: Path, copies: list[dict[str, Any]], folder: Path) -> None:
+    """Picture the pairs of copies in which an image appears for the first time, under their numbers in audit.json: of
+    60 images that are all alike, at most 59 pairs and not 1,770. Pairs with different labels come first."""
+    seen: set[str] = set()
+    chosen = []
+    for number, copy in sorted(enumerate(copies, start=1), key=lambda pair: not pair[1]["two_labels"]):
+        if not seen.issuperset(copy["files"]):
+            chosen.append((folder / f"{number:03}.png", copy))
+        seen.update(copy["files"])
+    if len(chosen) > MANY:
+        log.info("drawing %d pairs of copies", len(chosen[:PICTURES]))
+    for path, copy in tqdm(chosen[:PICTURES], unit=" pictures", disable=None if len(chosen) > MANY else True):
+        picture_pair(root, copy, path)
+
+
 def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
     """Both images of a pair side by side, with their labels, patients and splits."""
     from cxr.reporting.figures import captioned_images
@@ -88,7 +106,7 @@ def picture_pair(root: Path, copy: dict[str, Any], path: Path) -> None:
     ]
     path.parent.mkdir(exist_ok=True)
     captioned_images(images, captions, f"{copy['kind']}, likeness {copy['likeness']:.3f}", columns=2).savefig(
-        path, dpi=100
+        path, dpi=100, pil_kwargs={"compress_level": 1}
     )
 
 

@@ -1,8 +1,42 @@
 """Errors that the user can fix, and how file names and counts are printed."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+SHOWN = 10  # lines of SeveralErrors
+
 
 class UserError(Exception):
     """A mistake that the user can fix. The message is one line: what is wrong, where, and what to do."""
+
+
+class SeveralErrors(UserError):
+    """Mistakes that are known at once, with a line for each as its arguments. As a text, they are one line."""
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
+
+
+@contextmanager
+def collecting(mistakes: list[str]) -> Iterator[None]:
+    """A block whose UserError joins `mistakes`; what follows the block goes on. See raise_all()."""
+    try:
+        yield
+    except UserError as error:
+        mistakes += lines_of(error)
+
+
+def raise_all(mistakes: Sequence[str]) -> None:
+    """Raise UserError if there are mistakes. Of more than SHOWN, it counts those that it leaves out."""
+    if len(mistakes) > SHOWN:
+        mistakes = [*mistakes[: SHOWN - 1], f"{len(mistakes) - SHOWN + 1} more mistakes"]
+    if mistakes:
+        raise SeveralErrors(*mistakes) if len(mistakes) > 1 else UserError(mistakes[0])
+
+
+def lines_of(error: UserError) -> Sequence[str]:
+    """The lines of an error's message: one for each mistake."""
+    return error.args if isinstance(error, SeveralErrors) else [str(error)]
 
 
 class Diverged(UserError):

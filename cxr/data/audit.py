@@ -21,7 +21,7 @@ from cxr.files.writing import read_table, write_table
 log = logging.getLogger(__name__)
 
 SIZE = 128  # pixels at which images are compared: always the same, so that no split depends on data.image_size
-VERSION = 3  # of find_copies() and audit(): raise it when their results change
+VERSION = 4  # of find_copies() and audit(): raise it when their results change
 # data.copies=auto compares all pairs of at most so many images. Seconds for an image and for a pair on two idle cores
 # (one core makes an image's eleven thumbnails).
 NEAR, IMAGE_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
@@ -143,6 +143,15 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
             "%s of copies (%s); python -m cxr.audit lists all; copies are kept together",
             counted(len(copies), "pair"),
             such_as(len(copies), f"{first} and {second}"),
+        )
+    if contrary := [pair[:2] for pair in copies if images.label[pair[0]] != images.label[pair[1]]]:
+        first, second = (f"{printable(images.file[row])} ({images.classes[images.label[row]]})" for row in contrary[0])
+        log.warning(
+            "copies with different labels: %d pairs, such as %s and %s; one label of each pair is wrong: audit.json of "
+            "the run lists them as two_labels; correct them, or leave one image of each pair out",
+            len(contrary),
+            first,
+            second,
         )
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cxr.data.class_names import CLASSES, class_name
+from cxr.data.column_guesses import as_option, likely_columns
 from cxr.data.naming import SEVERAL, SHOWN, Naming, plain
-from cxr.errors import UserError, printable
+from cxr.data.several_rows import PARTS
+from cxr.errors import UserError, collecting, printable, raise_all
 
 # The names that public sets have for the parts of a table (NIH, CheXpert, VinDr, RSNA, COVID-CXNet and others), lower
 # case, in the order in which they are tried.
@@ -49,20 +51,7 @@ def name_columns(
     Raises:
         UserError: `naming.columns` names no column of the table, or there is none for a part that is needed.
     """
-    chosen = check_columns(path, names, naming.columns)
-    for part, usual in KNOWN.items():
-        if part not in naming.columns and (column := next((name for name in usual if name in names), "")):
-            chosen[part] = column
-    if naming.hospital is not None:
-        chosen["hospital"] = find_column(path, names, naming.hospital, "hospital")
-    elif column := next((name for name in HOSPITAL if name in names), ""):
-        chosen["hospital"] = column
-    one_hot = one_hot_columns(names, rows, naming) if "label" in needed and "label" not in chosen else []
-    if "file" not in chosen and "patient" in chosen:  # RSNA's images are named by their patients
-        chosen["file"] = chosen["patient"]
-    check_needed(path, names, [part for part in needed if part not in chosen and not (part == "label" and one_hot)])
-    if twice := [column for column in {*chosen.values(), *one_hot} if names.count(column) > 1]:
-        raise UserError(f"{path}: has {names.count(twice[0])} columns called {printable(twice[0])}; rename one")
+    chosen, one_hot, guesses = choose_columns(path, names, rows, needed, naming)
     same = {str(column).strip().lower() for column, value in naming.rows.items() if not isinstance(value, list)}
     taken = {*chosen.values(), *one_hot, *same}  # a column with one value says nothing in slices
     further = [name for name in names if name and name not in taken and name not in (*KNOWN, "hospital")]
@@ -72,22 +61,55 @@ def name_columns(
         | {name: row.get(name, "") for name in further}
         for row in rows
     ]
-    return named, one_hot, column_remarks(path, chosen, one_hot, naming)
+    return named, one_hot, column_remarks(path, chosen, one_hot, naming, guesses)
 
 
-def check_needed(path: Path, names: Sequence[str], lacking: Sequence[str]) -> None:
-    """Raise UserError if parts that a table must have are `lacking`."""
+def choose_columns(
+    path: Path, names: Sequence[str], rows: Sequence[Mapping[str, str]], needed: Sequence[str], naming: Naming
+) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """The columns that stand for parts of a table and for the hospital, by part; those that stand for one class each;
+    and guesses for the parts that none stands for. UserError as in name_columns(), with all mistakes at once."""
+    mistakes: list[str] = []
+    chosen = check_columns(path, names, naming.columns, mistakes)
+    for part, usual in KNOWN.items():
+        if part not in naming.columns and (column := next((name for name in usual if name in names), "")):
+            chosen[part] = column
+    if naming.hospital is not None:
+        with collecting(mistakes):
+            chosen["hospital"] = find_column(path, names, naming.hospital, "hospital")
+    elif column := next((name for name in HOSPITAL if name in names), ""):
+        chosen["hospital"] = column
+    one_hot = one_hot_columns(names, rows, naming) if "label" in needed and "label" not in chosen else []
+    if "file" not in chosen and "patient" in chosen:  # RSNA's images are named by their patients
+        chosen["file"] = chosen["patient"]
+    open_parts = [part for part in PARTS if part not in chosen and not (part == "label" and one_hot)]
+    guesses = likely_columns(open_parts, names, rows, {*chosen.values(), *one_hot})
+    guesses = {part: column for part, column in guesses.items() if part not in naming.columns}
+    with collecting(mistakes):  # columns that data.columns names, but are not there, are mistakes already
+        lacking = [part for part in open_parts if part in needed and naming.columns.get(part) is None]
+        check_needed(path, names, lacking, {part: chosen[part] for part in naming.columns if part in chosen} | guesses)
+    if twice := [column for column in {*chosen.values(), *one_hot} if names.count(column) > 1]:
+        mistakes.append(f"{path}: has {names.count(twice[0])} columns called {printable(twice[0])}; rename one")
+    raise_all(mistakes)
+    return chosen, one_hot, guesses
+
+
+def check_needed(path: Path, names: Sequence[str], lacking: Sequence[str], guesses: Mapping[str, str]) -> None:
+    """Raise UserError if parts that a table must have are `lacking`; `guesses` are columns that may be parts."""
     if not names:
         raise UserError(f"{path}: is empty; a table needs a line with the names of its columns")
     if lacking:
         there = ", ".join(map(printable, names))
-        columns = ", ".join(f'{part}: "COLUMN"' for part in lacking)
-        how = "rename them" if path.name == MANIFEST else f"name them with data.columns='{{{columns}}}'"
+        columns = {part: guesses.get(part, "COLUMN") for part in PARTS if part in (*lacking, *guesses)}
+        how = "rename them" if path.name == MANIFEST else f"name them with {as_option(columns)}"
         raise UserError(f"{path}: no column for {' and '.join(lacking)}; it has {there}; {how}")
 
 
-def column_remarks(path: Path, chosen: Mapping[str, str], one_hot: Sequence[str], naming: Naming) -> list[str]:
-    """Remarks on the columns that were `chosen` for parts of a table, and on those that stand for one class each."""
+def column_remarks(
+    path: Path, chosen: Mapping[str, str], one_hot: Sequence[str], naming: Naming, guesses: Mapping[str, str]
+) -> list[str]:
+    """Remarks on the columns that were `chosen` for parts of a table, on those that stand for one class each, and on
+    those that may be parts without a column (`guesses`)."""
     other = [f"{part} is {printable(column)}" for part, column in chosen.items() if part != column]
     remarks = [f"columns of {path.name}: {', '.join(other)}"] if other else []
     if one_hot:
@@ -95,13 +117,22 @@ def column_remarks(path: Path, chosen: Mapping[str, str], one_hot: Sequence[str]
         remarks.append(f"{path.name} has one column a class: {', '.join(kept)}")
         if len(kept) < len(one_hot):
             remarks[-1] += f" ({len(one_hot) - len(kept)} others are left out by data.classes)"
+    if guesses and path.name != MANIFEST:
+        remarks.append(f"no column of {path.name} is taken for {' and '.join(guesses)}; is it {as_option(guesses)}?")
     return remarks
 
 
-def check_columns(path: Path, names: Sequence[str], columns: Mapping[str, str | None]) -> dict[str, str]:
-    """The option `data.columns` in lower case, without parts that have no column. Raises UserError if it names a column
-    that the table lacks."""
-    return {part: find_column(path, names, column, "columns") for part, column in columns.items() if column is not None}
+def check_columns(
+    path: Path, names: Sequence[str], columns: Mapping[str, str | None], mistakes: list[str]
+) -> dict[str, str]:
+    """The option `data.columns` in lower case, without parts that have no column; those that the table lacks join
+    `mistakes`."""
+    chosen = {}
+    for part, column in columns.items():
+        if column is not None:
+            with collecting(mistakes):
+                chosen[part] = find_column(path, names, column, "columns")
+    return chosen
 
 
 def find_column(path: Path, names: Sequence[str], column: str, option: str) -> str:
@@ -127,21 +158,24 @@ def which_count(
         UserError: there is no such column, or no row has such a value in it.
     """
     counts, remarks = [True] * len(rows), []
+    mistakes: list[str] = []
     for column, values in wanted.items():
-        name = find_column(path, names, str(column), "rows")
-        values = [str(value).strip().lower() for value in (values if isinstance(values, list) else [values])]
-        fits = [plain_number(row.get(name, "")).lower() in values for row in rows]
-        if not any(fits):
-            there = ", ".join(sorted({printable(row.get(name, "")) for row in rows})[:SHOWN])
-            raise UserError(
-                f"{path}: no row has {' or '.join(map(printable, values))} in {printable(name)}, as data.rows says; "
-                f"it has {there or 'no rows'}"
+        with collecting(mistakes):
+            name = find_column(path, names, str(column), "rows")
+            values = [str(value).strip().lower() for value in (values if isinstance(values, list) else [values])]
+            fits = [plain_number(row.get(name, "")).lower() in values for row in rows]
+            if not any(fits):
+                there = ", ".join(sorted({printable(row.get(name, "")) for row in rows})[:SHOWN])
+                raise UserError(
+                    f"{path}: no row has {' or '.join(map(printable, values))} in {printable(name)}, as data.rows "
+                    f"says; it has {there or 'no rows'}"
+                )
+            remarks.append(
+                f"left out by data.rows: {len(rows) - sum(fits):,} of {len(rows):,} rows of {path.name} whose "
+                f"{printable(name)} is not {' or '.join(map(printable, values))}"
             )
-        remarks.append(
-            f"left out by data.rows: {len(rows) - sum(fits):,} of {len(rows):,} rows of {path.name} whose "
-            f"{printable(name)} is not {' or '.join(map(printable, values))}"
-        )
-        counts = [before and now for before, now in zip(counts, fits, strict=True)]
+            counts = [before and now for before, now in zip(counts, fits, strict=True)]
+    raise_all(mistakes)
     return counts, remarks
 
 

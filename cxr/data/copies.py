@@ -5,6 +5,7 @@ edges of ribs and vessels, so only these are compared, in two steps: thumbnails 
 of up to 3 %, then, for the few pairs whose thumbnails are alike, the images themselves, laid over each other.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,16 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from cxr.data.augment import warp
 from cxr.data.store import Store
+
+log = logging.getLogger(__name__)
 
 # Measured on the reference set (7,103 images, 25 million pairs) and on 300 copies of its images, cropped by 3 %,
 # resized by 0.5 to 1.5, changed in brightness and contrast and saved as JPEG of quality 30 to 80.
 THUMBNAIL, ALIKE = 32, 0.86  # copies 0.905 and more; 0.0005 % of all other pairs reach it, and are looked at again
 SAME = 0.92  # copies: 99 % reach 0.92; two exposures of one patient, moments apart, up to 0.916; others up to 0.83
+SURE = 0.96  # copies already as they lie: laying one over the other, which takes most of the time, could not tell more
 CROP = 0.03  # of a side
 COLUMNS = 8192  # thumbnails that are compared at a time
+MANY = 5000  # pairs to look at again that are announced: they take seconds
 
 
 class Copy(NamedTuple):
@@ -66,10 +72,14 @@ def alike_pairs(store: Store, whole: Tensor) -> Iterator[tuple[int, int]]:
 def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[tuple[int, int, float]]:
     """The candidate pairs that show the same image, with their likeness, the most alike first."""
     pairs = np.array(sorted(alike), dtype=np.int64).reshape(-1, 2)
+    if len(pairs) > MANY:
+        log.info("comparing %d pairs of images that look alike", len(pairs))
     copies = []
-    for part in np.split(pairs, range(64, len(pairs), 64)) if len(pairs) else ():
-        values = likeness(ours[part[:, 0]], theirs[part[:, 1]])
-        copies += [(*pair, value) for pair, value in zip(part.tolist(), values.tolist(), strict=True) if value > SAME]
+    with tqdm(total=len(pairs), unit=" pairs", disable=None if len(pairs) > MANY else True) as bar:
+        for part in np.split(pairs, range(64, len(pairs), 64)) if len(pairs) else ():
+            values = likeness(ours, theirs, part).tolist()
+            copies += [(*pair, value) for pair, value in zip(part.tolist(), values, strict=True) if value > SAME]
+            bar.update(len(part))
     return sorted(copies, key=lambda pair: -pair[2])
 
 
@@ -110,18 +120,40 @@ def edges(images: Tensor, radius: int) -> Tensor:
     return images / images.std((1, 2), keepdim=True).clamp_min(1e-6)
 
 
-def likeness(ours: np.ndarray, theirs: np.ndarray) -> Tensor:
-    """How alike images (n, S, S) are to others, one by one, once laid over each other: float32 (n,).
+def likeness(ours: Store, theirs: Store, pairs: np.ndarray) -> Tensor:
+    """How alike images of one store are to those of another, once laid over each other: float32 (n,). Above SURE they
+    are compared as they lie.
 
-    The correlation of 5 × 5 patches in the middle, without the border, where marks of a scanner are alike on all its
-    images; of these the median, since an arrow or a letter may have been drawn on one of the two.
+    Args:
+        pairs: rows of both, int (n, 2).
     """
-    moving, fixed = torch.from_numpy(ours), torch.from_numpy(theirs)
-    maps = torch.eye(2, 3).repeat(len(moving), 1, 1)
-    for side, steps in ((28, 8), (56, 6), (112, 5)):
-        maps = align(maps, edges(shrink(moving, side), 5), edges(shrink(fixed, side), 5), steps)
-    laid_over = warp(edges(shrink(moving, 112), 5)[:, None], maps)[:, 0]
-    ours, theirs = (patches(images, 16)[:, 1:-1, 1:-1] for images in (laid_over, edges(shrink(fixed, 112), 5)))
+    sharp = sharpened(ours, pairs[:, 0]), sharpened(theirs, pairs[:, 1])
+    values = correlation(*sharp)
+    unsure = values <= SURE
+    if unsure.any():
+        sharp, rows = [images[unsure] for images in sharp], pairs[unsure.numpy()]
+        moving, fixed = torch.from_numpy(ours[rows[:, 0]]), torch.from_numpy(theirs[rows[:, 1]])
+        maps = torch.eye(2, 3).repeat(len(moving), 1, 1)
+        for side, steps in ((28, 8), (56, 6)):
+            maps = align(maps, edges(shrink(moving, side), 5), edges(shrink(fixed, side), 5), steps)
+        maps = align(maps, *sharp, 5)
+        values[unsure] = correlation(warp(sharp[0][:, None], maps)[:, 0], sharp[1])
+    return values
+
+
+def sharpened(store: Store, rows: np.ndarray) -> Tensor:
+    """Edges of images by their rows (n,), among which one may come often: (n, 112, 112)."""
+    distinct, place = np.unique(rows, return_inverse=True)
+    return edges(shrink(torch.from_numpy(store[distinct]), 112), 5)[place]
+
+
+def correlation(ours: Tensor, theirs: Tensor) -> Tensor:
+    """How alike edges (n, 112, 112) are to others, one by one: float32 (n,).
+
+    The correlation of patches of 16 × 16 pixels in the middle, without the border, where marks of a scanner are alike
+    on all its images; of these the median, since an arrow or a letter may have been drawn on one of the two.
+    """
+    ours, theirs = (patches(images, 16)[:, 1:-1, 1:-1] for images in (ours, theirs))
     return F.cosine_similarity(ours, theirs, dim=-1).flatten(1).median(1).values
 
 

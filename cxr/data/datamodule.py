@@ -12,19 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cxr.data.audit import SIZE, audit, load_copies, log_findings
-from cxr.data.audit_lines import check_doubts, check_rejected
+from cxr.data.audit import log_findings
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
-from cxr.data.decode import Reading
-from cxr.data.groups import group_images
 from cxr.data.hospitals import balance_levels, class_of_hospital, confounding, hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
+from cxr.data.opening import open_images
 from cxr.data.shortcuts import load_shortcuts
-from cxr.data.sources import read_images
 from cxr.data.split import USES, find_leaks, split_by_options
-from cxr.data.store import Store, open_stores
+from cxr.data.store import Store
 from cxr.errors import UserError, counted
 
 log = logging.getLogger(__name__)
@@ -66,21 +63,13 @@ class CXRDataModule(pl.LightningDataModule):
         """Read, decode and split the images.
 
         Raises:
-            UserError: they cannot be used or split; or `data.on_bad` is fail and some cannot be
-                used, or strict and there is any doubt about them.
+            UserError: they cannot be used, see open_images(), or not be split.
         """
         if self.images is not None:  # Lightning asks again before the test
             return
-        table = read_images(self.data, self.cache)
-        (*stores, self.compared), images = open_stores(table, (*self.sizes, SIZE), self.cache, Reading.of(self.data))
-        self.stores = dict(zip(self.sizes, stores, strict=True))
-        self.store = stores[0]
-        if self.data["on_bad"] == "fail":
-            check_rejected(images)
-        self.copies = load_copies(self.compared, self.cache, self.data["copies"])
+        images, self.stores, self.compared, self.copies = open_images(self.data, self.sizes, self.cache)
+        self.store = self.stores[self.sizes[0]]
         self.group = group_images(images.patient, [(first, second) for first, second, _ in self.copies])
-        if self.data["on_bad"] == "strict":
-            check_doubts(audit(images, self.compared, self.copies, self.data["copies"]), images)
         self.images, self.readable, self.note = images, images, images.note
         self.split = self.assign_split()
         log_findings(images, self.copies)

@@ -13,7 +13,7 @@ from cxr.data.places import Places
 from cxr.data.several_rows import Row, one_row_each
 from cxr.data.split_lists import SplitLists
 from cxr.data.tables import Table, read_table
-from cxr.errors import UserError, counted, printable
+from cxr.errors import UserError, collecting, counted, printable, raise_all
 
 
 @dataclass
@@ -25,12 +25,14 @@ class Listed:
         reasons: why each of them has no label to train with, or "".
         missing: (file as listed, reason) of what is no image there, by its place.
         remarks: what was understood, in clauses for people.
+        mistakes: why the tables cannot be used, in lines for people.
     """
 
     rows: list[Row] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     missing: dict[str, tuple[str, str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
 
 
 def read_listed(
@@ -44,14 +46,17 @@ def read_listed(
         lists: say the split instead.
 
     Raises:
-        UserError: a table cannot be used, or none of its images can.
+        UserError: a table cannot be used, with all that is known to be wrong; or none of its images can.
     """
     first = next(iter(tables.values()))
     root = (root.expanduser() if root else first.parent).resolve()
-    places = Places(root)
+    places = Places(root, [path.parent for path in tables.values()])
     listed = list_rows(tables, places, naming)
     name = " and ".join(path.name for path in tables.values())
-    rows, unused, more = one_row_each(name, listed.rows, naming, listed.reasons)
+    rows, unused, more = [], [], []
+    with collecting(listed.mistakes):
+        rows, unused, more = one_row_each(name, listed.rows, naming, listed.reasons)
+    raise_all(listed.mistakes)
     rejected = [*listed.missing.values(), *unused]
     if not rows:
         such_as = f"; {printable(rejected[0][0])}: {rejected[0][1]}" if rejected else ""
@@ -71,31 +76,34 @@ def read_listed(
 
 
 def list_rows(tables: Mapping[str, Path], places: Places, naming: Naming) -> Listed:
-    """Read tables and find their images, as in read_listed(). UserError likewise."""
+    """Read tables and find their images, as in read_listed(); what is wrong joins `mistakes`."""
     listed = Listed()
-    names: set[str] = set()
+    names: list[frozenset[str]] = []
     for split, path in tables.items():
-        table = read_table(path, ("file", "label"), naming)
-        labels, more = reduce_labels(table, naming)
-        names |= table.labels
-        listed.remarks += [*table.remarks, *more]
-        for row, (label, no_label) in zip(table.rows, labels, strict=True):
-            file, no_file = places.find(row["file"])
-            if no_file:
-                listed.missing.setdefault(file, (row["file"], no_label or no_file))
-            else:
-                listed.rows.append(row | {"file": file, "label": label, "split": split or row.get("split", "")})
-                listed.reasons.append(no_label)
-    naming.check_used(names)
+        with collecting(listed.mistakes):
+            table = read_table(path, ("file", "label"), naming)
+            labels, more = reduce_labels(table, naming)
+            names.append(table.labels)
+            listed.remarks += [*table.remarks, *more]
+            for row, (label, no_label) in zip(table.rows, labels, strict=True):
+                file, no_file = places.find(row["file"])
+                if no_file:
+                    listed.missing.setdefault(file, (row["file"], no_label or no_file))
+                else:
+                    listed.rows.append(row | {"file": file, "label": label, "split": split or row.get("split", "")})
+                    listed.reasons.append(no_label)
+            check_several(path, [label for label, _ in labels], [row["file"] for row in table.rows], naming)
+    if len(names) == len(tables):  # one that cannot be read may have the other classes
+        with collecting(listed.mistakes):
+            naming.check_used(frozenset().union(*names))
     return listed
 
 
 def reduce_labels(table: Table, naming: Naming) -> tuple[list[tuple[str, str]], list[str]]:
     """The label of each row of a table and why it has none, or "", see one_label(); and a remark on rows that have
-    further labels. UserError as in check_several()."""
+    further labels."""
     reduce = cache(lambda text: one_label(text, naming, bool(table.classes)))
     labels = [reduce(row["label"]) for row in table.rows]
-    check_several(table.path, [label for label, _ in labels], [row["file"] for row in table.rows], naming)
     if naming.several_labels != "one":
         return labels, []
     is_used = cache(lambda label: label != "" and naming.class_of(label) is not None)

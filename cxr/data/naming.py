@@ -120,13 +120,12 @@ class Naming:
         return patient_and_form(file)[0]
 
     def check_used(self, names: Iterable[str]) -> None:
-        """Raise UserError if `data.classes` renames a class that is not among the set's `names`."""
+        """Raise UserError if `data.classes` renames classes that are not among the set's `names`."""
         names = sorted(set(map(as_nfc, names)))
         there_are = {*map(plain, names), *(plain(class_name(name)) for name in names), OTHERS}
-        for key in self.classes:
-            if plain(key) not in there_are:
-                there = ", ".join(printable(name) for name in names if SEVERAL not in name)
-                raise UserError(f"data.classes: no class {printable(key)} in this set, which has {there}")
+        if wrong := [printable(key) for key in self.classes if plain(key) not in there_are]:
+            there = ", ".join(printable(name) for name in names if SEVERAL not in name)
+            raise UserError(f"data.classes: no class {' or '.join(wrong)} in this set, which has {there}")
 
 
 AS_USUAL = Naming()

@@ -1,14 +1,16 @@
-"""Whether images can be read, split and screened as options require, before anything is decoded."""
+"""Whether images can be used as options require, before any run starts."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cxr.data.class_names import check_screened
 from cxr.data.groups import group_images
+from cxr.data.hospitals import hospitals_of
+from cxr.data.opening import open_images
 from cxr.data.sources import read_local
 from cxr.data.split import OPTIONS, split_images
 from cxr.errors import UserError
@@ -16,6 +18,7 @@ from cxr.errors import UserError
 LOCAL = ("folder", "table")  # sources that can be read at once
 OF_SOURCE = (
     "source",
+    "split",
     "root",
     "table",
     "classes",
@@ -31,29 +34,29 @@ OF_SOURCE = (
 )  # options of read_local()
 
 
+# Further options of open_images().
+OF_FILES = ("image_size", "images", "seed", "negatives", "dicom_patient", "dicom_unknown_parts", "copies", "on_bad")
+
+
 def list_hospitals(data: Mapping[str, Any]) -> list[str]:
     """The hospitals that the table or manifest of the images names, that with most images first; `data` as the options
     `data.*`. Raises UserError where there are none."""
-    images = read_local(data) if data["source"] in LOCAL and data["hospital"] != "dicom" else None
-    hospital = images.slices.get("hospital", np.array([""])) if images else np.array([""])
-    names = [name for name, _ in Counter(hospital[hospital != ""].tolist()).most_common()]
-    if not names:
+    local = data["source"] in LOCAL and data["hospital"] != "dicom"
+    hospital = hospitals_of(read_local(data)) if local else None
+    if hospital is None:
         raise UserError(
             "data.hold_out=all: no table or manifest names the hospitals; give its column with data.hospital=COLUMN, "
             "or the names: data.hold_out=NAME,NAME"
         )
-    return names
+    return [name for name, _ in Counter(hospital[hospital != ""].tolist()).most_common()]
 
 
 def check_images(runs: Iterable[Mapping[str, Any]]) -> None:
-    """Raise UserError where images cannot be used as the options of some runs require. (Copies among the images are
-    found later, when they are decoded.)"""
-    runs = [run for run in runs if run["data"]["source"] in LOCAL and "split" in run["data"]]
-    by_source: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        key = json.dumps([run["data"].get(option) for option in OF_SOURCE], sort_keys=True)
-        by_source.setdefault(key, []).append(run)
-    for of_source in by_source.values():
+    """Raise UserError where images cannot be read, split and screened as the options of some runs require, or where
+    `data.on_bad` refuses them. (Only the latter decodes images. Other runs find copies among them when they begin.)"""
+    runs = list(runs)
+    local = [run for run in runs if run["data"]["source"] in LOCAL and "split" in run["data"]]
+    for of_source in alike(local, OF_SOURCE):
         images = read_local(of_source[0]["data"])
         group = group_images(images.patient)
         # Hospitals in DICOM headers are not known yet.
@@ -62,3 +65,24 @@ def check_images(runs: Iterable[Mapping[str, Any]]) -> None:
             split_images(images, group, *split)
         for run in of_source:
             check_screened(run["screen"]["class"], images.classes)
+    check_files(runs)
+
+
+def check_files(runs: Iterable[Mapping[str, Any]]) -> None:
+    """Decode the images of runs with `data.on_bad=fail` or `strict`, which these runs then find in the cache. Raises
+    UserError for images that such a run refuses."""
+    strict = [run for run in runs if run["data"]["on_bad"] != "skip"]
+    if strict:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")  # until Hydra takes over: decoding takes a while
+    for run, *_ in alike(strict, (*OF_SOURCE, *OF_FILES)):
+        open_images(run["data"], (run["data"]["image_size"],), Path(run["cache_dir"]).expanduser())
+
+
+def alike(runs: Iterable[Mapping[str, Any]], options: Iterable[str]) -> list[list[Mapping[str, Any]]]:
+    """The runs in groups, within which these options of `data` are the same."""
+    options = list(options)
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        key = json.dumps([run["data"].get(option) for option in options], sort_keys=True)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())

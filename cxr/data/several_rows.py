@@ -2,9 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from cxr.data.naming import Naming
-from cxr.errors import UserError, counted, printable, such_as
+from cxr.errors import counted, printable, raise_all, such_as
 
 Row = dict[str, str]
 PARTS = ("file", "label", "patient", "split")  # every further column is for slices
@@ -66,28 +67,28 @@ def check_agreement(
     by_file: Mapping[str, Sequence[int]],
     naming: Naming,
 ) -> None:
-    """Raise UserError for files whose rows differ in patient or split; or in their votes, if that is to fail."""
-    differing: dict[str, tuple[str, Row, Row]] = {}
+    """Raise UserError for files whose rows differ in patient or split; or in their votes, if that is to fail. There is
+    a line for each of these."""
+    differing: dict[str, dict[str, tuple[Row, Row]]] = {"label": {}, "patient": {}, "split": {}}
     for file, numbers in by_file.items():
         first = rows[numbers[0]]
         for number in numbers[1:]:
-            parts = [
-                part
-                for part in ("patient", "split")
-                if first.get(part) and rows[number].get(part) and first[part] != rows[number][part]
-            ]
+            row = rows[number]
             if naming.disagreement == "fail" and votes[number] != votes[numbers[0]]:
-                parts = ["label", *parts]
-            if parts:
-                differing.setdefault(file, (parts[0], first, rows[number]))
-    if differing:
-        file, (part, *two) = next(iter(differing.items()))
-        values = " and ".join(printable(row.get(part, "")) or "unknown" for row in two)
-        advice = ", or set data.disagreement=drop or majority" if part == "label" else ""
-        raise UserError(
-            f"{table}: says two things of {counted(len(differing), 'file')} "
-            f"({such_as(len(differing), printable(file))}: {part} {values}); keep one row of each{advice}"
-        )
+                differing["label"].setdefault(file, (first, row))
+            for part in ("patient", "split"):
+                if first.get(part) and row.get(part) and first[part] != row[part]:
+                    differing[part].setdefault(file, (first, row))
+    mistakes = []
+    for part, files in differing.items():
+        for file, two in islice(files.items(), 1):
+            values = " and ".join(printable(row.get(part, "")) or "unknown" for row in two)
+            advice = ", or set data.disagreement=drop or majority" if part == "label" else ""
+            mistakes.append(
+                f"{table}: says two things of {counted(len(files), 'file')} "
+                f"({such_as(len(files), printable(file))}: {part} {values}); keep one row of each{advice}"
+            )
+    raise_all(mistakes)
 
 
 def majority(votes: Sequence[str | None], numbers: Sequence[int]) -> int | None:

@@ -125,10 +125,15 @@ def read_local(data: Mapping[str, Any]) -> ImageTable:
     """Read the folder or the table that the options `data.*` name; UserError as in read_folder() and read_listed()."""
     root, naming = data["root"] and Path(data["root"]), Naming.of(data)
     if data["source"] == "table":
-        return read_listed(find_tables(data), root, naming, find_lists(data))
-    if not root:
-        raise UserError("data.root=null: must be a folder of images")
-    return read_folder(root, naming, find_lists(data))
+        tables = find_tables(data)
+        lists, remarks = find_lists(data)
+        images = read_listed(tables, root, naming, lists)
+    else:
+        if not root:
+            raise UserError("data.root=null: must be a folder of images")
+        lists, remarks = find_lists(data)
+        images = read_folder(root, naming, lists)
+    return replace(images, remarks=(*images.remarks, *remarks))
 
 
 def read_kaggle(naming: Naming = AS_USUAL) -> ImageTable:

@@ -13,7 +13,7 @@ from cxr.data.columns import MISSING, name_columns, plain_number, which_count, w
 from cxr.data.files import why_closed
 from cxr.data.naming import AS_USUAL, SEVERAL, Naming, as_nfc
 from cxr.data.several_rows import PARTS, Row
-from cxr.errors import UserError, one_line
+from cxr.errors import UserError, collecting, one_line, raise_all
 
 # Tried in this order. Korean Excel saves CP949; it comes last, for it takes many bytes that are something else.
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp949": "CP949"}
@@ -49,15 +49,21 @@ def read_table(path: Path, needed: Sequence[str], naming: Naming = AS_USUAL) -> 
         naming: which column is what, by its `columns`, and which rows count, by its `rows`.
 
     Raises:
-        UserError: the table cannot be read, or lacks a column.
+        UserError: the table cannot be read, or lacks columns; of these, all at once.
     """
     parquet = path.suffix.lower() == ".parquet"
     names, rows, remarks = read_parquet(path) if parquet else read_csv(path)
-    counts, left_out = which_count(path, names, rows, naming.rows)
-    rows, classes, more = name_columns(path, names, rows, needed, naming)
-    for number, row in enumerate(rows, start=1):
-        if not row["file"]:
-            raise UserError(f"{path}: row {number:,} has no file; fill in its column file or remove the row")
+    mistakes: list[str] = []
+    counts, left_out = [], []
+    with collecting(mistakes):
+        counts, left_out = which_count(path, names, rows, naming.rows)
+    with collecting(mistakes):
+        rows, classes, more = name_columns(path, names, rows, needed, naming)
+        if empty := [number for number, row in enumerate(rows, start=1) if not row["file"]]:
+            row, more_rows = f"row {empty[0]:,}", f" (and {len(empty) - 1:,} more)" if len(empty) > 1 else ""
+            raise UserError(f"{path}: {row} has no file{more_rows}; fill in its column file or remove the row")
+    raise_all(mistakes)
+    for row in rows:
         row["file"] = posixpath.normpath(row["file"].replace("\\", "/"))
         for part in PARTS[1:]:
             if part in row:

@@ -1,24 +1,25 @@
-"""How a command ends: one line for an error that the user can fix, and the exit codes of the README."""
+"""How a command ends: a line for each mistake that the user can fix, and the exit codes of the README."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from cxr.errors import UserError, printable
+from cxr.errors import UserError, lines_of, printable
 from cxr.training import signals
 
 
 def fail(error: UserError, code: int = 2) -> NoReturn:
-    """Print the error in one line and end the process; 2 is the exit code of wrong options."""
-    print(f"cxr: {printable(str(error))}", file=sys.stderr)
+    """Print the error, a line for each mistake, and end the process; 2 is the exit code of wrong options."""
+    for line in lines_of(error):
+        print(f"cxr: {printable(line)}", file=sys.stderr)
     raise SystemExit(code)
 
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """The work of a command that cannot be resumed: a UserError ends it with one line and code 2, a stop signal with
-    128 + its number."""
+    """The work of a command that cannot be resumed: a UserError ends it with a line for each mistake and code
+    2, a stop signal with 128 + its number."""
     with signals.listening():
         try:
             yield

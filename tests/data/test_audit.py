@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from known_sets import data_of
 from PIL import Image
 
-from cxr.audit import main
+from cxr.audit import audit_images, main, picture_pairs
 from cxr.data.sources import read_folder
+from cxr.errors import UserError
 
 
 @pytest.fixture
@@ -69,6 +71,17 @@ def test_every_fault_is_found_and_pictured(run, bad, tmp_path):
         assert line in out
 
 
+def test_pictures_show_each_image_among_many_copies_once(image, tmp_path):
+    """Three that are alike make three pairs, two of which show all of them, those with different labels first; the
+    numbers are those of audit.json."""
+    files = [image(tmp_path / f"{name}.png").name for name in "abcd"]
+    facts = {"labels": ("TB", "TB"), "patients": ("", ""), "splits": ("", ""), "kind": "near", "likeness": 1.0}
+    pairs = [(0, 1), (0, 2), (1, 2), (2, 3)]
+    copies = [{"files": [files[i], files[k]], "two_labels": (i, k) == (1, 2), **facts} for i, k in pairs]
+    picture_pairs(tmp_path, copies, tmp_path / "copies")
+    assert sorted(path.name for path in (tmp_path / "copies").iterdir()) == ["001.png", "003.png", "004.png"]
+
+
 def test_the_reference_set(run, cxr4, tmp_path):
     """The leaks that its README counts."""
     from cxr.data.audit import describe_leaks
@@ -96,29 +109,36 @@ def test_a_set_that_cannot_be_trained_on_is_described_all_the_same(run, image, t
 
 def test_strict_makes_every_doubt_an_error(run, drawn, tmp_path):
     folder = tmp_path / "set"
-    shutil.copytree(drawn, folder)
-    (folder / "manifest.csv").unlink()
-    for path in [path for path in folder.rglob("*.*") if path.parent.name not in ("NORMAL", "TURBERCULOSIS")]:
-        path.unlink()
-    for path in folder.rglob("person*"):  # whose names say a patient
-        path.unlink()
+    for name in ("NORMAL", "TURBERCULOSIS"):
+        (folder / "train" / name).mkdir(parents=True)
+        files = [file for file in sorted((drawn / "train" / name).iterdir()) if not file.name.startswith("person")]
+        for file in files[:6]:  # whose names say no patient
+            shutil.copy(file, folder / "train" / name)
     words = ["data=folder", f"data.root={folder}", "data.on_bad=strict", "data.copies=exact"]
     assert run(main, *words, *folders(tmp_path, "a"))[::2] == (
         2,
         f"cxr: data.on_bad=strict: {folder} is doubtful: no patient is known (if each image is of another one: "
         "'data.patient_pattern=(.+)'); python -m cxr.audit says more; repair the set, or use skip\n",
     )
-    assert run(main, *words, "data.patient_pattern=(.+)", *folders(tmp_path, "b"))[0] == 0
+
+    def audit(name, **options):
+        options = {"on_bad": "strict", "copies": "exact", "patient_pattern": "(.+)", **options}
+        (tmp_path / name).mkdir()
+        audit_images({"data": data_of("folder", folder, **options), "cache_dir": f"{tmp_path}/cache"}, tmp_path / name)
+
+    audit("b")
     Image.new("L", (300, 100)).save(folder / "train" / "NORMAL" / "strip.png")
     (folder / "train" / "NORMAL" / "text.png").write_text("no image")
-    error = run(main, *words, "data.patient_pattern=(.+)", *folders(tmp_path, "c"))[2]
+    with pytest.raises(UserError) as caught:
+        audit("c")
     for doubt in (
         "rejected: 1 (train/NORMAL/text.png)",
         "odd shape: 1 (train/NORMAL/strip.png)",
         "blank: 1",
     ):
-        assert doubt in error
-    assert "data.on_bad=fail: 1 file in" in run(main, *words[:2], "data.on_bad=fail", *folders(tmp_path, "d"))[2]
+        assert doubt in str(caught.value)
+    with pytest.raises(UserError, match="data.on_bad=fail: 1 file in"):
+        audit("d", on_bad="fail")
 
 
 def test_what_is_not_used_is_counted_by_reason(run, drawn, tmp_path):

@@ -1,6 +1,5 @@
 """Folders and names as people have them: levels, masks, Korean, patients in file names."""
 
-import shutil
 import unicodedata
 
 import pytest
@@ -74,9 +73,10 @@ def test_a_folder_that_is_hardly_a_class_is_asked_about(folder):
     assert "hardly classes: plots (1 image); data.classes='{plots: null}' leaves one out" in images.remarks
 
 
-def test_classes_on_the_command_line(folder, run, tiny, tmp_path):
+def test_classes_on_the_command_line(folder, run, tmp_path):
     root = folder(*(f"{c}/{i}.png" for c in ("well", "TB") for i in range(30)), "plots/a.png")
     words = ("data=folder", f"data.root={root}", f"cache_dir={tmp_path}", f"hydra.run.dir={tmp_path}/run")
+    words += ("data.copies=exact",)
     code, out, err = run(audit.main, *words, "data.classes={well: NORMAL, plots: null}")
     assert code == 0, err
     lines = out.splitlines()
@@ -116,15 +116,11 @@ def test_no_patient_of_nih_is_on_two_sides(cxr4):
     assert all(patient == file.rsplit("/", 1)[-1][:8] for patient, file in zip(patients, files, strict=True))
 
 
-def test_classes_that_hydra_s_grammar_cannot_name(run, drawn, tmp_path):
+def test_classes_that_hydra_s_grammar_cannot_name(folder, run, tmp_path):
     """Names in Korean, and with brackets and commas, as the audit itself proposes them."""
-    root = tmp_path / "set"
-    for number, folder in enumerate(("NORMAL", "TURBERCULOSIS", "기흉 (의심)", "a, b")):
-        (root / folder).mkdir(parents=True)
-        source = drawn / "train" / ("NORMAL", "TURBERCULOSIS")[number % 2]
-        for path in sorted(source.iterdir())[: 9 if number < 2 else 2]:
-            shutil.copy(path, root / folder / f"{number}{path.name}")
-    words = ["data=folder", f"data.root={root}", f"cache_dir={tmp_path}/cache"]
+    sizes = {"NORMAL": 9, "TURBERCULOSIS": 9, "기흉 (의심)": 2, "a, b": 2}
+    root = folder(*(f"{name}/{number}.png" for name, images in sizes.items() for number in range(images)))
+    words = ["data=folder", f"data.root={root}", f"cache_dir={tmp_path}/cache", "data.copies=exact"]
     out = run(audit.main, *words, f"hydra.run.dir={tmp_path}/a")[1]
     assert """hardly classes: a, b (2 images), 기흉 (의심) (2 images); data.classes='{"a, b": null}' leaves""" in out
     choice = 'data.classes={기흉 (의심): null, "a, b": "새 클래스", TURBERCULOSIS: null}'
