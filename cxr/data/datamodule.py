@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from cxr.data.audit import log_findings
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
+from cxr.data.groups import group_images
 from cxr.data.hospitals import balance_levels, class_of_hospital, confounding, hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide

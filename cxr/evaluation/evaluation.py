@@ -4,7 +4,6 @@ The test of a run and cxr.evaluate both use Evaluation, so that their figures me
 """
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from scipy.special import softmax
 
 from cxr.evaluation.calibration import calibration
 from cxr.evaluation.intervals import exact_share, headline, intervals
-from cxr.evaluation.metrics import as_plain, evaluation_metrics
+from cxr.evaluation.metrics import as_plain, compute, evaluation_metrics
 from cxr.evaluation.screening import choose_threshold, keeping_threshold, operating_point, screening
 
 log = logging.getLogger(__name__)
@@ -154,10 +153,7 @@ def scores_of(
     metrics.json."""
     metrics = evaluation_metrics(len(classes))
     metrics.update(torch.from_numpy(probabilities), torch.from_numpy(labels))
-    with warnings.catch_warnings():  # a set from elsewhere may lack classes, which as_plain() leaves out
-        warnings.filterwarnings("ignore", message=".*No (positive|negative) samples in targets.*")
-        computed = metrics.compute()
-    return as_plain(computed, classes) | {"ci95": intervals(labels, probabilities, group, classes)}
+    return as_plain(compute(metrics), classes) | {"ci95": intervals(labels, probabilities, group, classes)}
 
 
 def screen(val: Evaluation, test: Evaluation, name: str, sensitivity: float, confidence: float) -> dict[str, Any]:

@@ -179,8 +179,11 @@ def screen_classes(val: Evaluation | None, test: Evaluation, options: Mapping[st
     """The parts "screening" and "screenings" of metrics.json, with the options `screen.*`: none without validation
     images, or for a class that the set lacks."""
     every_class, promise = options["class"] == "all", (options["sensitivity"], options["confidence"])
-    names = test.classes if every_class else {class_name(options["class"])}.intersection(test.classes)
-    return screening_parts({name: screen(val, test, name, *promise) for name in names if val}, every_class)
+    asked = test.classes if every_class else [class_name(options["class"])]
+    # A hospital that is held out may have all images of a class.
+    labels = set(val.labels.tolist()) if val else set()
+    names = [name for name in asked if name in test.classes and test.classes.index(name) in labels]
+    return screening_parts({name: screen(val, test, name, *promise) for name in names}, every_class)
 
 
 def draw_evaluations(run: TrainingRun, evaluations: Mapping[str, Evaluation], step: int) -> None:
@@ -196,6 +199,7 @@ def write_results(run: TrainingRun, metrics: Mapping[str, Any], plan: Plan, step
     folder = plan.folder
     write_json(folder / METRICS, metrics)
     write_model_card(folder, metrics, plan.options, read_json(folder / AUDIT))
+    tensorboard.show_hospitals(run.trainer.logger, metrics, step)
     tensorboard.show_choices(run.trainer.logger, plan.choices, plan.options, metrics["test"], step)
     run.trainer.logger.finalize("success")
     print(run_summary(folder, metrics), flush=True)

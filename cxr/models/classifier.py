@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cxr.data.batches import Batch
 from cxr.errors import Diverged, UserError, one_line
 from cxr.evaluation.calibration import fit_temperature
-from cxr.evaluation.metrics import evaluation_metrics, training_metrics
+from cxr.evaluation.metrics import compute, evaluation_metrics, training_metrics
 from cxr.models.batch_norm import average_longer
 from cxr.models.gathering import gather, rank
 from cxr.models.precision import FULL, MIXED, computing_in, device_of
@@ -179,7 +179,7 @@ class Classifier(pl.LightningModule):
         """All metrics of the last evaluation."""
         _, labels, logits = self.evaluation()
         self.metrics.update(logits.softmax(1), labels)
-        scores = self.metrics.compute()
+        scores = compute(self.metrics)
         self.metrics.reset()
         return scores
 

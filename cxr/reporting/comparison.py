@@ -10,6 +10,7 @@ from cxr.files.run_folder import COMPARISONS
 from cxr.files.writing import write_json
 from cxr.reporting.console import beaten_lines
 from cxr.reporting.grid_table import difference_text
+from cxr.reporting.hospitals_in_words import hospital_notes
 from cxr.reporting.leaderboard import write_leaderboard
 from cxr.reporting.recipes import Predictions, Recipe, read_recipes, summaries
 from cxr.reporting.rows import finished_metrics
@@ -109,9 +110,10 @@ def needed_seeds(pair: Mapping[str, Any], w: Mapping[str, str]) -> str:
 
 def write_comparisons(sweep: Path) -> list[str]:
     """Write comparisons.json; rewrite the leaderboard with what the recipes are worth, the comparisons in sentences,
-    and the networks that are no better than simple rules. Returns the sentences."""
+    what hospitals do to the scores, and the networks that are no better than simple rules. Returns the sentences."""
     compared = compare(sweep)
     write_json(sweep / COMPARISONS, compared)
-    lines = sentences(compared) + beaten_lines(finished_metrics(sweep))
+    runs = finished_metrics(sweep)
+    lines = sentences(compared) + hospital_notes(runs) + beaten_lines(runs)
     write_leaderboard(sweep, lines)
     return lines

@@ -18,9 +18,14 @@ Words = Mapping[str, str]
 
 def shortcut_lines(shortcuts: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:
     """Scores of shortcuts, see Evaluation.shortcuts()."""
-    return [w["shortcuts_title"]] + [
-        f"  {w[name]:<50}  {s['f1_macro']:.3f} {interval_text(s['ci95']['f1_macro'])}" for name, s in shortcuts.items()
-    ]
+    return (
+        [w["shortcuts_title"]]
+        + [
+            f"  {w[name]:<50}  {s['f1_macro']:.3f} {interval_text(s['ci95']['f1_macro'])}"
+            for name, s in shortcuts.items()
+        ]
+        + [f"  {w['masked_note']}"] * ("lungs_black" in shortcuts)
+    )
 
 
 def beaten_lines(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:

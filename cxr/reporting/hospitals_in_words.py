@@ -13,14 +13,18 @@ ENGLISH = words("en")
 Words = Mapping[str, str]
 
 
+def apart_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+    """The pairs of classes that no hospital has both of, in a sentence; none if there are none."""
+    if not hospitals["apart"]:
+        return []
+    pairs, accuracy = pairs_text(hospitals["apart"], hospitals["pairs"], w), hospitals.get("accuracy") or 0
+    return [w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs, accuracy=accuracy)]
+
+
 def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
     """The pairs of classes that no hospital has both of, the score within hospitals, and how well the hospital can be
     predicted; `hospitals` as in metrics.json."""
-    lines = []
-    if hospitals["apart"]:
-        pairs = pairs_text(hospitals["apart"], hospitals["pairs"], w)
-        accuracy = hospitals.get("accuracy") or 0
-        lines.append(w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs, accuracy=accuracy))
+    lines = apart_lines(hospitals, w)
     if hospitals["known"] and (within := hospitals["within"]):
         names = ", ".join(f"{name} ({part['images']:,})" for name, part in within["hospitals"].items())
         lines.append(w["within"].format(names=names, f1=with_interval(within, "f1_macro")))
@@ -41,6 +45,19 @@ def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
         return w["two_sides"].format(left=w["and"].join(left), right=w["and"].join(right))
     text = ", ".join(w["and"].join(pair) for pair in apart[:PAIRS])
     return text if len(apart) <= PAIRS else w["more_pairs"].format(pairs=text, n=len(apart) - PAIRS, all=pairs)
+
+
+def hospital_notes(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:
+    """What hospitals do to the scores of several runs, whose metrics.json `runs` holds by name: the transfer gaps, and
+    each sentence on classes that share no hospital once."""
+    gaps = [
+        f"{name}: {line}" if len(runs) > 1 else line
+        for name, metrics in runs.items()
+        for line in transfer_lines(metrics, w)
+    ]
+    judged = [metrics["hospitals"] for metrics in runs.values() if "hospitals" in metrics]  # not by earlier versions
+    shared = [line for hospitals in judged for line in apart_lines(hospitals, w)]
+    return [*gaps, *dict.fromkeys(shared)]
 
 
 def transfer_lines(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
@@ -94,7 +111,7 @@ def hospital_rows(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[list[s
     return rows if len(rows) > 1 else []
 
 
-def hospital_header(w: Words) -> list[str]:
+def hospital_header(w: Words = ENGLISH) -> list[str]:
     """The header of hospital_rows()."""
     return [w["hospital"], w["images"], w["f1_macro"], w["recall"]]
 

@@ -27,7 +27,7 @@ from cxr.reporting.console import (
     screening_shares,
 )
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
-from cxr.reporting.hospitals_in_words import hospital_header, hospital_lines, hospital_rows, transfer_lines
+from cxr.reporting.hospitals_in_words import hospital_header, hospital_notes, hospital_rows
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short, with_interval
 from cxr.reporting.model_card import unknown_patients
@@ -99,17 +99,10 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
         "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
         "recipes": recipe_rows(recipes, w),
         "sentence": sentence(rows, w).replace("**", ""),
-        "hospitals": hospital_notes(runs, w),
+        "hospitals": hospital_notes({run.row["run"]: run.metrics for run in runs}, w),
         "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
         "comparisons": comparison.sentences(read_json(folder / COMPARISONS) or {"pairs": []}, lang),
     }
-
-
-def hospital_notes(runs: Sequence[Run], w: Mapping[str, str]) -> list[str]:
-    """What the hospitals do to the scores; transfer gaps with the names of their runs, if there are several."""
-    of_runs = [(f"{run.row['run']}: " if len(runs) > 1 else "", transfer_lines(run.metrics, w)) for run in runs]
-    gaps = [name + line for name, lines in of_runs for line in lines]
-    return [*gaps, *dict.fromkeys(line for run in runs for line in hospital_lines(run.metrics["hospitals"], w)[:1])]
 
 
 def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:

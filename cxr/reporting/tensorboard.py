@@ -13,7 +13,8 @@ from cxr.evaluation.evaluation import Evaluation
 from cxr.files.run_folder import HEADLINES
 from cxr.reporting import figures
 from cxr.reporting.console import reliability_names
-from cxr.reporting.markdown import with_interval
+from cxr.reporting.hospitals_in_words import hospital_header, hospital_lines, hospital_rows, transfer_lines
+from cxr.reporting.markdown import inert, markdown_table, with_interval
 
 
 def show_images(logger: TensorBoardLogger, data: CXRDataModule) -> None:
@@ -73,6 +74,15 @@ def show_calibration(
     logger.experiment.add_figure(f"{side}/reliability", picture, step)
 
 
+def show_hospitals(logger: TensorBoardLogger, metrics: Mapping[str, Any], step: int) -> None:
+    """What hospitals do to the score, in words and as a table, for the Text tab; `metrics` as in metrics.json."""
+    parts = [*transfer_lines(metrics), *hospital_lines(metrics["hospitals"])]
+    if rows := hospital_rows(metrics):
+        parts.append(markdown_table(hospital_header(), rows))
+    if parts:
+        logger.experiment.add_text("test/hospitals", inert("\n\n".join(parts)), step)
+
+
 def show_choices(
     logger: TensorBoardLogger,
     choices: Mapping[str, Any],
@@ -93,7 +103,7 @@ def show_choices(
         "optim.lr": config["optim"].get("lr", ""),
         "trainer.max_epochs": config["trainer"]["max_epochs"],
     }
-    finals = {f"test/{key}": test[key] for key in (*HEADLINES, "auroc_macro")}
-    finals |= {f"test_f1/{name}": s["f1"] for name, s in test["per_class"].items()}
+    finals = {f"test/{key}": test[key] for key in (*HEADLINES, "auroc_macro") if test[key] is not None}
+    finals |= {f"test_f1/{name}": s["f1"] for name, s in test["per_class"].items() if s["support"]}
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in {**asked_for, **choices}.items()}
     logger.log_hyperparams(plain, finals, step)

@@ -232,7 +232,7 @@ def test_nothing_but_files_is_opened_by_predict(tmp_path):
 def options(root, **more):
     return {
         **{"source": "folder", "root": str(root), "image_size": 32, "split": "pooled", "split_seed": 0},
-        **{"folds": 5, "fold": 0},
+        **{"folds": 5, "fold": 0, "hold_out": None},
         **{
             "test_fraction": 0.2,
             "val_fraction": 0,

@@ -7,10 +7,11 @@ from PIL import Image
 from sklearn.metrics import f1_score
 
 from cxr.data.decode import Reading, decode
-from cxr.data.hospitals import class_of_hospital, confounding, hospitals_of
+from cxr.data.hospitals import by_files, by_hospital, class_of_hospital, confounding, file_kinds, hospitals_of
+from cxr.data.listed import read_listed
 from cxr.data.naming import Naming
 from cxr.data.sources import read_folder
-from cxr.data.store import open_store
+from cxr.data.store import Store, open_store
 from cxr.errors import UserError
 from cxr.evaluation.by_hospital import within_hospitals
 from cxr.files.writing import read_json
@@ -22,8 +23,8 @@ from cxr.train import main as train
 CLASSES = ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
 
 
-def found_in(labels, hospital, known=True):
-    return confounding(np.array(labels), np.array(hospital), known, CLASSES)
+def found_in(labels, hospital):
+    return {"known": True, **by_hospital(np.array(labels), np.array(hospital), CLASSES)}
 
 
 def sentences(parts, lang="en"):
@@ -41,6 +42,27 @@ def test_the_warning_comes_where_class_and_hospital_are_one_and_not_where_they_a
     assert sentences(found_in(labels, np.array(["A", "B"])[rng.integers(0, 2, 200)])) == []
 
 
+@pytest.mark.parametrize("draw", range(30))
+def test_without_a_column_the_borders_of_the_images_warn(draw):
+    """Two drawn hospitals, one of which leaves a darker border and finer grain."""
+    rng = np.random.default_rng(draw)
+    labels, group = rng.integers(0, 2, 240), rng.integers(0, 120, 240)
+    for hospital, lines in ((labels, 1), (rng.integers(0, 2, 240), 0)):
+        grain = rng.normal(0, np.array([20, 12])[hospital][:, None, None], (240, 32, 32))
+        images = rng.normal(120, 15, (240, 1, 1)) + grain
+        images[:, 8:24, 8:24] += 25 * labels[:, None, None]  # the disease, within
+        images[:, :2] -= 60 * hospital[:, None, None]  # the border, at the top
+        facts = {"format": np.full(240, "PNG"), **dict.fromkeys(("width", "height"), np.full(240, 32))}
+        store = Store([np.clip(images, 0, 255).astype(np.uint8)], np.arange(240), facts)
+        parts = {"known": False, **by_files(labels, store, group, np.arange(240), CLASSES)}
+        assert len(sentences(parts)) == lines, parts
+        if lines:
+            assert parts["accuracy"] > 0.9
+            assert sentences(parts)[0].startswith(
+                "NORMAL and PNEUMONIA can be told apart by image size and border alone (at least"
+            )
+
+
 def test_which_classes_share_no_hospital():
     parts = found_in([0, 0, 1, 2, 3, 3], ["A", "A", "A", "B", "B", ""])
     assert parts["table"]["B"] == {"NORMAL": 0, "PNEUMONIA": 0, "COVID19": 1, "TUBERCULOSIS": 1}
@@ -50,11 +72,22 @@ def test_which_classes_share_no_hospital():
         "NORMAL and PNEUMONIA, compared with COVID19 and TUBERCULOSIS, share no hospital: this score"
     )
     assert sentences(found_in([0, 1, 2], ["A", "B", "C"]))[0].startswith("The classes share no hospital")
-    assert sentences(found_in([0, 1, 2], ["A", "A", "B"], known=False))[0].startswith(
-        "NORMAL and PNEUMONIA, compared with COVID19, share no kind of file (format and size) and may be from different"
-    )
     assert "함께 있는 병원이 없어" in sentences(parts, "ko")[0]
     assert sentences(found_in([0, 1], ["", ""])) == []
+
+
+def test_the_real_images_say_it_without_a_column(cxr4, cache):
+    """Normal and pneumonia are of one hospital there, COVID-19 and tuberculosis partly of one compilation."""
+    files = [path for folder in sorted((cxr4 / "train").iterdir()) for path in sorted(folder.iterdir())[:120]]
+    table = cache / "real.csv"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text("file,label\n" + "".join(f"{path},{path.parent.name}\n" for path in files))
+    images = read_listed({"": table}, cxr4)
+    store, images = open_store(images, 128, cache)
+    parts = confounding(images, store, np.arange(len(images)), np.ones(len(images), dtype=bool))
+    apart = {frozenset(pair) for pair in parts["apart"]}
+    assert not parts["known"] and frozenset(("NORMAL", "PNEUMONIA")) not in apart
+    assert {frozenset((a, b)) for a in ("NORMAL", "PNEUMONIA") for b in ("COVID19", "TUBERCULOSIS")} <= apart
 
 
 def test_the_class_that_a_hospital_alone_gives():
@@ -95,16 +128,14 @@ def two(drawn, tmp_path):
 
 def test_a_column_of_any_name_says_the_hospital(two, tmp_path):
     store, images = open_store(read_folder(two, Naming(hospital="clinic")), 64, tmp_path / "cache")
-    hospital, known = hospitals_of(images, store)
-    assert known and set(hospital.tolist()) == {"North", "South"} and "clinic" not in images.slices
+    assert set(hospitals_of(images).tolist()) == {"North", "South"} and "clinic" not in images.slices
     with pytest.raises(UserError, match="no column town, as data.hospital says; it has file, patient, clinic"):
         read_folder(two, Naming(hospital="town"))
     (two / "manifest.csv").unlink()
     with pytest.raises(UserError, match="data.hospital=clinic: a column of manifest.csv, but"):
         read_folder(two, Naming(hospital="clinic"))
     store, images = open_store(read_folder(two), 64, tmp_path / "cache")
-    kinds, known = hospitals_of(images, store)
-    assert not known and all(kind.startswith("PNG") for kind in kinds.tolist())
+    assert hospitals_of(images) is None and all(kind.startswith("PNG") for kind in file_kinds(store).tolist())
 
 
 def test_a_run_says_it_beside_its_score(run, two, tiny, tmp_path):

@@ -57,7 +57,7 @@ def test_tbx11k_without_what_has_no_label(tmp_path, image):
             "h0002.png": ("NORMAL", "", "test"),
             "tb0005.png": ("TUBERCULOSIS", "", "test"),
         }
-        assert has_remark(images, "left out by data.label_pattern: 9 files whose paths it does not fit")
+        assert has_remark(images, "left out by data.label_pattern: 9 files whose path it does not fit")
         assert has_remark(images, "left out by data.classes, with their images: test (1)") and not images.rejected
 
 
@@ -67,6 +67,4 @@ def test_names_that_say_the_class(tmp_path, image):
         image(tmp_path / "CXR_png" / name, seed=number)
     images = read("folder", tmp_path, label_pattern=r"_([01])\.png", classes={"0": "NORMAL", "1": "TB"})
     assert images.counts() == {"NORMAL": 2, "TUBERCULOSIS": 1}
-    assert has_remark(
-        images, "left out by data.label_pattern: 1 files whose paths it does not fit, such as CXR_png/mask"
-    )
+    assert has_remark(images, "left out by data.label_pattern: 1 file whose path it does not fit (CXR_png/mask")

@@ -43,7 +43,7 @@ def test_nih_in_both_releases(tmp_path, table, sex, end):
     assert has_remark(
         images, "left out by data.classes, with their images: Edema|Infiltration (1), Infiltration (1); 2 in all"
     )
-    assert has_remark(images, f"1 rows of {table} that name a class also name findings that do not count")
+    assert has_remark(images, f"findings beside a class that do not count: in 1 row of {table}")
     assert has_remark(images, "train 3 (by train_val_list.txt), test 2 (by test_list.txt)")
     assert {sex.lower(), "view position", "originalimage width", "originalimage height"} < images.slices.keys()
     assert not any("[" in name or "]" in name or not name for name in images.slices)
@@ -138,7 +138,7 @@ def test_vindr_by_the_majority_of_its_readers(vindr, tmp_path):
     assert reasons.keys() == {"train/no_two_agree.dicom", "train/both_twice.dicom"}
     assert "none of them more than half" in reasons["train/no_two_agree.dicom"]
     assert "several classes" in reasons["train/both_twice.dicom"]
-    assert has_remark(images, "5 of 7 files have rows with different labels: 2 have a class by majority, 3 have")
+    assert has_remark(images, "rows with different labels: 5 of 7 files; 2 with a class by majority, 3 without")
     assert has_remark(images, "left out by data.classes, with their images: consolidation (1)"), (
         "two of three saw no class"
     )
@@ -149,7 +149,7 @@ def test_vindr_by_the_majority_of_its_readers(vindr, tmp_path):
 def test_vindr_where_readers_must_agree(vindr):
     images = read("vindr", vindr, disagreement="drop")
     assert images.counts() == {"NORMAL": 1, "TUBERCULOSIS": 1}
-    assert has_remark(images, "0 have a class by majority, 5 have none (data.disagreement=drop)")
+    assert has_remark(images, "0 with a class by majority, 5 without (data.disagreement=drop)")
     with pytest.raises(UserError, match=r"two things of 5 files.*or set data.disagreement=drop or majority"):
         read("vindr", vindr, disagreement="fail")
 
@@ -170,4 +170,4 @@ def test_rsna_has_a_row_for_each_box_and_no_patients(tmp_path):
     }, "patientId names an image"
     data = data_of("rsna", tmp_path)
     assert not any(open_store(images, 64, tmp_path / "cache", Reading.of(data))[1].patient), "and so do the headers"
-    assert has_remark(images, "1 rows of stage_2_detailed_class_info.csv name a file again; it counts once")
+    assert has_remark(images, "rows of stage_2_detailed_class_info.csv that name a file again: 1; each")

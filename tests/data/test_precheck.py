@@ -18,7 +18,7 @@ def root(image, tmp_path):
 @pytest.mark.parametrize("words", [("seed=0",), ("-m", "seed=0,1")], ids=["run", "sweep"])
 @pytest.mark.parametrize(
     ("on_bad", "reason"),
-    [("fail", "1 files in {root} cannot be used"), ("strict", "{root} is doubtful: rejected: 1, such as NORMAL/text")],
+    [("fail", "1 file in {root} cannot be used"), ("strict", "{root} is doubtful: rejected: 1 (NORMAL/text")],
 )
 def test_refused_images_start_no_run(run, root, tiny, tmp_path, words, on_bad, reason):
     out = tmp_path / "out"

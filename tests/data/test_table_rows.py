@@ -34,8 +34,8 @@ def test_a_file_counts_once_however_it_is_written(image, tmp_path):
     lines = ("a.png,TB", "./a.png,TB", "x/../a.png,TB", f"{tmp_path}/a.png,TB", "b.png,Normal")
     images = read(table_of(tmp_path, "file,label", *lines))
     assert images.file.tolist() == ["a.png", "b.png"]
-    assert "3 rows of t.csv name a file again; it counts once" in images.remarks
-    with pytest.raises(UserError, match=r"two things of 2 files, such as a.png \(label TB and Normal\)"):
+    assert "rows of t.csv that name a file again: 3; each file counts once" in images.remarks
+    with pytest.raises(UserError, match=r"two things of 2 files \(such as a.png: label TB and Normal\)"):
         read(table_of(tmp_path, "file,label", *lines, "a.png,Normal", "b.png,TB"))
 
 
@@ -84,9 +84,7 @@ def test_a_disputed_label_is_never_a_class_unnoticed(image, tmp_path, disagreeme
     assert {file: images.classes[n] for file, n in zip(images.file, images.label, strict=True)} == used
     assert {file for file, _ in images.rejected} == left_out
     settled = len(used) - 1
-    disputed = (
-        f"3 of 4 files have rows with different labels: {settled} have a class by majority, {3 - settled} have none"
-    )
+    disputed = f"rows with different labels: 3 of 4 files; {settled} with a class by majority, {3 - settled} without"
     assert any(disputed in remark for remark in images.remarks)
     assert dict(zip(images.file.tolist(), images.slices["reader"].tolist(), strict=True))["d.png"] == "ann"
     if disagreement == "majority":
@@ -97,11 +95,11 @@ def test_a_disputed_label_is_never_a_class_unnoticed(image, tmp_path, disagreeme
 def test_disputed_labels_patients_and_splits_stop_unless_told(image, tmp_path):
     for name in "abcd":
         image(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match=r"two things of 3 files, such as a.png \(label TB and Normal\)"):
+    with pytest.raises(UserError, match=r"two things of 3 files \(such as a.png: label TB and Normal\)"):
         read(table_of(tmp_path, "file,label,patient,reader", *DISPUTED))
     for column in ("patient", "split"):
         table = table_of(tmp_path, f"file,label,{column}", "a.png,TB,train", "a.png,TB,test", "b.png,Normal,train")
-        with pytest.raises(UserError, match=rf"two things of 1 files, such as a.png \({column} train and test\)"):
+        with pytest.raises(UserError, match=rf"two things of 1 file \(a.png: {column} train and test\)"):
             read(table, disagreement="majority")
 
 

@@ -93,9 +93,9 @@ def test_all_mistakes_in_rows_are_reported_at_once(table):
     assert "1 of 5 rows name several labels, such as b.png (TB|NORMAL)" in several
     assert "no class SICK or OLD in this set" in classes
     assert [line.partition("says two things of ")[2].partition(";")[0] for line in parts] == [
-        "1 files, such as c.png (label TB and NORMAL)",
-        "1 files, such as a.png (patient p and q)",
-        "1 files, such as a.png (split train and test)",
+        "1 file (c.png: label TB and NORMAL)",
+        "1 file (a.png: patient p and q)",
+        "1 file (a.png: split train and test)",
     ]
 
 
