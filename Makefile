@@ -43,6 +43,9 @@ networks: .venv/installed ## larger networks, and their cost
 balance: .venv/installed ## rare classes: as they are, or all classes weighted equally
 	$(RUN) cxr.train -m loss.weights=none,balanced $(images)
 
+hospitals: .venv/installed ## leave each hospital out in turn, TABLE=FILE with a column hospital
+	$(RUN) cxr.train -m data.split=hospital data.hold_out=all $(images)
+
 audit: .venv/installed ## find problems in the images, DATA=DIR
 	$(RUN) cxr.audit $(images)
 
@@ -84,4 +87,4 @@ clean-cache: ## remove decoded and drawn images, and audits of them, from CACHE
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)
 
-.PHONY: help install sweep capstone seeds parallel slurm ddp search networks balance audit bench scale gpu gpu-folder report board test long faults lint clean clean-cache
+.PHONY: help install sweep capstone seeds parallel slurm ddp search networks balance hospitals audit bench scale gpu gpu-folder report board test long faults lint clean clean-cache

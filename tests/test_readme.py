@@ -18,7 +18,11 @@ from cxr.train import main
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 ROOMS = ("conf", "cxr", "cxr/data", "cxr/evaluation", "cxr/benchmarks", "tests/faults")
-READMES = [ROOT / "README.md", *(ROOT / room / "README.md" for room in ROOMS)]
+READMES = [
+    ROOT / "README.md",
+    *(ROOT / room / "README.md" for room in ROOMS),
+    ROOT / "cxr/evaluation/OTHER_HOSPITALS.md",
+]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in READMES}
 # Lines that are indented by four, up to a comment, and what stands between backticks.
 COMMAND = re.compile(r"^    ((?:python -m|make) [^`#\n]+?)(?:  +#.*)?$|`((?:python -m|make) [^`\n]+)`", re.M)
@@ -63,15 +67,17 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
         words = ("-m", "aug=on", "data=folder", f"data.root={drawn}", "name=NAME", "model.widths=[4,4]", *FEWER)
         assert run(main, *words, f"cache_dir={cache}")[0] == 0
         command = command.replace("RUN/", "runs/NAME/cnn_aug-on_seed-0/")
-        command = command.replace("IMAGE_OR_FOLDER", str(drawn / "val")).replace("OTHER", str(drawn / "test"))
+        command = command.replace("IMAGE_OR_FOLDER", str(drawn / "val"))
+        command = command.replace("OTHER", str(drawn / "test")).replace("OURS", str(drawn / "test"))
     # More seeds take time and show nothing more.
     command = command.replace("seed=0,1,2", "seed=0" if "model=cnn,resnet18" in command else "seed=0,1")
-    words = shlex.split(command.replace("IMAGES", str(drawn)))[3:]
+    words = shlex.split(command.replace("IMAGES", str(drawn)).replace("OURS", str(drawn)))[3:]
     if "experiment=best" in command:  # tests/test_search.py runs it, with what a search left
         return
     if "data.table=" in command:
-        images = [f"{path.relative_to(drawn)},{path.parent.name}" for path in drawn.rglob("*.*g")]
-        (tmp_path / "images.csv").write_text("\n".join(["file,label", *images]))
+        paths = sorted(drawn.rglob("*.*g"))
+        images = [f"{path.relative_to(drawn)},{path.parent.name},{'AB'[n % 2]}" for n, path in enumerate(paths)]
+        (tmp_path / "images.csv").write_text("\n".join(["file,label,hospital", *images]))
         words.append(f"data.root={drawn}")
     # One grid is trained to its report; the others differ from it in options, which are checked.
     grid = "model=cnn,resnet18" in command and command != GRID
@@ -127,7 +133,7 @@ def test_make_sweep_with_and_without_a_folder():
     assert {line.split()[0] for line in make().splitlines()} == {
         *("help", "install", "sweep", "capstone", "seeds", "parallel", "audit", "report", "bench", "scale"),
         *("board", "test", "faults", "lint", "clean", "clean-cache"),
-        *("slurm", "ddp", "search", "networks", "balance", "long", "gpu", "gpu-folder"),
+        *("slurm", "ddp", "search", "networks", "balance", "hospitals", "long", "gpu", "gpu-folder"),
     }
 
 
