@@ -7,20 +7,21 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cxr.data.audit import SIZE, audit, load_copies
+from cxr.data.audit import SIZE, Copies, audit, load_copies
 from cxr.data.audit_lines import check_doubts, check_rejected, summarise_audit
 from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
 from cxr.data.groups import group_images
+from cxr.data.hospitals import hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients
 from cxr.data.sources import read_images
 from cxr.data.split import split_by_options
-from cxr.data.store import open_store
+from cxr.data.store import Store, open_store
 from cxr.errors import UserError, printable
 from cxr.files.run_folder import AUDIT
 from cxr.files.writing import write_json
 from cxr.jobs.single_command import run_single
-from cxr.reporting.hospitals_in_words import hospital_lines
+from cxr.reporting.hospitals_in_words import class_table, hospital_lines
 from cxr.reporting.markdown import markdown_table
 from cxr.reporting.words import words
 
@@ -29,6 +30,7 @@ Looks for bad files, copies, contradictions and leaks; options are those of cxr.
 pictures of copies to runs/NAME."""
 log = logging.getLogger(__name__)
 
+PROBED = 5000  # images whose hospital is predicted
 PICTURES, MANY = 200, 20  # pairs that are pictured at most (audit.json names all), and those that show their progress
 
 
@@ -43,6 +45,9 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     store, images = open_store(read_images(options["data"], cache), SIZE, cache, Reading.of(options["data"]))
     copies = load_copies(store, cache, options["data"]["copies"])
     findings, w = audit(images, store, copies, options["data"]["copies"]), words("en")
+    hospital = hospitals_of(images)
+    if hospital is not None:
+        findings["hospitals"]["predicted_by"] = predict_hospitals(images, store, copies, hospital)
     write_json(folder / AUDIT, findings)
     picture_pairs(images.root, findings["copies"], folder / "copies")
     rows = [
@@ -51,7 +56,7 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     ]
     counts = ", ".join(f"{name} {number:,}" for name, number in findings["classes"].items())
     print(f"\n1. {findings['images']:,} images in {printable(findings['root'])}: {counts}")
-    remarks = [*images.understood(), *hospital_lines({**findings["hospitals"], "within": None}, w)] + [
+    remarks = [*images.understood(), *hospital_lines({**findings["hospitals"], "within": None}, w, "any_score")] + [
         no_patients(images.file.tolist())
     ] * (not findings["patients"])
     remarks += [f"{line}; {AUDIT} lists all" for line in images.not_used()]
@@ -59,11 +64,22 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
         print(f"{number}. {printable(remark)}")
     print()
     print(markdown_table(["", w["found"], w["example"]], rows))
+    if hospital is not None:
+        print("\n" + markdown_table(*class_table(findings["hospitals"]["table"])))
     print(f"\nall in {folder / AUDIT}")
     if options["data"]["on_bad"] == "strict":
         check_doubts(findings, images)
     if options["data"]["on_bad"] == "fail":
         check_rejected(images)
+
+
+def predict_hospitals(images: ImageTable, store: Store, copies: Copies, hospital: np.ndarray) -> dict[str, Any]:
+    """How well the hospitals, strings (N,), can be predicted from the images; see cxr.jobs.hospital_figures."""
+    from cxr.jobs.hospital_figures import predicted_by  # Lightning takes seconds: not for --help
+
+    rows = np.sort(np.random.default_rng(0).permutation(len(images))[:PROBED])
+    group = group_images(images.patient, [(first, second) for first, second, _ in copies])
+    return predicted_by(store.select(rows), images.label[rows], hospital[rows], group[rows])
 
 
 def cannot_be_split(images: ImageTable, data: dict[str, Any]) -> list[str]:

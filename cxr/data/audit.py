@@ -147,11 +147,10 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
     if contrary := [pair[:2] for pair in copies if images.label[pair[0]] != images.label[pair[1]]]:
         first, second = (f"{printable(images.file[row])} ({images.classes[images.label[row]]})" for row in contrary[0])
         log.warning(
-            "copies with different labels: %d pairs, such as %s and %s; one label of each pair is wrong: audit.json of "
-            "the run lists them as two_labels; correct them, or leave one image of each pair out",
-            len(contrary),
-            first,
-            second,
+            "copies with different labels: %s (%s); one label of each pair is wrong: audit.json of the run lists them "
+            "as two_labels; correct them, or leave one image of each pair out",
+            counted(len(contrary), "pair"),
+            such_as(len(contrary), f"{first} and {second}"),
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.hospitals import hospitals_of
 from cxr.data.shortcuts import SIZE_AND_BORDER, file_facts, thumbnails_of
+from cxr.data.store import Store
 from cxr.evaluation.by_hospital import scores_by_hospital, within_hospitals
 from cxr.evaluation.evaluation import Evaluation
 from cxr.evaluation.gap_parts import gap_parts
@@ -26,28 +27,28 @@ def hospital_figures(data: CXRDataModule, tested: Mapping[str, tuple[Evaluation,
     if hospital is None:
         return {**data.confounding(), "within": None, "scores": {}, "predicted_by": {}}
     of_test = hospital[test.index]
+    evaluations, by_split = zip(*tested.values(), strict=True)
+    rows, labels, group = (
+        np.concatenate([getattr(of, name) for of in evaluations]) for name in ("index", "labels", "group")
+    )
+    features = np.concatenate(by_split) if all(of is not None for of in by_split) else None
     return {
         **data.confounding(),
         "within": within_hospitals(test.labels, test.logits, of_test, test.group),
         "scores": scores_by_hospital(test, of_test),
-        "predicted_by": hospital_predicted_by(data, hospital, tested),
+        "predicted_by": predicted_by(data.compared.select(rows), labels, hospital[rows], group, features),
     }
 
 
-def hospital_predicted_by(
-    data: CXRDataModule, hospital: np.ndarray, tested: Mapping[str, tuple[Evaluation, np.ndarray | None]]
+def predicted_by(
+    store: Store, labels: np.ndarray, hospital: np.ndarray, group: np.ndarray, features: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """hospital_probe() of test images, inside and outside, by size and border, by thumbnails and by the network's
-    features; arguments as for hospital_figures(). Without those that cannot be probed."""
-    evaluations, features = zip(*tested.values(), strict=True)
-    rows, labels, group = (
-        np.concatenate([getattr(of, name) for of in evaluations]) for name in ("index", "labels", "group")
-    )
-    images = data.compared.select(rows)
-    sources = {"size_and_border": file_facts(images)[:, SIZE_AND_BORDER], "thumbnails": thumbnails_of(images)}
-    if all(of_split is not None for of_split in features):
-        sources["features"] = np.concatenate(features)
-    probes = {name: hospital_probe(source, labels, hospital[rows], group) for name, source in sources.items()}
+    """hospital_probe() of n images by their size and border, by thumbnails and, if they are given, by a network's
+    features (n, D). Without those that cannot be probed. `store` has these images; all else as for hospital_probe()."""
+    sources = {"size_and_border": file_facts(store)[:, SIZE_AND_BORDER], "thumbnails": thumbnails_of(store)}
+    if features is not None:
+        sources["features"] = features
+    probes = {name: hospital_probe(source, labels, hospital, group) for name, source in sources.items()}
     return {name: probe for name, probe in probes.items() if probe}
 
 

@@ -13,18 +13,20 @@ ENGLISH = words("en")
 Words = Mapping[str, str]
 
 
-def apart_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
-    """The pairs of classes that no hospital has both of, in a sentence; none if there are none."""
+def apart_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "this_score") -> list[str]:
+    """The pairs of classes that no hospital has both of, in a sentence; none if there are none. `score` is the word for
+    what that spoils: this_score or, before there is one, any_score."""
     if not hospitals["apart"]:
         return []
     pairs, accuracy = pairs_text(hospitals["apart"], hospitals["pairs"], w), hospitals.get("accuracy") or 0
-    return [w["apart" if hospitals["known"] else "apart_by_files"].format(pairs=pairs, accuracy=accuracy)]
+    sentence = w["apart" if hospitals["known"] else "apart_by_files"]
+    return [sentence.format(pairs=pairs, accuracy=accuracy, score=w[score])]
 
 
-def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "this_score") -> list[str]:
     """The pairs of classes that no hospital has both of, the score within hospitals, and how well the hospital can be
-    predicted; `hospitals` as in metrics.json."""
-    lines = apart_lines(hospitals, w)
+    predicted; `hospitals` as in metrics.json, `score` as in apart_lines()."""
+    lines = apart_lines(hospitals, w, score)
     if hospitals["known"] and (within := hospitals["within"]):
         names = ", ".join(f"{name} ({part['images']:,})" for name, part in within["hospitals"].items())
         lines.append(w["within"].format(names=names, f1=with_interval(within, "f1_macro")))
@@ -109,6 +111,13 @@ def hospital_rows(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[list[s
         for name, scores in hospitals.items()
     ]
     return rows if len(rows) > 1 else []
+
+
+def class_table(table: Mapping[str, Mapping[str, int]], w: Words = ENGLISH) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a table of images by hospital and class, the hospitals with most images first."""
+    names = sorted(table, key=lambda name: -sum(table[name].values()))
+    header = [w["hospital"], *next(iter(table.values()))]
+    return header, [[name, *(f"{images:,}" if images else "" for images in table[name].values())] for name in names]
 
 
 def hospital_header(w: Words = ENGLISH) -> list[str]:

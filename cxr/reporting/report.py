@@ -27,7 +27,7 @@ from cxr.reporting.console import (
     screening_shares,
 )
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
-from cxr.reporting.hospitals_in_words import hospital_header, hospital_notes, hospital_rows
+from cxr.reporting.hospitals_in_words import class_table, hospital_header, hospital_notes, hospital_rows
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short, with_interval
 from cxr.reporting.model_card import unknown_patients
@@ -99,6 +99,7 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
         "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
         "recipes": recipe_rows(recipes, w),
         "sentence": sentence(rows, w).replace("**", ""),
+        "class_table": class_table(judged["table"], w) if (judged := runs[0].metrics["hospitals"])["known"] else (),
         "hospitals": hospital_notes({run.row["run"]: run.metrics for run in runs}, w),
         "beaten": beaten_lines({run.row["run"]: run.metrics for run in runs}, w),
         "comparisons": comparison.sentences(read_json(folder / COMPARISONS) or {"pairs": []}, lang),
