@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.evaluate import main as evaluate
-from cxr.files.writing import read_table
+from cxr.files.writing import read_json, read_table
 from cxr.options.command_line import read_command
 from cxr.reporting.report import write_report
 from cxr.train import list_hospitals
@@ -72,11 +72,23 @@ def test_each_hospital_is_held_out(sweep):
 
 def test_console_card_and_report_say_the_gap(sweep):
     run = next(path for path in sweep.iterdir() if "hold_out-East" in path.name)
-    card, report = (run / "MODEL_CARD.md").read_text(), write_report(sweep, "en").read_text()
+    card, report = (run / "MODEL_CARD.md").read_text(), write_report(run, "en").read_text()
     for text in (card, report):
         assert "East held out: macro F1" in text and "transfer gap" in text and "Parts of this loss" in text
         assert "TUBERCULOSIS: only East has it" in text
         assert "North (inside)" in text and "East (outside)" in text
+
+
+def test_a_sweep_has_a_table_of_its_gaps(sweep):
+    found = {part["recipe"]["data.hold_out"]: part for part in read_json(sweep / "comparisons.json")["transfers"]}
+    assert set(found) == {"North", "East"} and found["East"]["seeds"] == 1
+    row = next(row for row in read_table(sweep / "leaderboard.csv") if row["data.hold_out"] == "East")
+    gap = found["East"]["gap"]["f1_macro"]
+    assert gap["mean"] == pytest.approx(float(row["transfer_gap"]), abs=1e-6)
+    assert gap["ci95"][0] <= gap["mean"] <= gap["ci95"][1]
+    assert "TUBERCULOSIS" not in found["East"]["classes"]
+    for text in ((sweep / "leaderboard.md").read_text(), write_report(sweep, "en").read_text()):
+        assert "hospital held out" in text and f"{gap['mean']:+.3f}".replace("-", "−") in text
 
 
 def test_the_epoch_is_that_of_the_worst_hospital(sweep):
@@ -85,7 +97,7 @@ def test_the_epoch_is_that_of_the_worst_hospital(sweep):
     run = next(path for path in sweep.iterdir() if "hold_out-North" in path.name)
     events = EventAccumulator(str(run)).Reload()
     lowest = [event.value for event in events.Scalars("val/f1_worst_hospital")]
-    assert len(lowest) == 2
+    assert len(lowest) == 2 and "test/hospitals/text_summary" in events.Tags()["tensors"]
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["chosen_by"] == "by_worst_hospital"
     kept = [event.value for event in events.Scalars("val/f1_macro")]

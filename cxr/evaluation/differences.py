@@ -91,6 +91,37 @@ def mean_over_seeds(
     return result
 
 
+def gap_over_seeds(
+    outside: tuple[np.ndarray, np.ndarray, Sequence[np.ndarray]],
+    inside: tuple[np.ndarray, np.ndarray, Sequence[np.ndarray]],
+    classes: int,
+    resamples: int = RESAMPLES,
+) -> dict[str, dict[str, Any]]:
+    """What to expect of a recipe's transfer gap: macro F1 and accuracy outside less inside, on two sets without common
+    images, which are resampled independently.
+
+    Args:
+        outside, inside: labels (N,), groups (N,) and predicted classes (N,), one array per seed, of each set.
+
+    Returns:
+        For f1_macro and accuracy: "mean", "ci95" [low, high] and, of two seeds or more, "sd" (of the seeds): then the
+        interval is over patients and seeds, else over patients.
+    """
+    figures = [figures_of_networks(*side, classes, resamples, seed) for seed, side in enumerate((outside, inside))]
+    groups, result = min(len(np.unique(side[1])) for side in (outside, inside)), {}
+    for key in FIGURES:
+        (out, drawn_out), (within, drawn_within) = (of_side[key] for of_side in figures)
+        points, drawn = out - within, drawn_out - drawn_within
+        mean = float(points.mean())
+        if len(points) == 1:
+            result[key] = {"mean": mean, "ci95": ends_of(drawn[:, 0]).tolist()}
+        else:
+            half = half_width(variance_components(points, drawn, len(points), groups), 1 - LEVEL)
+            ends = np.clip([mean - half, mean + half], -1, 1).tolist()
+            result[key] = {"mean": mean, "sd": float(points.std(ddof=1)), "ci95": ends}
+    return result
+
+
 def figures_of_networks(
     labels: np.ndarray,
     group: np.ndarray,

@@ -24,10 +24,11 @@ def gap_parts(inside: Evaluation, outside: Evaluation) -> dict[str, dict[str, An
     Returns:
         "prevalence": what is lost inside if its images are weighted to the class shares outside. "threshold": what the
         best offsets win back outside. "ranking": the rest, which no offset wins back. Each has a "difference" and its
-        "ci95" over the patients of both sets. None where the two sets have different classes, or where outside has
-        fewer patients than FOLDS.
+        "ci95" over the patients of both sets. None where the two sets have different classes or one alone, for which
+        some offset always wins back all, and where outside has fewer patients than FOLDS.
     """
-    if set(inside.labels.tolist()) != set(outside.labels.tolist()):
+    classes = set(outside.labels.tolist())
+    if len(classes) < 2 or set(inside.labels.tolist()) != classes:
         return None
     groups = np.unique(outside.group, return_inverse=True)[1]
     if groups.max() + 1 < FOLDS:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr.evaluation.differences import CORRECTED_RESAMPLES, FIGURES, RELEVANT, paired_difference
-from cxr.files.run_folder import COMPARISONS
+from cxr.files.run_folder import COMPARISONS, INSIDE_PREDICTIONS
 from cxr.files.writing import write_json
 from cxr.reporting.console import beaten_lines
 from cxr.reporting.grid_table import difference_text
 from cxr.reporting.hospitals_in_words import hospital_notes
 from cxr.reporting.leaderboard import write_leaderboard
-from cxr.reporting.recipes import Predictions, Recipe, read_recipes, summaries
+from cxr.reporting.recipes import Predictions, Recipe, read_recipes, summaries, transfers
 from cxr.reporting.rows import finished_metrics
 from cxr.reporting.words import words
 
@@ -21,7 +21,8 @@ def compare(sweep: Path) -> dict[str, Any]:
     """Compare the recipes of a sweep, each with one that differs in one option, on the same test images.
 
     Returns:
-        The content of comparisons.json. "recipes": see summarise(). "comparisons": the number of comparisons; "pairs":
+        The content of comparisons.json. "recipes": see summarise(). "transfers": see transfers(). "comparisons": the
+        number of comparisons; "pairs":
         for each "option" (the one that differs), "ours" and "theirs" (its two values), "where" (the other choices),
         "seeds" (of each; those that both have, if there are any), "images", and for f1_macro and accuracy the result of
         paired_difference(), corrected for all comparisons.
@@ -35,6 +36,7 @@ def compare(sweep: Path) -> dict[str, Any]:
     comparisons = 2 * len(pairs)  # of macro F1 and of accuracy
     return {
         "recipes": summaries(recipes),
+        "transfers": transfers(recipes, read_recipes(sweep, INSIDE_PREDICTIONS)),
         "comparisons": comparisons,
         "pairs": [compare_pair(*pair, comparisons) for pair in pairs],
     }

@@ -9,18 +9,20 @@ from cxr.files.writing import read_json
 from cxr.reporting.markdown import interval_text, with_sign
 from cxr.reporting.rows import REPEATED, Row, choices, mixed
 
+HOLD_OUT = "data.hold_out"
 WIDE = 0.05  # of a macro F1: as far as the differences that are asked for
 Summary = Mapping[str, Any]  # one of the "recipes" of comparisons.json, see summarise()
 
 
-def finished_recipes(sweep: Path, rows: Sequence[Row]) -> list[Summary]:
-    """The "recipes" of comparisons.json that still hold: no run of theirs diverged, or was trained since."""
+def finished_recipes(sweep: Path, rows: Sequence[Row], part: str = "recipes") -> list[Summary]:
+    """The "recipes" (or "transfers") of comparisons.json that still hold: no run of theirs diverged, or was trained
+    since."""
     lines: dict[str, set[str]] = {}
     for row in rows:
         if row["f1_macro"] != "":
             lines.setdefault(cell_of(row), set()).add(row["run"])
     runs = [*lines.values()]
-    return [summary for summary in read_json(sweep / COMPARISONS).get("recipes", []) if {*summary["runs"]} in runs]
+    return [summary for summary in read_json(sweep / COMPARISONS).get(part, []) if {*summary["runs"]} in runs]
 
 
 def grid_rows(rows: Sequence[Row], w: Mapping[str, str], recipes: Sequence[Summary] = ()) -> list[list[str]]:
@@ -100,6 +102,28 @@ def recipe_rows(recipes: Sequence[Summary], w: Mapping[str, str]) -> list[list[s
                 table.append([name, w["ensemble_gain"].format(networks=networks)])
                 table[-1] += [difference_text(gain[key]) for key in HEADLINES[:2]]
     return [[w["recipe"], w["networks"], w["f1_macro"], w["accuracy"]], *table]
+
+
+def transfer_rows(transfers: Sequence[Summary], w: Mapping[str, str]) -> list[list[str]]:
+    """Macro F1 inside and outside and the transfer gap of each recipe with a hospital held out, below their header; the
+    recall, where only one class can be compared."""
+    table = []
+    for part in transfers:
+        one = len(part["classes"]) == 1
+        key, name = ("accuracy", w["recall"]) if one else ("f1_macro", w["f1_macro"])
+        recipe = {option: value for option, value in part["recipe"].items() if option != HOLD_OUT}
+        gap = part["gap"][key]
+        spread = f" ± {gap['sd']:.3f}" if "sd" in gap else ""
+        table.append([
+            part["recipe"].get(HOLD_OUT, ""),
+            cell_of(recipe),
+            str(part["seeds"]),
+            f"{name}, {', '.join(part['classes'])}",
+            *(figure_text(part[side][key]) for side in ("inside", "outside")),
+            f"{with_sign(gap['mean'])}{spread} {interval_text(gap['ci95'], with_sign)}",
+        ])  # fmt: skip
+    header = ["held_out", "recipe", "seeds", "figure", "inside", "outside", "transfer_gap"]
+    return [[w[word] for word in header], *table] if table else []
 
 
 def grid_sentence(rows: Sequence[Row], w: Mapping[str, str]) -> str:

@@ -50,13 +50,9 @@ def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
 
 
 def hospital_notes(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:
-    """What hospitals do to the scores of several runs, whose metrics.json `runs` holds by name: the transfer gaps, and
-    each sentence on classes that share no hospital once."""
-    gaps = [
-        f"{name}: {line}" if len(runs) > 1 else line
-        for name, metrics in runs.items()
-        for line in transfer_lines(metrics, w)
-    ]
+    """What hospitals do to the scores of runs, whose metrics.json `runs` holds by name: each sentence on classes that
+    share no hospital once and, of one run, its transfer gap. (A table has those of several.)"""
+    gaps = [line for metrics in runs.values() for line in transfer_lines(metrics, w) if len(runs) == 1]
     judged = [metrics["hospitals"] for metrics in runs.values() if "hospitals" in metrics]  # not by earlier versions
     shared = [line for hospitals in judged for line in apart_lines(hospitals, w)]
     return [*gaps, *dict.fromkeys(shared)]
@@ -68,13 +64,15 @@ def transfer_lines(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
     transfer = metrics.get("transfer")
     if not transfer:
         return []
-    inside, outside, gap = transfer["inside"], metrics["test"], transfer["difference"]["f1_macro"]
+    inside, outside = transfer["inside"], metrics["test"]
     classes = [name for name, figures in outside["per_class"].items() if figures["support"]]
-    line = w["transfer"].format(
+    key, of = ("accuracy", "transfer_of_one") if len(classes) == 1 else ("f1_macro", "transfer")  # of one: its recall
+    gap = transfer["difference"][key]
+    line = w[of].format(
         hospital=transfer["hold_out"],
         classes=w["and"].join(classes),
-        outside=f"{with_interval(outside, 'f1_macro')} (n = {metrics['n_test']:,})",
-        inside=f"{with_interval(inside['test'], 'f1_macro')} (n = {inside['n_test']:,})",
+        outside=f"{with_interval(outside, key)} (n = {metrics['n_test']:,})",
+        inside=f"{with_interval(inside['test'], key)} (n = {inside['n_test']:,})",
         gap=f"{with_sign(gap['difference'])} {interval_text(gap['ci95'], with_sign)}",
     )
     left_out = [

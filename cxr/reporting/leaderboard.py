@@ -7,7 +7,7 @@ from filelock import FileLock
 
 from cxr.files.run_folder import LOCK, SEARCH
 from cxr.files.writing import write_table, write_text
-from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, notes, recipe_rows
+from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, notes, recipe_rows, transfer_rows
 from cxr.reporting.markdown import in_short, inert, markdown_table, value_text
 from cxr.reporting.rows import COLUMNS, COST, MORE, TRANSFER, Row, choices, collect
 from cxr.reporting.words import words
@@ -57,6 +57,8 @@ def overview(sweep: Path, rows: Sequence[Row]) -> str:
         parts = [markdown_table(header, lines), grid_sentence(rows, w)]
         header, *lines = recipe_rows(recipes, w)
         parts += [markdown_table(header, lines)] if lines else []
+        if gaps := transfer_rows(finished_recipes(sweep, rows, "transfers"), w):
+            parts += [markdown_table(gaps[0], gaps[1:]), w["transfer_note"]]
     return "\n\n".join(parts)
 
 

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from cxr.evaluation.averaging import log_mean
-from cxr.evaluation.differences import CORRECTED_RESAMPLES, FIGURES, mean_over_seeds, paired_difference
+from cxr.evaluation.differences import (
+    CORRECTED_RESAMPLES,
+    FIGURES,
+    gap_over_seeds,
+    mean_over_seeds,
+    paired_difference,
+)
 from cxr.evaluation.intervals import headline
 from cxr.files.predictions import read_predictions
 from cxr.files.run_folder import PREDICTIONS
@@ -27,24 +33,25 @@ def recipes_of(rows: Sequence[Row]) -> dict[Recipe, dict[Any, list[Row]]]:
     return recipes
 
 
-def read_recipes(sweep: Path) -> dict[Recipe, dict[Any, Predictions]]:
-    """The predictions of each recipe of a sweep by seed, of the runs whose test figures may be compared."""
+def read_recipes(sweep: Path, name: str = PREDICTIONS) -> dict[Recipe, dict[Any, Predictions]]:
+    """The predictions of each recipe of a sweep by seed, in the file `name` of the runs whose test figures may be
+    compared."""
     rows = [row for row in tested_rows(sweep, collect(sweep)) if row["status"] == "done"]
-    rows = [row for row in rows if (sweep / row["run"] / PREDICTIONS).exists()]
+    rows = [row for row in rows if (sweep / row["run"] / name).exists()]
     return {
-        recipe: {seed: pooled([sweep / row["run"] for row in of_seed]) for seed, of_seed in seeds.items()}
+        recipe: {seed: pooled([sweep / row["run"] for row in of_seed], name) for seed, of_seed in seeds.items()}
         for recipe, seeds in recipes_of(rows).items()
     }
 
 
-def pooled(runs: Sequence[Path]) -> Predictions:
-    """The test predictions of a run, or of all folds of a cross-validation together, as if one network had made them:
+def pooled(runs: Sequence[Path], name: str) -> Predictions:
+    """The predictions in a file of a run, or of all folds of a cross-validation together, as if of one network:
     "runs" (names), "classes", "files" (list of text, sorted), "group" (N,), "labels" and "predicted" (int, N), and
     "probabilities" (N, C).
 
     Two folds do not share a patient, so intervals over patients hold for the whole.
     """
-    parts = [read_predictions(run) for run in runs]
+    parts = [read_predictions(run, name) for run in runs]
     classes = parts[0]["classes"]
     number = {name: i for i, name in enumerate(classes)}
     files = np.array([file for part in parts for file in part["files"]])
@@ -96,6 +103,48 @@ def summarise(recipe: Recipe, seeds: Mapping[Any, Predictions], comparisons: int
         "images": len(first["files"]),
         **figures,
     }
+
+
+def transfers(
+    outside: Mapping[Recipe, Mapping[Any, Predictions]], inside: Mapping[Recipe, Mapping[Any, Predictions]]
+) -> list[dict[str, Any]]:
+    """What each recipe with a hospital held out is worth outside and inside, the "transfers" of comparisons.json.
+
+    Returns:
+        "recipe" (its choices), "runs" (names), "seeds" (their number), "classes" (those that both sides have: images of
+        others do not count), and for f1_macro and accuracy the figures "outside" and "inside" and the "gap"; see
+        gap_over_seeds(). Of one class alone, accuracy is its recall. Recipes whose runs tested different images are
+        left out.
+    """
+    parts = []
+    for recipe, seeds in outside.items():
+        sides = [list(seeds.values()), list(inside.get(recipe, {}).values())]
+        if len(sides[0]) != len(sides[1]) or any(len({tuple(run["files"]) for run in side}) > 1 for side in sides):
+            continue
+        names = sides[0][0]["classes"]
+        common = np.intersect1d(*(side[0]["labels"] for side in sides))
+        figures, arrays = [], []
+        for side in sides:
+            rows = np.isin(side[0]["labels"], common)
+            labels, group = side[0]["labels"][rows], side[0]["group"][rows]
+            predicted = [run["predicted"][rows] for run in side]
+            arrays.append((labels, group, predicted))
+            if len(side) > 1:
+                figures.append(mean_over_seeds(labels, group, predicted, len(names)))
+            else:
+                figures.append(as_figures(headline(labels, predicted[0], group, len(names))))
+        parts.append(
+            {
+                "recipe": dict(recipe),
+                "runs": [name for run in sides[0] for name in run["runs"]],
+                "seeds": len(sides[0]),
+                "classes": [names[label] for label in common],
+                "outside": figures[0],
+                "inside": figures[1],
+                "gap": gap_over_seeds(*arrays, len(names)),
+            }
+        )
+    return parts
 
 
 def as_figures(scores: Mapping[str, Any]) -> dict[str, Any]:

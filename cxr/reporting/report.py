@@ -26,7 +26,7 @@ from cxr.reporting.console import (
     reliability_names,
     screening_shares,
 )
-from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows
+from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows, transfer_rows
 from cxr.reporting.hospitals_in_words import class_table, hospital_header, hospital_notes, hospital_rows
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short, with_interval
@@ -98,6 +98,7 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
         "search_pictures": search_pictures(search_record),
         "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
         "recipes": recipe_rows(recipes, w),
+        "transfers": transfer_rows(finished_recipes(folder, rows, "transfers"), w),
         "sentence": sentence(rows, w).replace("**", ""),
         "class_table": class_table(judged["table"], w) if (judged := runs[0].metrics["hospitals"])["known"] else (),
         "hospitals": hospital_notes({run.row["run"]: run.metrics for run in runs}, w),

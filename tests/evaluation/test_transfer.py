@@ -1,10 +1,13 @@
 """What is lost outside, and what would win it back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
 from cxr.evaluation.by_hospital import lowest_f1, scores_by_hospital
+from cxr.evaluation.differences import gap_over_seeds
 from cxr.evaluation.evaluation import Evaluation
 from cxr.evaluation.gap_parts import best_offsets, gap_parts
 from cxr.evaluation.hospital_probe import hospital_probe
@@ -57,6 +60,7 @@ def test_parts_are_not_known_without_images():
     inside, outside = drawn(), drawn(seed=1)
     assert gap_parts(inside, outside.where(outside.labels < 2)) is None
     assert gap_parts(inside, outside.where(np.isin(outside.group, range(4)))) is None
+    assert gap_parts(*(side.where(side.labels == 2) for side in (inside, outside))) is None, "an offset wins all back"
     assert gap_parts(of_common_classes(inside, outside.where(outside.labels < 2)), outside.where(outside.labels < 2))
 
 
@@ -73,6 +77,22 @@ def test_the_transfer_gap_is_over_the_classes_of_both():
     assert gap["f1_macro"]["difference"] == pytest.approx(expected[0] - expected[1], abs=1e-6)
     low, high = gap["f1_macro"]["ci95"]
     assert low < gap["f1_macro"]["difference"] < high < 0
+
+
+def test_the_gap_over_seeds_widens_with_them():
+    """With one seed the interval is over patients; seeds that differ make it wider."""
+    outside = [drawn(seed=1, sharp=sharp) for sharp in (0.8, 1.0, 1.4)]
+    inside = [drawn(seed=0) for _ in outside]
+    outside = [replace(side, labels=outside[0].labels) for side in outside]
+    sides = [(side[0].labels, side[0].group, [network.predicted for network in side]) for side in (outside, inside)]
+    one = gap_over_seeds(*((labels, group, networks[1:2]) for labels, group, networks in sides), 3)["f1_macro"]
+    three = gap_over_seeds(*sides, 3)["f1_macro"]
+    points = [out.scores["f1_macro"] - within.scores["f1_macro"] for out, within in zip(outside, inside, strict=True)]
+    assert three["mean"] == pytest.approx(np.mean(points), abs=1e-6) and three["sd"] == pytest.approx(
+        np.std(points, ddof=1)
+    )
+    assert one["mean"] == pytest.approx(points[1], abs=1e-6) and "sd" not in one
+    assert np.ptp(three["ci95"]) > 1.5 * np.ptp(one["ci95"])
 
 
 def test_offsets_undo_a_shift():
