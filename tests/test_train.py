@@ -28,7 +28,7 @@ def test_run_folder_holds_what_design_names(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics.keys() == {
         *("classes", "n_test", "note", "test", "val", "calibration", "screening", "slices", "leaks", "shortcuts"),
-        *("hospitals", "network", "train", "versions"),
+        *("hospitals", "transfer", "chosen_by", "network", "train", "versions"),
     }
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
     assert metrics["train"].keys() == {

@@ -143,7 +143,9 @@ def test_training_warns_of_copies_with_different_labels(four, tmp_path, caplog):
     store, images = open_store(four, SIZE, tmp_path / "cache")
     log_findings(images, load_copies(store, tmp_path / "cache", "near"))
     (warning,) = [record.message for record in caplog.records if "different labels" in record.message]
-    assert "copies with different labels: 2 pairs, such as NORMAL/a.png (NORMAL) and TB/b.png (TUBERCULOSIS)" in warning
+    assert (
+        "copies with different labels: 2 pairs (such as NORMAL/a.png (NORMAL) and TB/b.png (TUBERCULOSIS))" in warning
+    )
     assert "audit.json" in warning and "two_labels" in warning
     caplog.clear()
     log_findings(images, [(1, 2, 1.0)])

@@ -183,11 +183,15 @@ def test_a_search_whose_best_run_cannot_be_tested_says_so_and_tests_it_later(run
 def test_only_the_best_trial_opens_test_images_and_once(run, tmp_path, monkeypatch, words, isolate):
     sides = []
 
-    def note(model, data, side, *arguments, predict=run_module.predict):
-        sides.append(side)
-        return predict(model, data, side, *arguments)
+    def noting(predict):
+        def note(model, data, side, *arguments):
+            sides.append(side)
+            return predict(model, data, side, *arguments)
 
-    monkeypatch.setattr(run_module, "predict", note)
+        return note
+
+    for name in ("predict", "predict_with_features"):
+        monkeypatch.setattr(run_module, name, noting(getattr(run_module, name)))
     words = (*words, "n_trials=3", f"isolate={isolate}", f"hydra.sweep.dir={tmp_path}/s")
     assert run(main, *words)[0] == 0
     rows = read_table(tmp_path / "s" / "leaderboard.csv")
