@@ -16,7 +16,7 @@ from cxr.data.audit import log_findings
 from cxr.data.augment import Augment, warp
 from cxr.data.batches import Batch, Batches, SeededOrder, StoredImages, as_it_is, copy_images, to_unit
 from cxr.data.groups import group_images
-from cxr.data.hospitals import balance_levels, class_of_hospital, confounding, hospitals_of
+from cxr.data.hospitals import balance_levels, class_of_hospital, hospitals_of, load_confounding
 from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
 from cxr.data.opening import open_images
@@ -220,7 +220,7 @@ class CXRDataModule(pl.LightningDataModule):
 
     def confounding(self) -> dict[str, Any]:
         """How hospitals and classes go together in the images that the run uses; see cxr.data.hospitals."""
-        return confounding(self.images, self.compared, self.group, self.split != "unused")
+        return load_confounding(self.images, self.compared, self.group, self.split != "unused", self.cache)
 
     def shortcut_predictions(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
         """Predictions for test images (rows of the table) by rules that do not look at lungs; see cxr.data.shortcuts

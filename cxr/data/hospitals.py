@@ -4,19 +4,23 @@ hospitals instead of diseases (Zech et al. 2018; DeGrave, Janizek & Lee 2021).""
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cxr.data.cache import built, fingerprint
 from cxr.data.image_table import ImageTable
 from cxr.data.store import Store
 from cxr.errors import UserError
+from cxr.files.writing import read_json, write_json
 
 OVERLAP = 0.05  # of two classes' shares of hospitals, up to which no hospital counts as one of both: strays
 COMMON = 0.02  # share of all images that must have a format and size, so that these count as a kind
 # Balanced accuracy of told_apart() from which two classes count as from different hospitals. On images whose hospitals
 # are known, it is 0.96 and more between hospitals, 0.79 and less between the classes of one.
 APART = 0.9
+VERSION = 1  # raise when confounding() says something else
 
 
 def hospitals_of(images: ImageTable) -> np.ndarray | None:
@@ -63,6 +67,21 @@ def class_of_hospital(hospital: np.ndarray, labels: np.ndarray, train: np.ndarra
         name: np.bincount(labels[train][hospital[train] == name]).argmax() for name in set(hospital[train].tolist())
     }
     return np.array([classes.get(name, everywhere) for name in hospital[rows].tolist()], dtype=np.int64)
+
+
+def load_confounding(
+    images: ImageTable, store: Store, group: np.ndarray, used: np.ndarray, cache: Path
+) -> dict[str, Any]:
+    """confounding(), computed once for each set of images and split."""
+    hospital = images.slices.get("hospital", np.array([]))
+    columns = images.label, hospital, group, used, store.facts["sha256"]
+    inputs = images.classes, store.reading.negatives, *(column.tolist() for column in columns)
+
+    def build(folder: Path) -> None:
+        write_json(folder / "hospitals.json", confounding(images, store, group, used))
+
+    with built(cache / f"shortcuts-{fingerprint(VERSION, *inputs)}", build) as folder:
+        return read_json(folder / "hospitals.json")
 
 
 def confounding(images: ImageTable, store: Store, group: np.ndarray, used: np.ndarray) -> dict[str, Any]:

@@ -76,14 +76,13 @@ def test_which_classes_share_no_hospital():
     assert sentences(found_in([0, 1], ["", ""])) == []
 
 
-def test_the_real_images_say_it_without_a_column(cxr4, cache):
+def test_the_real_images_say_it_without_a_column(cxr4, tmp_path):
     """Normal and pneumonia are of one hospital there, COVID-19 and tuberculosis partly of one compilation."""
     files = [path for folder in sorted((cxr4 / "train").iterdir()) for path in sorted(folder.iterdir())[:120]]
-    table = cache / "real.csv"
-    table.parent.mkdir(exist_ok=True)
+    table = tmp_path / "real.csv"
     table.write_text("file,label\n" + "".join(f"{path},{path.parent.name}\n" for path in files))
     images = read_listed({"": table}, cxr4)
-    store, images = open_store(images, 128, cache)
+    store, images = open_store(images, 128, tmp_path / "cache")
     parts = confounding(images, store, np.arange(len(images)), np.ones(len(images), dtype=bool))
     apart = {frozenset(pair) for pair in parts["apart"]}
     assert not parts["known"] and frozenset(("NORMAL", "PNEUMONIA")) not in apart

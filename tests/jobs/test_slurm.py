@@ -93,9 +93,11 @@ def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     assert job in found[killed.name]["error"] and "SIGTERM" in found[cancelled.name]["error"]
     assert "resuming from" in (late / "train.log").read_text()
 
-    for name in ("jobs", "basic"):  # the first resumes what is left
-        assert run(main, "-m", *small, *words, f"hydra.sweep.dir={tmp_path / name}")[0] == 0
-    assert len(rows(folder)) == 4 and figures(folder) == figures(tmp_path / "basic")
+    assert run(main, "-m", *small, *words, f"hydra.sweep.dir={folder}")[0] == 0, "it resumes what is left"
+    again = [word for word in words if not word.startswith("model.hidden")]
+    assert run(main, "-m", *small, *again, "model.hidden=8", f"hydra.sweep.dir={tmp_path / 'basic'}")[0] == 0
+    basic = {f"{name}_model.hidden-8": of_run for name, of_run in figures(tmp_path / "basic").items()}
+    assert set(basic) == {late.name, killed.name} and basic.items() <= figures(folder).items()
 
 
 def test_what_slurm_does_not_take_is_one_line(slurm, submit, tmp_path):
