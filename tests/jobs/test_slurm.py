@@ -60,6 +60,7 @@ def trains(run_folder):
     return record.get("status") == "running" and (run_folder / "checkpoints" / "best.ckpt").exists() and record["job"]
 
 
+@pytest.mark.long  # its jobs take both cores for a minute
 def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     """Of four jobs, one meets its time limit, one is killed, one cancelled; in the end all have the figures of a sweep
     without Slurm."""
