@@ -79,7 +79,7 @@ def predict_hospitals(images: ImageTable, store: Store, copies: Copies, hospital
 
     rows = np.sort(np.random.default_rng(0).permutation(len(images))[:PROBED])
     group = group_images(images.patient, [(first, second) for first, second, _ in copies])
-    return predicted_by(store.select(rows), images.label[rows], hospital[rows], group[rows])
+    return predicted_by(store.select(rows), images.label[rows], hospital[rows], group[rows], images.classes)
 
 
 def cannot_be_split(images: ImageTable, data: dict[str, Any]) -> list[str]:

@@ -118,7 +118,7 @@ def test_evaluate_uses_the_inside_images_and_calibrates_on_some(sweep, run, word
     used = [row for row in read_table(tmp_path / "a" / "rejected.csv") if "calibrate_on=20" in row["reason"]]
     assert len(used) == found["recalibrated"]["images"] >= 20
     assert not {row["file"] for row in used} & {row["file"] for row in read_table(tmp_path / "a" / "predictions.csv")}
-    assert "Calibrated on" in out and "| hospital" in out and "North" in found["hospitals"]
+    assert "Calibrated on" in out and "| hospital" in out and "North" in found["by_hospital"]
     code, _, err = run(*call, "calibrate_on=9999", f"hydra.run.dir={tmp_path}/b")
     assert code == 2 and "calibrate_on=9999: no images are left to score" in err
 

@@ -4,6 +4,7 @@ Among images of one class alone, for else the class would give the hospital away
 of Alain & Bengio 2017: Understanding intermediate layers using linear classifier probes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ SAMPLE = 500  # images of a class in a hospital
 
 
 def hospital_probe(
-    features: np.ndarray, labels: np.ndarray, hospital: np.ndarray, group: np.ndarray
+    features: np.ndarray, labels: np.ndarray, hospital: np.ndarray, group: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any] | None:
     """Predict hospitals within each class, in cross-validation by patient.
 
@@ -25,13 +26,15 @@ def hospital_probe(
         labels: int64 (N,).
         hospital: strings (N,), "" for unknown: not used.
         group: (N,), equal for images that are not independent.
+        classes: the C names.
 
     Returns:
         "accuracy": the balanced one, the mean over the hospitals of a class, and then over the classes that two
-        hospitals or more have FEWEST patients of; its "ci95" over patients; "chance": what guessing gets; "images".
-        None if there is no such class.
+        hospitals or more have FEWEST patients of; its "ci95" over patients; "chance": what guessing gets; "images"; and
+        "classes", the names of these.
+        None if there are none.
     """
-    rng, rows, right, stratum, chances = np.random.default_rng(0), [], [], [], []
+    rng, rows, right, stratum, chances, probed = np.random.default_rng(0), [], [], [], [], []
     for label in np.unique(labels).tolist():
         names = [
             name
@@ -46,6 +49,7 @@ def hospital_probe(
         right.append(cross_predict(features[members], truth, group[members]) == truth)
         stratum.append(truth + sum(map(len, chances)))
         chances.append([1 / len(names)] * len(names))
+        probed.append(classes[label])
     if not rows:
         return None
     class_of = np.repeat(np.arange(len(chances)), [len(part) for part in chances])
@@ -55,6 +59,7 @@ def hospital_probe(
         "ci95": {"accuracy": ends_of(accuracies[1:]).tolist()},
         "chance": float(np.mean([part[0] for part in chances])),
         "images": sum(map(len, rows)),
+        "classes": probed,
     }
 
 

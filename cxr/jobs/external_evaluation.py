@@ -54,7 +54,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         **scored.figures(data.images.slices, rules, masked),
         **compared,
         "recalibrated": recalibrate(fitted_on, scored) if fitted_on else None,
-        "hospitals": scores_by_hospital(scored, data.images.slices["hospital"][scored.index])
+        "by_hospital": scores_by_hospital(scored, data.images.slices["hospital"][scored.index])
         if "hospital" in data.images.slices
         else {},
         "remarks": [*networks.remarks, *remarks],

@@ -1,6 +1,6 @@
 """The parts of metrics.json about hospitals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,19 +36,24 @@ def hospital_figures(data: CXRDataModule, tested: Mapping[str, tuple[Evaluation,
         **data.confounding(),
         "within": within_hospitals(test.labels, test.logits, of_test, test.group),
         "scores": scores_by_hospital(test, of_test),
-        "predicted_by": predicted_by(data.compared.select(rows), labels, hospital[rows], group, features),
+        "predicted_by": predicted_by(data.compared.select(rows), labels, hospital[rows], group, test.classes, features),
     }
 
 
 def predicted_by(
-    store: Store, labels: np.ndarray, hospital: np.ndarray, group: np.ndarray, features: np.ndarray | None = None
+    store: Store,
+    labels: np.ndarray,
+    hospital: np.ndarray,
+    group: np.ndarray,
+    classes: Sequence[str],
+    features: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """hospital_probe() of n images by their size and border, by thumbnails and, if they are given, by a network's
     features (n, D). Without those that cannot be probed. `store` has these images; all else as for hospital_probe()."""
     sources = {"size_and_border": file_facts(store)[:, SIZE_AND_BORDER], "thumbnails": thumbnails_of(store)}
     if features is not None:
         sources["features"] = features
-    probes = {name: hospital_probe(source, labels, hospital, group) for name, source in sources.items()}
+    probes = {name: hospital_probe(source, labels, hospital, group, classes) for name, source in sources.items()}
     return {name: probe for name, probe in probes.items() if probe}
 
 

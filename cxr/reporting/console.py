@@ -71,7 +71,7 @@ def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
     if not screenings:
         return [w["no_threshold"]]
     if "screenings" not in parts:
-        return one_screening(*screenings.values(), w)
+        return one_screening(*screenings.values(), w) + apart_screening(parts, next(iter(screenings)), w)
     lines = [
         w["screening_row"].format(
             name=name, threshold=s["threshold"], promise=promise_text(s, w), **screening_shares(s)
@@ -79,6 +79,13 @@ def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
         for name, s in screenings.items()
     ]
     return [w["screenings_title"], *lines]
+
+
+def apart_screening(parts: Mapping[str, Any], name: str, w: Words) -> list[str]:
+    """A warning, if the class that is screened for shares no hospital with others."""
+    pairs = [pair for pair in parts.get("hospitals", {}).get("apart", ()) if name in pair]
+    others = w["and"].join(other for pair in pairs for other in pair if other != name)
+    return [w["screening_apart"].format(name=name, others=others)] if others else []
 
 
 def one_screening(screening: Mapping[str, Any], w: Words) -> list[str]:
@@ -119,16 +126,18 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
     lines = [
         "",
         f"{folder.name}: {metrics['n_test']} test images, opened once, {ENGLISH[metrics['chosen_by']]}",
-        per_class_table(test),
         ", ".join(f"{name} {with_interval(test, key)}" for key, name in HEADLINE.items() if test[key] is not None),
         *transfer_lines(metrics),
         *hospital_lines(metrics["hospitals"]),
+        *([] if metrics["transfer"] else [ENGLISH["not_tested_elsewhere"]]),
+        per_class_table(test),
         *by_hospital_lines(metrics),
         *beaten_lines({folder.name: metrics}),
         *shortcut_lines(metrics["shortcuts"]),
         *calibration_lines(metrics["calibration"]),
         *screening_lines(metrics),
-        "macro F1 is the plain mean of the classes' F1; [low, high]: 95 % intervals, if other patients had been tested",
+        "macro F1 is the plain mean of the classes' F1; [low, high]: 95 % intervals, if other patients of these "
+        "hospitals had been tested; training again would give other figures",
         *([f"{metrics['note']}"] if metrics["note"] else []),
         f"all in {folder}",
     ]

@@ -104,7 +104,7 @@ def remedy_lines(evaluation: Mapping[str, Any]) -> list[str]:
 
 def hospital_table(evaluation: Mapping[str, Any]) -> list[str]:
     """Macro F1 and recalls by hospital, if there are several."""
-    rows = hospital_rows({"hospitals": {"scores": evaluation["hospitals"]}})
+    rows = hospital_rows({"hospitals": {"scores": evaluation["by_hospital"]}})
     return [markdown_table(hospital_header(ENGLISH), rows), ""] if rows else []
 
 

@@ -18,9 +18,15 @@ def apart_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "
     what that spoils: this_score or, before there is one, any_score."""
     if not hospitals["apart"]:
         return []
-    pairs, accuracy = pairs_text(hospitals["apart"], hospitals["pairs"], w), hospitals.get("accuracy") or 0
-    sentence = w["apart" if hospitals["known"] else "apart_by_files"]
-    return [sentence.format(pairs=pairs, accuracy=accuracy, score=w[score])]
+    apart, known = [tuple(pair) for pair in hospitals["apart"]], hospitals["known"]
+    values = {"score": w[score], "accuracy": hospitals.get("accuracy") or 0}
+    left = list(dict.fromkeys(a for a, b in apart if b == apart[0][1]))
+    right = list(dict.fromkeys(b for a, b in apart if a == apart[0][0]))
+    if 1 < len(apart) < hospitals["pairs"] and {(a, b) for a in left for b in right} == set(apart):
+        values |= {"left": w["or"].join(left), "right": w["or"].join(right)}
+        return [w["two_sides" if known else "two_sides_by_files"].format(**values)]
+    pairs = pairs_text(apart, hospitals["pairs"], w)
+    return [w["apart" if known else "apart_by_files"].format(pairs=pairs, **values)]
 
 
 def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "this_score") -> list[str]:
@@ -32,30 +38,29 @@ def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str 
         lines.append(w["within"].format(names=names, f1=with_interval(within, "f1_macro")))
     if probes := hospitals.get("predicted_by"):
         sources = ", ".join(f"{w[name]} {with_interval(probe, 'accuracy')}" for name, probe in probes.items())
-        lines.append(w["predicted_by"].format(chance=next(iter(probes.values()))["chance"], sources=sources))
+        first = next(iter(probes.values()))
+        classes = w["and"].join(first["classes"])
+        lines.append(w["predicted_by"].format(chance=first["chance"], classes=classes, sources=sources))
     return lines
 
 
 def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
-    """Some of all pairs of classes, in few words: two sides, where every class of one is in a pair with every class of
-    the other."""
+    """Some of all pairs of classes, in few words."""
     if len(apart) == pairs > 1:
         return w["every_pair"]
-    left = list(dict.fromkeys(a for a, b in apart if b == apart[0][1]))
-    right = list(dict.fromkeys(b for a, b in apart if a == apart[0][0]))
-    if len(apart) > 1 and {(a, b) for a in left for b in right} == {(a, b) for a, b in apart}:
-        return w["two_sides"].format(left=w["and"].join(left), right=w["and"].join(right))
     text = ", ".join(w["and"].join(pair) for pair in apart[:PAIRS])
     return text if len(apart) <= PAIRS else w["more_pairs"].format(pairs=text, n=len(apart) - PAIRS, all=pairs)
 
 
 def hospital_notes(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:
     """What hospitals do to the scores of runs, whose metrics.json `runs` holds by name: each sentence on classes that
-    share no hospital once and, of one run, its transfer gap. (A table has those of several.)"""
+    share no hospital once and, of one run, its transfer gap (a table has those of several); or that no hospital was
+    held out."""
     gaps = [line for metrics in runs.values() for line in transfer_lines(metrics, w) if len(runs) == 1]
     judged = [metrics["hospitals"] for metrics in runs.values() if "hospitals" in metrics]  # not by earlier versions
     shared = [line for hospitals in judged for line in apart_lines(hospitals, w)]
-    return [*gaps, *dict.fromkeys(shared)]
+    untested = [w["not_tested_elsewhere"]] * (not any(metrics.get("transfer") for metrics in runs.values()))
+    return [*gaps, *dict.fromkeys(shared), *untested]
 
 
 def transfer_lines(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
@@ -102,7 +107,7 @@ def hospital_rows(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[list[s
         [
             f"{name} ({w[side]})" if transfer else name,
             f"{scores['images']:,}",
-            with_interval(scores, "f1_macro"),
+            with_interval(scores, "f1_macro") if len(scores["per_class"]) > 1 else "–",  # of one class: its recall
             ", ".join(f"{of} {with_interval(share, 'recall')}" for of, share in scores["per_class"].items()),
         ]
         for side, hospitals in sides.items()

@@ -68,9 +68,7 @@ def test_which_classes_share_no_hospital():
     assert parts["table"]["B"] == {"NORMAL": 0, "PNEUMONIA": 0, "COVID19": 1, "TUBERCULOSIS": 1}
     assert parts["unknown"] == 1 and parts["pairs"] == 6 and len(parts["apart"]) == 4
     (line,) = sentences(parts)
-    assert line.startswith(
-        "NORMAL and PNEUMONIA, compared with COVID19 and TUBERCULOSIS, share no hospital: this score"
-    )
+    assert line.startswith("No hospital has both NORMAL or PNEUMONIA and COVID19 or TUBERCULOSIS: this score cannot")
     assert sentences(found_in([0, 1, 2], ["A", "B", "C"]))[0].startswith("The classes share no hospital")
     assert "함께 있는 병원이 없어" in sentences(parts, "ko")[0]
     assert sentences(found_in([0, 1], ["", ""])) == []

@@ -150,11 +150,11 @@ def test_the_hospital_is_predicted_within_classes():
         np.arange(400) // 2,
     )
     noise = rng.normal(size=(400, 8))
-    probe = hospital_probe(noise, labels, hospital, group)
+    probe = hospital_probe(noise, labels, hospital, group, CLASSES)
     assert probe["chance"] == 0.5 and probe["images"] == 400
     low, high = probe["ci95"]["accuracy"]
     assert low < 0.5 < high and low < probe["accuracy"] < high
-    told = hospital_probe(noise + 3 * (hospital == "A")[:, None], labels, hospital, group)
+    told = hospital_probe(noise + 3 * (hospital == "A")[:, None], labels, hospital, group, CLASSES)
     assert told["accuracy"] > 0.95
     one = np.where(labels == 0, "A", "B")
-    assert hospital_probe(noise, labels, one, group) is None, "no class is in two hospitals"
+    assert hospital_probe(noise, labels, one, group, CLASSES) is None, "no class is in two hospitals"

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cxr.data.datamodule
+import cxr.data.opening
 import cxr.data.store
 import cxr.jobs.run
 import cxr.jobs.task
@@ -31,7 +31,7 @@ from cxr.training.checkpoints import DurableCheckpointIO, LastCheckpoint
 PHASES: dict[str, tuple[Any, str, int, float]] = {
     "start-up": (cxr.train, "read_command", 1, 0.5),
     "store build": (cxr.data.store, "fill_store", 2, 0.3),
-    "search for copies": (cxr.data.datamodule, "load_copies", 1, 0.4),
+    "search for copies": (cxr.data.opening, "load_copies", 1, 0.4),
     "training": (cxr.jobs.run, "fit", 2, 0.4),
     "validation": (Classifier, "validation_step", 6, 0.005),
     "checkpoint write": (DurableCheckpointIO, "save_checkpoint", 6, 0.004),
