@@ -59,7 +59,8 @@ def hospital_notes(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) ->
     gaps = [line for metrics in runs.values() for line in transfer_lines(metrics, w) if len(runs) == 1]
     judged = [metrics["hospitals"] for metrics in runs.values() if "hospitals" in metrics]  # not by earlier versions
     shared = [line for hospitals in judged for line in apart_lines(hospitals, w)]
-    untested = [w["not_tested_elsewhere"]] * (not any(metrics.get("transfer") for metrics in runs.values()))
+    held_out = any(metrics.get("transfer") for metrics in runs.values())
+    untested = [w["not_tested_elsewhere"]] * bool(runs and not held_out)
     return [*gaps, *dict.fromkeys(shared), *untested]
 
 
