@@ -187,7 +187,7 @@ def test_a_long_table_with_five_troubles_ends_in_ten_lines(run, tiny, tmp_path, 
     caplog.set_level(logging.INFO)
     rng = np.random.default_rng(0)
     lines, usable, splits = ["파일;진단;환자;구분"], Counter(), Counter()
-    for number in range(300):
+    for number in range(1000):
         name, split = f"필름{number:04}.png", ("train", "dev", "holdout")[number // 2 % 3]
         label = ("정상", "폐렴", "결핵")[number // 2 % 3] if number % 25 else ("", "nan", "?", "-1")[number // 25 % 4]
         lines.append(f"D:\\병원\\{name};{label};환자{number // 2};{split}")
