@@ -140,4 +140,4 @@ def test_what_cannot_be_held_out_stops_before_any_run(run, words, tmp_path, more
 @pytest.mark.parametrize("option", ["select=worst_hospital", "data.balance=[label,hospital]"])
 def test_options_about_hospitals_need_some(run, small, tmp_path, option):
     code, _, err = run(train, *small, option, "data.sampler=balanced", f"hydra.run.dir={tmp_path}/run")
-    assert code and f"{option}: no hospital is known; name the column" in err
+    assert code == 2 and f"{option}: no hospital is known; name the column" in err

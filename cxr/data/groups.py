@@ -78,6 +78,8 @@ def deal_folds(labels: np.ndarray, group: np.ndarray, folds: int, rng: np.random
 def rows_by_group(group: np.ndarray, pool: np.ndarray) -> dict[int, np.ndarray]:
     """The rows of each group that has rows in `pool`."""
     rows = np.flatnonzero(pool)
+    if not len(rows):
+        return {}
     rows = rows[np.argsort(group[rows], kind="stable")]
     numbers, starts = np.unique(group[rows], return_index=True)
     return dict(zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True))

@@ -9,7 +9,8 @@ from typing import Any
 
 from cxr.data.class_names import check_screened
 from cxr.data.groups import group_images
-from cxr.data.hospitals import hospitals_of
+from cxr.data.hospitals import hospitals_of, named_hospitals
+from cxr.data.image_table import ImageTable
 from cxr.data.opening import open_images
 from cxr.data.sources import read_local
 from cxr.data.split import OPTIONS, split_images
@@ -51,6 +52,16 @@ def list_hospitals(data: Mapping[str, Any]) -> list[str]:
     return [name for name, _ in Counter(hospital[hospital != ""].tolist()).most_common()]
 
 
+def check_hospitals(run: Mapping[str, Any], images: ImageTable) -> None:
+    """Raise UserError if options of a run need hospitals and none is known. (Those of DICOM headers are not yet.)"""
+    options = {"select=worst_hospital": run["select"] == "worst_hospital"}
+    options["data.balance=[label,hospital]"] = (
+        run["data"]["sampler"] == "balanced" and "hospital" in run["data"]["balance"]
+    )
+    for option in (option for option, used in options.items() if used and run["data"]["hospital"] != "dicom"):
+        named_hospitals(images, option)
+
+
 def check_images(runs: Iterable[Mapping[str, Any]]) -> None:
     """Raise UserError where images cannot be read, split and screened as the options of some runs require, or where
     `data.on_bad` refuses them. (Only the latter decodes images. Other runs find copies among them when they begin.)"""
@@ -65,6 +76,7 @@ def check_images(runs: Iterable[Mapping[str, Any]]) -> None:
             split_images(images, group, *split)
         for run in of_source:
             check_screened(run["screen"]["class"], images.classes)
+            check_hospitals(run, images)
     check_files(runs)
 
 

@@ -22,23 +22,33 @@ def gap_parts(inside: Evaluation, outside: Evaluation) -> dict[str, dict[str, An
     """The parts of the loss, macro F1 inside less macro F1 outside, which they add up to.
 
     Returns:
-        "prevalence": what is lost inside if its images are weighted to the class shares outside. "threshold": what the
-        best offsets win back outside. "ranking": the rest, which no offset wins back. Each has a "difference" and its
+        "prevalence": what is lost inside if its images are weighted to the class shares outside. "threshold": how much
+        more the best offsets win outside than inside, so weighted.
+        "ranking": what is then left. Each has a "difference" and its
         "ci95" over the patients of both sets. None where the two sets have different classes or one alone, for which
-        some offset always wins back all, and where outside has fewer patients than FOLDS.
+        some offset always wins back all, and where one has fewer patients than FOLDS.
     """
     classes = set(outside.labels.tolist())
     if len(classes) < 2 or set(inside.labels.tolist()) != classes:
         return None
-    groups = np.unique(outside.group, return_inverse=True)[1]
-    if groups.max() + 1 < FOLDS:
+    groups = [np.unique(side.group, return_inverse=True)[1] for side in (inside, outside)]
+    if any(of_side.max() + 1 < FOLDS for of_side in groups):
         return None
-    within = point_and_resamples(inside, inside.predicted, seed=1)
-    found = point_and_resamples(outside, outside.predicted, seed=0)
-    moved = point_and_resamples(outside, predict_cross_fitted(outside, groups), seed=0)  # resampled as `found` is
-    weighted = share(within, within.sum(-1, keepdims=True)) * found.sum(-1, keepdims=True)
-    inside_f1, weighted_f1, moved_f1, f1 = (figures_of(c)["f1_macro"] for c in (within, weighted, moved, found))
-    parts = {"prevalence": inside_f1 - weighted_f1, "threshold": moved_f1 - f1, "ranking": weighted_f1 - moved_f1}
+    # Of each side, as it is predicted and with the best offsets, with the same resamples of its patients.
+    (within, within_moved), (found, found_moved) = (
+        [point_and_resamples(side, p, seed) for p in (side.predicted, predict_cross_fitted(side, of_side))]
+        for seed, (side, of_side) in enumerate(zip((inside, outside), groups, strict=True))
+    )
+    weighted, weighted_moved = (
+        share(counts, counts.sum(-1, keepdims=True)) * found.sum(-1, keepdims=True) for counts in (within, within_moved)
+    )
+    f1 = [figures_of(counts)["f1_macro"] for counts in (within, weighted, weighted_moved, found_moved, found)]
+    inside_f1, weighted_f1, weighted_best, outside_best, outside_f1 = f1
+    parts = {
+        "prevalence": inside_f1 - weighted_f1,
+        "threshold": (outside_best - outside_f1) - (weighted_best - weighted_f1),
+        "ranking": weighted_best - outside_best,
+    }
     return {name: {"difference": float(part[0]), "ci95": ends_of(part[1:]).tolist()} for name, part in parts.items()}
 
 

@@ -1,5 +1,7 @@
 """One hospital is held out: what tests outside and inside, and what must not be trained on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,9 @@ def test_a_class_that_only_this_hospital_has_is_unused(images):
 def test_what_cannot_be_held_out_gets_one_line(images):
     with pytest.raises(UserError, match=r"data.hold_out=D: no such hospital; there are [ABC] \(\d+ images\), "):
         deal(images, "D")
+    only = replace(images, slices={"hospital": np.full(600, "A")})
+    with pytest.raises(UserError, match="data.hold_out=A: it has NORMAL.*all other hospitals have nothing"):
+        deal(only, "A")
     images.slices["hospital"][images.label < 2] = "A"
     with pytest.raises(UserError, match="data.hold_out=C: it has TUBERCULOSIS, all other hospitals have NORMAL, PNEU"):
         deal(images, "C")
