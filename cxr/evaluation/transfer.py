@@ -10,10 +10,9 @@ from cxr.evaluation.evaluation import Evaluation
 from cxr.evaluation.intervals import counts_by_group
 
 
-def of_common_classes(inside: Evaluation, outside: Evaluation) -> Evaluation:
-    """The images inside that are of a class that outside images have too: means over other classes cannot be
-    compared."""
-    return inside.where(np.isin(inside.labels, outside.labels))
+def of_common_classes(ours: Evaluation, theirs: Evaluation) -> Evaluation:
+    """Those of `ours` that are of a class that `theirs` have too: means over other classes cannot be compared."""
+    return ours.where(np.isin(ours.labels, theirs.labels))
 
 
 def transfer(inside: Evaluation, outside: Evaluation) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -158,14 +158,22 @@ def compare_with_runs(scored: Evaluation, networks: Networks) -> tuple[dict[str,
     parts = {"internal": None, "gap_parts": None, **screening_parts(screenings, every_class)}
     if internal:
         internal = of_common_classes(internal, scored)
+        both = of_common_classes(scored, internal)  # a held-out hospital may have all images of a class
         points = {
             name: {"class": name, **internal.operating_point(name, chosen["threshold"])}
             for name, chosen in screenings.items()
         }
-        figures, difference = transfer(internal, scored)
+        figures, difference = transfer(internal, both)
         parts |= {"internal": figures | screening_parts(points, every_class), "difference": difference}
-        parts |= {"gap_parts": gap_parts(internal, scored), "keeping": keeping_thresholds(scored, points)}
-    return parts, [f"there are {' and '.join(lacking)}: {why}" for why, lacking in missing.items()]
+        parts |= {"gap_parts": gap_parts(internal, both), "keeping": keeping_thresholds(scored, points)}
+    remarks = []
+    if internal and len(both) < len(scored):
+        lacking = [scored.classes[label] for label in set(scored.labels.tolist()) - set(both.labels.tolist())]
+        classes = ", ".join(lacking)
+        remarks.append(
+            f"the run's own test images have no {classes}: the transfer gap leaves it out, the table does not"
+        )
+    return parts, remarks + [f"there are {' and '.join(lacking)}: {why}" for why, lacking in missing.items()]
 
 
 def keeping_thresholds(scored: Evaluation, points: Mapping[str, Any]) -> dict[str, Any]:
