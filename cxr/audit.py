@@ -11,7 +11,7 @@ from cxr.data.audit import SIZE, Copies, audit, load_copies
 from cxr.data.audit_lines import check_doubts, check_rejected, summarise_audit
 from cxr.data.decode import UNREADABLE, Reading, decode, why_unreadable
 from cxr.data.groups import group_images
-from cxr.data.hospitals import hospitals_of
+from cxr.data.hospitals import hospital_remarks, hospitals_of
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients
 from cxr.data.sources import read_images
@@ -56,9 +56,9 @@ def audit_images(options: dict[str, Any], folder: Path) -> None:
     ]
     counts = ", ".join(f"{name} {number:,}" for name, number in findings["classes"].items())
     print(f"\n1. {findings['images']:,} images in {printable(findings['root'])}: {counts}")
-    remarks = [*images.understood(), *hospital_lines({**findings["hospitals"], "within": None}, w, "any_score")] + [
-        no_patients(images.file.tolist())
-    ] * (not findings["patients"])
+    remarks = [*images.understood(), *hospital_remarks(images)]
+    remarks += hospital_lines({**findings["hospitals"], "within": None}, w, "any_score")
+    remarks += [no_patients(images.file.tolist())] * (not findings["patients"])
     remarks += [f"{line}; {AUDIT} lists all" for line in images.not_used()]
     for number, remark in enumerate([*remarks, *cannot_be_split(images, options["data"])], start=2):
         print(f"{number}. {printable(remark)}")

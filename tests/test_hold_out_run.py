@@ -36,7 +36,12 @@ def words(table, drawn, tiny):
 @pytest.fixture(scope="module")
 def sweep(words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "out"
-    levers = ("data.sampler=balanced", "data.balance=[label,hospital]", "select=worst_hospital")
+    levers = (
+        "data.sampler=balanced",
+        "data.balance=[label,hospital]",
+        "select=worst_hospital",
+        "data.val_fraction=0.4",
+    )
     with pytest.MonkeyPatch.context() as patch:
         options = ["trainer.max_epochs=2", "optim.lr=0.003", *levers, f"hydra.sweep.dir={folder}"]
         patch.setattr("sys.argv", ["train", "-m", "data.hold_out=North,East", *words, *options])

@@ -10,7 +10,7 @@ import numpy as np
 
 from cxr.data.cache import built, fingerprint
 from cxr.data.groups import group_images
-from cxr.data.hospitals import confounding
+from cxr.data.hospitals import confounding, hospital_remarks
 from cxr.data.image_table import ImageTable
 from cxr.data.naming import no_patients, patient_and_form
 from cxr.data.split import find_leaks
@@ -135,6 +135,8 @@ def log_findings(images: ImageTable, copies: Copies) -> None:
         log.info(remark)
     if not (images.patient != "").any():
         log.warning(no_patients(images.file.tolist()))
+    for line in hospital_remarks(images):
+        log.warning(line)
     for line in images.not_used():
         log.warning("%s; rejected.csv lists all", line)
     if copies:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cxr.data.class_names import CLASSES, class_name
 from cxr.data.column_guesses import as_option, likely_columns
-from cxr.data.naming import SEVERAL, SHOWN, Naming, plain
+from cxr.data.naming import IGNORE, SEVERAL, SHOWN, Naming, plain
 from cxr.data.several_rows import PARTS
 from cxr.errors import UserError, collecting, printable, raise_all
 
@@ -74,10 +74,10 @@ def choose_columns(
     for part, usual in KNOWN.items():
         if part not in naming.columns and (column := next((name for name in usual if name in names), "")):
             chosen[part] = column
-    if naming.hospital is not None:
+    if naming.hospital not in (None, IGNORE):
         with collecting(mistakes):
             chosen["hospital"] = find_column(path, names, naming.hospital, "hospital")
-    elif column := next((name for name in HOSPITAL if name in names), ""):
+    elif naming.hospital is None and (column := next((name for name in HOSPITAL if name in names), "")):
         chosen["hospital"] = column
     one_hot = one_hot_columns(names, rows, naming) if "label" in needed and "label" not in chosen else []
     if "file" not in chosen and "patient" in chosen:  # RSNA's images are named by their patients

@@ -21,7 +21,7 @@ from cxr.data.image_table import ImageTable
 from cxr.data.masking import hide
 from cxr.data.opening import open_images
 from cxr.data.shortcuts import load_shortcuts
-from cxr.data.split import USES, find_leaks, split_by_options
+from cxr.data.split import USES, find_leaks, split_by_options, unused_reasons
 from cxr.data.store import Store
 from cxr.errors import UserError, counted
 
@@ -82,11 +82,14 @@ class CXRDataModule(pl.LightningDataModule):
 
     def log_split(self) -> None:
         d, sizes = self.data, ", ".join(f"{s} {n}" for s, n in self.split_sizes().items())
-        if (leaks := self.leak_counts()) and leaks["images"]:
+        if d["split"] == "hospital":
+            for reason, number in unused_reasons(self.images, self.split, str(d["hold_out"])).items():
+                if number:
+                    log.info("unused: %s %s", counted(number, "image"), reason)
+        elif (leaks := self.leak_counts()) and leaks["images"]:
             done = "kept in training" if leaks["on_leak"] == "keep" else "unused"
-            of = "the test folder" if d["split"] == "given" else d["hold_out"]
             images = counted(leaks["images"], "image")
-            log.info("%s: %s of patients of %s, or copies of its images", done, images, of)
+            log.info("%s: %s of patients of the test folder, or copies of its images", done, images)
         which = {"folds": f", fold {d['fold']}", "hospital": f", {d['hold_out']} held out"}.get(d["split"], "")
         log.info("split %s%s: %s", d["split"], which, sizes)
 

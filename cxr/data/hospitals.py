@@ -12,7 +12,7 @@ import numpy as np
 from cxr.data.cache import built, fingerprint
 from cxr.data.image_table import ImageTable
 from cxr.data.store import Store
-from cxr.errors import UserError
+from cxr.errors import UserError, counted, printable
 from cxr.files.writing import read_json, write_json
 
 OVERLAP = 0.05  # of two classes' shares of hospitals, up to which no hospital counts as one of both: strays
@@ -39,12 +39,38 @@ def named_hospitals(images: ImageTable, option: str) -> np.ndarray:
     return hospital
 
 
+def hospital_remarks(images: ImageTable) -> list[str]:
+    """What people should look at in the names of hospitals: images without one, and names that differ in spelling
+    alone."""
+    hospital = hospitals_of(images)
+    if hospital is None:
+        return []
+    names = Counter(hospital.tolist())
+    unknown = names.pop("", 0)
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault("".join(filter(str.isalnum, name.casefold())), []).append(name)
+    lines = [f"the hospital is not known for {counted(unknown, 'image')}"] * (unknown > 0)
+    for alike in (of for of in spellings.values() if len(of) > 1):
+        each = ", ".join(f"{printable(name)} ({names[name]:,})" for name in sorted(alike))
+        lines.append(f"hospitals whose names differ in spelling alone count as different: {each}; correct the table")
+    return lines
+
+
 def balance_levels(balance: Sequence[str], images: ImageTable) -> np.ndarray:
     """What `data.sampler=balanced` balances: int64 (N, K), the class of each image and, if `data.balance` asks for it,
-    its hospital. Raises UserError where no hospital is known."""
+    its hospital. Images of unknown hospitals are spread evenly over those of their class: together, they are not
+    another hospital. Raises UserError where no hospital is known."""
     columns = [images.label]
     if "hospital" in balance:
-        columns.append(np.unique(named_hospitals(images, "data.balance=[label,hospital]"), return_inverse=True)[1])
+        number = np.unique(named_hospitals(images, "data.balance=[label,hospital]"), return_inverse=True)[1]
+        unknown = images.slices["hospital"] == ""
+        for label in np.unique(images.label[unknown]):
+            rows = np.flatnonzero(unknown & (images.label == label))
+            others = np.unique(number[~unknown & (images.label == label)])
+            if len(others):
+                number[rows] = others[np.arange(len(rows)) % len(others)]
+        columns.append(number)
     return np.stack(columns, axis=1)
 
 

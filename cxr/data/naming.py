@@ -28,7 +28,7 @@ COMPILED = {form: re.compile(pattern) for form, pattern in PATIENT_FORMS.items()
 SHOWN = 6  # parts of a list in a remark
 FEW = 5  # images, below which it is asked whether a folder is a class
 SEVERAL = "|"  # between the labels of an image that has several
-DICOM = "dicom"  # in data.hospital: the header of a DICOM file
+DICOM, IGNORE = "dicom", "ignore"  # in data.hospital: the header of a DICOM file, and no hospital at all
 OTHERS = "*"  # in data.classes: every other name
 STEM = re.compile(r"[-_ .(]*\d+\)?$")  # a number at the end of a name: what is left may name a patient
 
@@ -49,7 +49,8 @@ class Naming:
         rows: the option `data.rows`: the values, of some columns, of the rows that count.
         label_pattern: the option `data.label_pattern`: a regular expression, searched like `patient_pattern`, whose
             first group is the class; None: the name of the class folder.
-        hospital: the option `data.hospital`: the column that names the hospital; None: columns of HOSPITAL.
+        hospital: the option `data.hospital`: the column that names the hospital; None: columns of HOSPITAL;
+            IGNORE: none.
     """
 
     classes: Mapping[str, str | None] = field(default_factory=dict)

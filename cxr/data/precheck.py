@@ -13,8 +13,10 @@ from cxr.data.hospitals import hospitals_of, named_hospitals
 from cxr.data.image_table import ImageTable
 from cxr.data.opening import open_images
 from cxr.data.sources import read_local
-from cxr.data.split import OPTIONS, split_images
+from cxr.data.split import OPTIONS, split_by_options, split_images
 from cxr.errors import UserError
+
+log = logging.getLogger(__name__)
 
 LOCAL = ("folder", "table")  # sources that can be read at once
 OF_SOURCE = (
@@ -40,20 +42,35 @@ OF_FILES = ("image_size", "images", "seed", "negatives", "dicom_patient", "dicom
 
 
 def list_hospitals(data: Mapping[str, Any]) -> list[str]:
-    """The hospitals that the table or manifest of the images names, that with most images first; `data` as the options
-    `data.*`. Raises UserError where there are none."""
+    """The hospitals that the table or manifest of the images names and that can be held out, that with most images
+    first; `data` as the options `data.*`. A warning says which cannot. Raises UserError where there are none."""
     local = data["source"] in LOCAL and data["hospital"] != "dicom"
-    hospital = hospitals_of(read_local(data)) if local else None
+    images = read_local(data) if local else None
+    hospital = hospitals_of(images) if images else None
     if hospital is None:
         raise UserError(
             "data.hold_out=all: no table or manifest names the hospitals; give its column with data.hospital=COLUMN, "
             "or the names: data.hold_out=NAME,NAME"
         )
-    return [name for name, _ in Counter(hospital[hospital != ""].tolist()).most_common()]
+    names, refused = [], []
+    for name, _ in Counter(hospital[hospital != ""].tolist()).most_common():
+        try:
+            split_by_options(images, group_images(images.patient), {**data, "split": "hospital", "hold_out": name})
+            names.append(name)
+        except UserError as why:
+            refused.append(str(why))
+    if not names:
+        raise UserError(f"data.hold_out=all: none of the hospitals can be held out; such as {refused[0]}")
+    for why in refused:
+        log.warning("cxr: data.hold_out=all goes on without one of them: %s", why)
+    return names
 
 
 def check_hospitals(run: Mapping[str, Any], images: ImageTable) -> None:
-    """Raise UserError if options of a run need hospitals and none is known. (Those of DICOM headers are not yet.)"""
+    """Raise UserError if options of a run need hospitals, or their validation images, and there are none. (Hospitals
+    in DICOM headers are not known yet.)"""
+    if run["select"] == "worst_hospital" and not run["data"]["val_fraction"]:
+        raise UserError("select=worst_hospital: chooses by validation images; data.val_fraction=0 leaves none")
     options = {"select=worst_hospital": run["select"] == "worst_hospital"}
     options["data.balance=[label,hospital]"] = (
         run["data"]["sampler"] == "balanced" and "hospital" in run["data"]["balance"]

@@ -55,6 +55,10 @@ def one_row_each(
             chosen.append(merge([rows[number] for number in numbers], rows[first]))
     twice = len(rows) - len(by_file)
     remarks = [f"rows of {table} that name a file again: {twice:,}; each file counts once"] * (twice > 0)
+    of_two = [file for file, numbers in by_file.items() if len(hospitals_in(rows, numbers)) > 1]
+    if of_two:
+        files = f"{counted(len(of_two), 'file')} ({such_as(len(of_two), printable(of_two[0]))})"
+        remarks.append(f"rows of {table} that give a file to two hospitals: {files}; its hospital is not known then")
     labels = f"{settled:,} with a class by majority, {disputed - settled:,} without"
     of_files = f"rows with different labels: {disputed:,} of {len(by_file):,} files; {labels}"
     return chosen, rejected, remarks + [f"{of_files} (data.disagreement={naming.disagreement})"] * (disputed > 0)
@@ -91,6 +95,11 @@ def check_agreement(
     raise_all(mistakes)
 
 
+def hospitals_in(rows: Sequence[Row], numbers: Sequence[int]) -> set[str]:
+    """The hospitals that some rows name."""
+    return {rows[number].get("hospital", "") for number in numbers} - {""}
+
+
 def majority(votes: Sequence[str | None], numbers: Sequence[int]) -> int | None:
     """The first row with the vote that more than half of the rows `numbers` have, or None."""
     vote, most = Counter(votes[number] for number in numbers).most_common(1)[0]
@@ -98,8 +107,8 @@ def majority(votes: Sequence[str | None], numbers: Sequence[int]) -> int | None:
 
 
 def merge(rows: Sequence[Row], chosen: Row) -> Row:
-    """The chosen row of a file, with what only others of its rows say of its patient and split, and without the further
-    columns in which its rows differ."""
+    """The chosen row of a file, with what only others of its rows say of its patient, split and hospital, and without
+    the further columns in which its rows differ."""
     if len(rows) == 1:
         return chosen
     merged = {
@@ -109,4 +118,6 @@ def merge(rows: Sequence[Row], chosen: Row) -> Row:
     for part in PARTS[2:]:
         if part in merged:
             merged[part] = next((row[part] for row in rows if row.get(part)), "")
+    if len(hospitals := hospitals_in(rows, range(len(rows)))) == 1:
+        merged["hospital"] = hospitals.pop()
     return merged

@@ -13,7 +13,7 @@ from cxr.data.files import gaps, is_mask, list_files, loose_images, mode_of, not
 from cxr.data.image_table import ImageTable, name_images, split_name
 from cxr.data.listed import read_listed
 from cxr.data.manifest import MANIFEST, Manifest, merge_manifest, read_manifest
-from cxr.data.naming import AS_USUAL, Naming, as_nfc
+from cxr.data.naming import AS_USUAL, IGNORE, Naming, as_nfc
 from cxr.data.several_rows import Row
 from cxr.data.split_lists import SplitLists
 from cxr.data.table_files import find_lists, find_tables
@@ -45,7 +45,7 @@ def read_folder(root: Path, naming: Naming = AS_USUAL, lists: SplitLists | None 
         raise UserError(f"data.root={root}: {reason}")
     root, remarks = find_level(root)
     manifest = read_manifest(root, naming)
-    if naming.hospital is not None and not manifest.rows:
+    if naming.hospital not in (None, IGNORE) and not manifest.rows:
         raise UserError(f"data.hospital={naming.hospital}: a column of {MANIFEST}, but {root} has none")
     rows, rejected, left_out = read_files(root, naming, manifest)
     if not rows:

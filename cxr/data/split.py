@@ -137,7 +137,7 @@ def hold_out(
         )
         raise UserError(
             f"data.hold_out={name}: it has {held_out}, all other hospitals have {others}; they need two classes or "
-            "more to train on, and one of them in the hospital held out"
+            "more to train on, and one of them in the hospital held out; add images, or hold out another hospital"
         )
     check_classes(images, split, group, ("train", "val", "inside") if val else ("train", "inside"), classes)
     return split
@@ -151,9 +151,26 @@ def no_hospital(name: str, hospital: np.ndarray) -> UserError:
             "data.split=hospital: no hospital is known; name the column of the table or manifest that holds it with "
             "data.hospital=COLUMN"
         )
-    names = ", ".join(f"{other} ({number:,} images)" for other, number in images.most_common(NAMED))
+    if whole := next((other for other in images if other.startswith(f"{name},")), ""):
+        return UserError(
+            f"data.hold_out={name}: no such hospital, but there is {printable(whole)}; a name with a comma needs both "
+            f"kinds of quotes: \"data.hold_out='{printable(whole)}'\""
+        )
+    names = ", ".join(f"{printable(other)} ({counted(number, 'image')})" for other, number in images.most_common(NAMED))
     more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
     return UserError(f"data.hold_out={name}: no such hospital; there are {names}{more}")
+
+
+def unused_reasons(images: ImageTable, split: np.ndarray, held_out: str) -> dict[str, int]:
+    """Why a split by hospital leaves images out, and how many each: of unknown hospitals, of classes that no network
+    can learn, and patients or copies of the held-out hospital."""
+    unused, hospital = split == "unused", images.slices["hospital"]
+    unknown, outside = hospital == "", hospital == held_out
+    return {
+        "of unknown hospitals": int((unused & unknown).sum()),
+        f"of classes that only {held_out} has": int((unused & outside).sum()),
+        f"of patients of {held_out}, or copies of its images": int((unused & ~unknown & ~outside).sum()),
+    }
 
 
 def find_leaks(split: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from cxr.evaluation.evaluation import Evaluation
-from cxr.evaluation.intervals import counts_by_group, ends_of, exact_share, figures_of, headline, resampled_figures
+from cxr.evaluation.exact_intervals import share_over_groups
+from cxr.evaluation.intervals import counts_by_group, figures_of, headline
 
 FEW = 10  # images of a hospital, below which it has no score
 
@@ -24,27 +25,27 @@ def within_hospitals(
         group: (N,), equal for images that are not independent.
 
     Returns:
-        "f1_macro", "ci95" over patients of these hospitals, "images" and "hospitals": each one's f1_macro, images and
-        classes (indices). None if no hospital has two classes.
+        "f1_macro", "ci95" over patients of these hospitals (as in exact_intervals.difference_ends()), "images" and
+        "hospitals": each one's f1_macro, images and classes (indices). None if no hospital has two classes.
     """
     parts: dict[str, dict[str, Any]] = {}
-    drawn = []
-    for seed, name in enumerate(sorted(set(hospital.tolist()) - {""})):
+    beyond = []  # how far the ends of each are from its f1_macro
+    for name in sorted(set(hospital.tolist()) - {""}):
         members = hospital == name
         present, of_members = np.unique(labels[members], return_inverse=True)
         if len(present) < 2 or members.sum() < FEW:
             continue
         predicted = logits[members][:, present].argmax(1)
-        groups = np.unique(group[members], return_inverse=True)[1]
-        counts = counts_by_group(of_members, predicted, groups, len(present))
-        drawn.append(resampled_figures(counts, seed=seed)["f1_macro"])
-        f1 = float(figures_of(counts.sum(0))["f1_macro"])
-        parts[name] = {"f1_macro": f1, "images": int(members.sum()), "classes": present.tolist()}
+        scores = headline(of_members, predicted, group[members], len(present))
+        beyond.append(np.array(scores["ci95"]["f1_macro"]) - scores["f1_macro"])
+        parts[name] = {key: scores[key] for key in ("f1_macro", "images")} | {"classes": present.tolist()}
     if not parts:
         return None
+    mean = float(np.mean([part["f1_macro"] for part in parts.values()]))
+    below, above = np.hypot.reduce(np.array(beyond), axis=0) / len(parts)
     return {
-        "f1_macro": float(np.mean([part["f1_macro"] for part in parts.values()])),
-        "ci95": {"f1_macro": ends_of(np.mean(drawn, axis=0)).tolist()},
+        "f1_macro": mean,
+        "ci95": {"f1_macro": [mean - float(below), mean + float(above)]},
         "images": sum(part["images"] for part in parts.values()),
         "hospitals": parts,
     }
@@ -67,25 +68,29 @@ def scores_by_hospital(evaluation: Evaluation, hospital: np.ndarray) -> dict[str
         per_class = {}
         for label in np.unique(of.labels).tolist():
             members = of.labels == label
-            hits, support = int((of.predicted[members] == label).sum()), int(members.sum())
-            ends = {"recall": exact_share(hits, support)}
-            per_class[of.classes[label]] = {"recall": hits / support, "support": support, "ci95": ends}
+            hits = of.predicted[members] == label
+            ends = {"recall": share_over_groups(hits, of.group[members])}
+            per_class[of.classes[label]] = {"recall": float(hits.mean()), "support": len(hits), "ci95": ends}
         scores[name] = headline(of.labels, of.predicted, of.group, len(of.classes)) | {"per_class": per_class}
     return scores
 
 
+def large_hospitals(hospital: np.ndarray) -> list[str]:
+    """The names, among strings (N,), that FEW images or more have; "" is none."""
+    names, images = np.unique(hospital, return_counts=True)
+    return names[(images >= FEW) & (names != "")].tolist()
+
+
 def lowest_f1(labels: np.ndarray, predicted: np.ndarray, hospital: np.ndarray, classes: int) -> tuple[float, float]:
-    """The lowest macro F1 of a hospital that has FEW images or more (of any, if none has), and the mean over these.
+    """The lowest macro F1 of the large_hospitals(), of which there must be one, and the mean over these.
 
     Args:
         labels, predicted: int64 (N,).
-        hospital: strings (N,), "" for unknown: not counted unless all are.
+        hospital: strings (N,), "" for unknown.
         classes: how many there are.
     """
-    names, images = np.unique(hospital, return_counts=True)
-    large = names[(images >= FEW) & (names != "")]
     scores = []
-    for name in large if len(large) else names:
+    for name in large_hospitals(hospital):
         of = hospital == name
         alike = np.zeros(of.sum(), dtype=np.int64)
         counts = counts_by_group(labels[of], predicted[of], alike, classes).sum(0)

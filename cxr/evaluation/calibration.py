@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 from cxr.evaluation.intervals import RESAMPLES, draw_weights, ends_of
 
 BINS = 15  # of equal width, over the probability of the predicted class (Guo et al. 2017)
+LEAST = 1e-12  # probability that counts in a logarithm
 TEMPERATURES = (0.2, 10.0)  # with few validation images, all of them predicted correctly, the best one would be 0
 
 
@@ -43,7 +44,7 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray
     truth = np.zeros(probabilities.shape)
     truth[rows, labels] = 1
     each = np.zeros((n, 2 + BINS))  # per image: nll, Brier score, and in its bin the excess of confidence
-    each[:, 0] = -np.log(np.maximum(probabilities[rows, labels].astype(np.float64), 1e-12))
+    each[:, 0] = -np.log(np.maximum(probabilities[rows, labels].astype(np.float64), LEAST))
     each[:, 1] = ((probabilities - truth) ** 2).sum(1)
     each[rows, 2 + bins] = confidence - right
     names, number = np.unique(group, return_inverse=True)
@@ -57,6 +58,8 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray
     # estimate of that bias, the ece of a well calibrated network lies below its interval.
     resampled["ece"] = np.maximum(resampled["ece"] - (resampled["ece"].mean() - point["ece"]), 0)
     ends = {key: ends_of(values).tolist() for key, values in resampled.items()}
+    if len(names) == 1:  # of which nothing follows for others
+        ends = {"nll": [0.0, -float(np.log(LEAST))], "brier": [0.0, 2.0], "ece": [0.0, 1.0]}
     counts = np.bincount(bins, minlength=BINS)
     means = {
         name: [round(float(s / c), 4) if c else None for s, c in zip(np.bincount(bins, v, BINS), counts, strict=True)]

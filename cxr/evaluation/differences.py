@@ -11,14 +11,8 @@ from typing import Any
 import numpy as np
 
 from cxr.evaluation.components import half_width, p_value, seeds_needed, variance_components
-from cxr.evaluation.intervals import (
-    LEVEL,
-    RESAMPLES,
-    counts_by_group,
-    ends_of,
-    figures_of,
-    resampled_figures,
-)
+from cxr.evaluation.exact_intervals import LEVEL, difference_ends, exact_ends
+from cxr.evaluation.intervals import RESAMPLES, counts_by_group, ends_of_counts, figures_of, resampled_figures
 
 FIGURES = ("f1_macro", "accuracy")
 RELEVANT = 0.05  # of macro F1 or accuracy: the difference for which seeds_needed is stated
@@ -48,7 +42,8 @@ def paired_difference(
         For f1_macro and accuracy: "difference" of the means over seeds, "ci95" [low, high], "p" (two-sided, multiplied
         by `comparisons`), "shown" (whether 0 lies outside). With two seeds or more on both sides, the interval holds
         for other seeds too, and there is "seeds_needed": how many on each side would show a true difference of RELEVANT
-        in four of five sweeps; None where more than 100, or more test patients, are needed.
+        in four of five sweeps; None where more than 100, or more test patients, are needed. Where neither patients nor
+        seeds change the difference, the interval is that of equal_ends().
     """
     alpha = (1 - LEVEL) / comparisons
     figures = figures_of_networks(labels, group, [*ours, *theirs], classes, resamples, seed)
@@ -64,11 +59,40 @@ def paired_difference(
             values = drawn[:, : len(ours)].mean(1) - drawn[:, len(ours) :].mean(1)
             ends = np.quantile(values, [alpha / 2, 1 - alpha / 2]).tolist()
             p, needed = 2 * (1 + min((values <= 0).sum(), (values >= 0).sum())) / (1 + len(values)), {}
+        if ends[0] == ends[1]:
+            ends = equal_ends(labels, group, ours, theirs, classes, 1 - alpha)[key]
+            p = 1.0 if ends[0] <= 0 <= ends[1] else alpha
         ends = np.clip(ends, -1, 1).tolist()
         shown = bool(ends[0] > 0 or ends[1] < 0)
         p = float(min(1.0, p * comparisons))
         result[key] = {"difference": difference, "ci95": ends, "p": p, "shown": shown, **needed}
     return result
+
+
+def equal_ends(
+    labels: np.ndarray,
+    group: np.ndarray,
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    classes: int,
+    level: float,
+) -> dict[str, list[float]]:
+    """The interval of a difference that is the same for all patients and seeds; arguments as for paired_difference().
+
+    Of the same predictions, as far below and above 0 as the share of patients may be for whom they differ, if there was
+    none among these; of others, that of independent figures with exact intervals."""
+    number = np.unique(group, return_inverse=True)[1]
+    if all(np.array_equal(predicted, ours[0]) for predicted in (*ours, *theirs)):
+        none_right = counts_by_group(labels, (labels + 1) % classes, number, classes)
+        highest = {key: ends[1] for key, ends in exact_ends(none_right, figures_of(none_right.sum(0)), level).items()}
+        return {key: [-float(highest[key]), float(highest[key])] for key in FIGURES}
+    sides = []
+    for predicted in (ours[0], theirs[0]):
+        counts = counts_by_group(labels, predicted, number, classes)
+        figures = figures_of(counts.sum(0))
+        exact = exact_ends(counts, figures, level)
+        sides.append({key: (float(figures[key]), exact[key]) for key in FIGURES})
+    return {key: difference_ends(sides[0][key], sides[1][key]) for key in FIGURES}
 
 
 def mean_over_seeds(
@@ -80,13 +104,17 @@ def mean_over_seeds(
         predicted: predicted classes (N,), one array per seed, two or more; everything else as in paired_difference().
 
     Returns:
-        For f1_macro and accuracy: "mean", "sd" (of the seeds), "ci95" [low, high], within [0, 1].
+        For f1_macro and accuracy: "mean", "sd" (of the seeds), "ci95" [low, high], within [0, 1]; where neither
+        patients nor seeds change the figure, that of intervals.ends_of_counts().
     """
     result = {}
+    number = np.unique(group, return_inverse=True)[1]
     for key, (points, drawn) in figures_of_networks(labels, group, predicted, classes, resamples).items():
         components = variance_components(points, drawn, len(predicted), len(np.unique(group)))
         mean, half = float(points.mean()), half_width(components, 1 - LEVEL)
         ends = [max(0.0, mean - half), min(1.0, mean + half)]
+        if not half:
+            ends = ends_of_counts(counts_by_group(labels, predicted[0], number, classes))[key].tolist()
         result[key] = {"mean": mean, "sd": float(points.std(ddof=1)), "ci95": ends}
     return result
 
@@ -101,24 +129,25 @@ def gap_over_seeds(
     images, which are resampled independently.
 
     Args:
-        outside, inside: labels (N,), groups (N,) and predicted classes (N,), one array per seed, of each set.
+        outside, inside: labels (N,), groups (N,) and predicted classes (N,), one array per seed, two or more, of each
+            set.
 
     Returns:
-        For f1_macro and accuracy: "mean", "ci95" [low, high] and, of two seeds or more, "sd" (of the seeds): then the
-        interval is over patients and seeds, else over patients.
+        For f1_macro and accuracy: "mean", "sd" (of the seeds) and "ci95" [low, high] over patients and seeds.
     """
-    figures = [figures_of_networks(*side, classes, resamples, seed) for seed, side in enumerate((outside, inside))]
-    groups, result = min(len(np.unique(side[1])) for side in (outside, inside)), {}
+    sides = outside, inside
+    figures = [figures_of_networks(*side, classes, resamples, seed) for seed, side in enumerate(sides)]
+    alone = [mean_over_seeds(*side, classes, resamples) for side in sides]
+    groups, result = min(len(np.unique(side[1])) for side in sides), {}
     for key in FIGURES:
         (out, drawn_out), (within, drawn_within) = (of_side[key] for of_side in figures)
         points, drawn = out - within, drawn_out - drawn_within
         mean = float(points.mean())
-        if len(points) == 1:
-            result[key] = {"mean": mean, "ci95": ends_of(drawn[:, 0]).tolist()}
-        else:
-            half = half_width(variance_components(points, drawn, len(points), groups), 1 - LEVEL)
-            ends = np.clip([mean - half, mean + half], -1, 1).tolist()
-            result[key] = {"mean": mean, "sd": float(points.std(ddof=1)), "ci95": ends}
+        half = half_width(variance_components(points, drawn, len(points), groups), 1 - LEVEL)
+        ends = [mean - half, mean + half]
+        if any(np.ptp(of_side[key][1], axis=0).max() == 0 for of_side in figures):  # resampling says nothing of a side
+            ends = difference_ends(*((of_side[key]["mean"], of_side[key]["ci95"]) for of_side in alone))
+        result[key] = {"mean": mean, "sd": float(points.std(ddof=1)), "ci95": np.clip(ends, -1, 1).tolist()}
     return result
 
 
@@ -140,20 +169,21 @@ def figures_of_networks(
 
 
 def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:
-    """The difference of scores between two sets without common images, which are resampled independently.
+    """The difference of scores between two sets without common images.
 
     Args:
         ours, theirs: counts_by_group(), (G, C, C) each.
 
     Returns:
-        For f1_macro and accuracy: "difference" and "ci95" [low, high].
+        For f1_macro and accuracy: "difference" and "ci95" [low, high], see exact_intervals.difference_ends().
     """
-    points = [figures_of(counts.sum(0)) for counts in (ours, theirs)]
-    drawn = [resampled_figures(counts, seed=seed) for seed, counts in enumerate((ours, theirs))]
+    sides = [
+        (figures_of(counts.sum(0)), ends_of_counts(counts, seed=seed)) for seed, counts in enumerate((ours, theirs))
+    ]
     return {
         key: {
-            "difference": float(points[0][key] - points[1][key]),
-            "ci95": ends_of(drawn[0][key] - drawn[1][key]).tolist(),
+            "difference": float(sides[0][0][key] - sides[1][0][key]),
+            "ci95": difference_ends(*((float(figures[key]), ends[key]) for figures, ends in sides)),
         }
         for key in FIGURES
     }

@@ -14,7 +14,8 @@ import torch
 from scipy.special import softmax
 
 from cxr.evaluation.calibration import calibration
-from cxr.evaluation.intervals import exact_share, headline, intervals
+from cxr.evaluation.exact_intervals import share_over_groups
+from cxr.evaluation.intervals import headline, intervals
 from cxr.evaluation.metrics import as_plain, compute, evaluation_metrics
 from cxr.evaluation.screening import choose_threshold, keeping_threshold, operating_point, screening
 
@@ -78,12 +79,12 @@ class Evaluation:
     def operating_point(self, name: str, threshold: float) -> dict[str, Any]:
         """Sensitivity and specificity for a class; see screening.operating_point()."""
         label = self.classes.index(name)
-        return operating_point(self.labels == label, self.probabilities[:, label], threshold)
+        return operating_point(self.labels == label, self.probabilities[:, label], self.group, threshold)
 
     def keeping_threshold(self, name: str, sensitivity: float) -> dict[str, Any]:
         """The threshold that keeps a sensitivity for a class; see screening.keeping_threshold()."""
         label = self.classes.index(name)
-        return keeping_threshold(self.labels == label, self.probabilities[:, label], sensitivity)
+        return keeping_threshold(self.labels == label, self.probabilities[:, label], self.group, sensitivity)
 
     def figures(
         self, slices: Mapping[str, np.ndarray], rules: Mapping[str, np.ndarray], masked: Mapping[str, "Evaluation"]
@@ -104,7 +105,7 @@ class Evaluation:
         }
 
     def slices(self, columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, dict[str, Any]]]:
-        """The part "slices": accuracy on the images of each value of a column, with its exact binomial interval.
+        """The part "slices": accuracy on the images of each value of a column, with its exact interval.
 
         (A slice has few images, and few of the classes: macro F1 would mean little.) A column with many values, such as
         a date, has no slices; nor has the hospital: scores_by_hospital() has its scores.
@@ -121,22 +122,27 @@ class Evaluation:
             if len(names) == 1 and (values == names[0]).all():  # what the whole set's accuracy says already
                 continue
             for name in names:
-                hits, images = int(right[values == name].sum()), int((values == name).sum())
-                share = {"images": images, "accuracy": hits / images, "ci95": {"accuracy": exact_share(hits, images)}}
-                slices.setdefault(column, {})[name] = share
+                hits, group = right[values == name], self.group[values == name]
+                share = {"accuracy": float(hits.mean()), "ci95": {"accuracy": share_over_groups(hits, group)}}
+                slices.setdefault(column, {})[name] = {"images": len(hits), **share}
         return slices
 
     def shortcuts(
         self, rules: Mapping[str, np.ndarray], masked: Mapping[str, "Evaluation"]
     ) -> dict[str, dict[str, Any]]:
-        """The part "shortcuts": accuracy and macro F1, with intervals, of predictions that do not need the lungs, and
-        of this network on NORMAL against PNEUMONIA, within one source. Nothing is chosen by it. Arguments as for
-        figures()."""
+        """The part "shortcuts": accuracy and macro F1, with intervals, of predictions that do not need the lungs (of
+        rules also the "recall" of each class that has images), and of this network on NORMAL against PNEUMONIA, within
+        one source. Nothing is chosen by it. Arguments as for figures()."""
         predictions = {**rules, **{name: m.predicted[np.isin(m.index, self.index)] for name, m in masked.items()}}
         scores = {
             name: headline(self.labels, predicted, self.group, len(self.classes))
             for name, predicted in predictions.items()
         }
+        for name, predicted in rules.items():
+            hits = predicted == self.labels
+            scores[name]["recall"] = {
+                self.classes[label]: float(hits[self.labels == label].mean()) for label in np.unique(self.labels)
+            }
         present = {self.classes[label] for label in self.labels}
         if set(PAIR) < present:
             pair = [self.classes.index(name) for name in PAIR]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cxr.data.shortcuts import FOLDS, cross_predict
+from cxr.evaluation.exact_intervals import ends_where_equal
 from cxr.evaluation.intervals import ends_of, resampled_counts, share
 
 FEWEST = 2 * FOLDS  # patients of a class in a hospital
@@ -53,10 +54,15 @@ def hospital_probe(
     if not rows:
         return None
     class_of = np.repeat(np.arange(len(chances)), [len(part) for part in chances])
-    accuracies = balanced(np.concatenate(right), np.concatenate(stratum), class_of, group[np.concatenate(rows)])
+    strata, groups = np.concatenate(stratum), group[np.concatenate(rows)]
+    accuracies = balanced(np.concatenate(right), strata, class_of, groups)
+    ends = ends_of(accuracies[1:])
+    if ends[0] == ends[1]:  # all are right: the mean of exact intervals, as in exact_ends()
+        patients = np.array([len(np.unique(groups[strata == s])) for s in range(len(class_of))])
+        ends = ends_where_equal(np.full(len(patients), accuracies[0]), patients).mean(1)
     return {
         "accuracy": float(accuracies[0]),
-        "ci95": {"accuracy": ends_of(accuracies[1:]).tolist()},
+        "ci95": {"accuracy": ends.tolist()},
         "chance": float(np.mean([part[0] for part in chances])),
         "images": sum(map(len, rows)),
         "classes": probed,

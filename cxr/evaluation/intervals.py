@@ -3,7 +3,7 @@
 Bootstrap over groups (Efron 1979; whole clusters, Field & Welsh 2007): images of one patient, and copies, are not
 independent, so groups are drawn with replacement, each with all of its images. A resample is a weight for each group,
 and all resamples together are one product of weights and confusion counts. (torchmetrics' BootStrapper draws images.)
-Recall of a class is a plain share of its images, for which the exact binomial interval holds (Clopper & Pearson 1934).
+Recall of a class is a plain share of its images: it has an exact interval (cxr.evaluation.exact_intervals).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
+from cxr.evaluation.exact_intervals import LEVEL, ends_where_equal, exact_ends, share_over_groups
 from cxr.files.run_folder import HEADLINES
 
 RESAMPLES = 2000
-LEVEL = 0.95
 CHUNK = 8_000_000  # weights in memory at once
 IMAGES = 1_000_000  # images times resamples that aurocs() handles at a time: 190 bytes each
 
@@ -94,19 +93,19 @@ def intervals(
         classes: the C names.
     """
     _, group = np.unique(group, return_inverse=True)
-    counts = counts_by_group(labels, probabilities.argmax(1), group, len(classes))
+    predicted = probabilities.argmax(1)
+    counts = counts_by_group(labels, predicted, group, len(classes))
     ends = ends_of_counts(counts, resamples, seed)
     drawn = draw_weights(len(counts), resamples, seed)
     parts = (
         part for weights in drawn for part in np.array_split(weights, -(-weights.shape[0] * len(labels) // IMAGES))
     )
     areas = np.concatenate([aurocs(labels, probabilities, weights[:, group]) for weights in parts])
-    ends["auroc_macro"] = ends_of(share(np.nansum(areas, axis=1), (~np.isnan(areas)).sum(1)))
-    total = counts.sum(0)
+    ends["auroc_macro"] = auroc_ends(areas, labels, group)
     per_class = {
         name: {
             "precision": ends["precision"][:, i].tolist(),
-            "recall": exact_share(int(total[i, i]), int(total[i].sum())),
+            "recall": share_over_groups(predicted[labels == i] == i, group[labels == i]),
             "f1": ends["f1"][:, i].tolist(),
         }
         for i, name in enumerate(classes)
@@ -117,14 +116,24 @@ def intervals(
 def ends_of_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
     """The ends, (2, …), of 95 % intervals of everything in figures_of(), of counts (G, C, C) of groups.
 
-    Where all predictions are right, or none, all resamples are equal: accuracy then gets the exact interval for the
-    number of groups.
+    Where all resamples are equal, they are exact_ends().
     """
     ends = {key: ends_of(values) for key, values in resampled_figures(counts, resamples, seed).items()}
-    right, images = np.trace(counts.sum(0)), counts.sum()
-    if right in (0, images):
-        ends["accuracy"] = np.array(exact_share(len(counts) if right else 0, len(counts)))
+    if any((low == high).any() for low, high in ends.values()):
+        exact = exact_ends(counts, figures_of(counts.sum(0)))
+        ends = {key: np.where(of_key[0] == of_key[1], exact[key], of_key) for key, of_key in ends.items()}
     return ends
+
+
+def auroc_ends(areas: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The ends (2,) of the mean over classes of resampled areas (r, C), see aurocs(). Where all are equal, each class
+    has the exact interval of as many pairs, of a group with it and one without, as there are without a common group."""
+    means = share(np.nansum(areas, axis=1), (~np.isnan(areas)).sum(1))
+    ends = ends_of(means)
+    if ends[0] < ends[1] or np.isnan(areas).all():
+        return ends
+    pairs = [min(len(np.unique(group[labels == c])), len(np.unique(group[labels != c]))) for c in np.unique(labels)]
+    return ends_where_equal(np.full(len(pairs), means[0]), np.array(pairs)).mean(1)
 
 
 def resampled_figures(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
@@ -152,10 +161,3 @@ def ends_of(values: np.ndarray) -> np.ndarray:
     """The ends of the middle 95 % of resampled values (r, …): (2, …)."""
     tail = (1 - LEVEL) / 2
     return np.quantile(values, [tail, 1 - tail], axis=0)
-
-
-def exact_share(hits: int, images: int) -> list[float]:
-    """The exact 95 % interval of a share; [0, 1] without images."""
-    if not images:
-        return [0.0, 1.0]
-    return [float(end) for end in binomtest(hits, images).proportion_ci(LEVEL, method="exact")]

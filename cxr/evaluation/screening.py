@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from cxr.evaluation.intervals import exact_share
+from cxr.evaluation.exact_intervals import share_over_groups
 
 # Minimal requirements of a triage test for tuberculosis: WHO 2014, High-priority target product profiles for new
 # tuberculosis diagnostics.
@@ -62,30 +62,32 @@ def patients_needed(sensitivity: float, confidence: float) -> int:
     return int(np.ceil(np.log1p(-confidence) / np.log(sensitivity)))
 
 
-def operating_point(positive: np.ndarray, score: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Sensitivity and specificity of `score >= threshold`, with exact binomial intervals (Clopper & Pearson 1934); None
-    without images."""
+def operating_point(positive: np.ndarray, score: np.ndarray, group: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Sensitivity and specificity of `score >= threshold`, None without images; each with its exact interval.
+
+    Args:
+        positive: bool (N,), images of the class. score: float (N,). group: (N,), see intervals.intervals().
+    """
     called = score >= threshold
-    hits = {"sensitivity": (called & positive).sum(), "specificity": (~called & ~positive).sum()}
-    images = {"sensitivity": int(positive.sum()), "specificity": int((~positive).sum())}
+    sides = {"sensitivity": (called[positive], group[positive]), "specificity": (~called[~positive], group[~positive])}
     return {
-        **{key: float(hits[key] / n) if n else None for key, n in images.items()},
-        "ci95": {key: exact_share(int(hits[key]), n) for key, n in images.items()},
-        "positive_images": images["sensitivity"],
-        "negative_images": images["specificity"],
+        **{key: float(hits.mean()) if len(hits) else None for key, (hits, _) in sides.items()},
+        "ci95": {key: share_over_groups(*side) for key, side in sides.items()},
+        "positive_images": int(positive.sum()),
+        "negative_images": int((~positive).sum()),
     }
 
 
-def keeping_threshold(positive: np.ndarray, score: np.ndarray, sensitivity: float) -> dict[str, Any]:
+def keeping_threshold(positive: np.ndarray, score: np.ndarray, group: np.ndarray, sensitivity: float) -> dict[str, Any]:
     """The highest threshold that at least this share of the images of the class reach, and the operating_point() there.
     It is chosen on these images: what a threshold could have done, not what to expect of it.
 
     Args:
-        positive: bool (N,), one true at least. score: float (N,).
+        positive: bool (N,), one true at least. score: float (N,). group: (N,), see intervals.intervals().
     """
     reached = np.sort(score[positive])[::-1]
     threshold = float(reached[max(1, int(np.ceil(sensitivity * len(reached) - 1e-9))) - 1])
-    return {"kept": sensitivity, "threshold": threshold, **operating_point(positive, score, threshold)}
+    return {"kept": sensitivity, "threshold": threshold, **operating_point(positive, score, group, threshold)}
 
 
 def screening(chosen: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,10 +50,10 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     rules = {"majority_class": np.full(len(scored), np.bincount(scored.labels).argmax())}
     compared, remarks = compare_with_runs(scored, networks)
     result = {
-        **about_images(options, networks, data),
+        **about_images(options, networks, data, len(fitted_on) if fitted_on else 0),
         **scored.figures(data.images.slices, rules, masked),
         **compared,
-        "recalibrated": recalibrate(fitted_on, scored) if fitted_on else None,
+        "recalibrated": recalibrate(fitted_on, scored, options["calibrate_on"]) if fitted_on else None,
         "by_hospital": scores_by_hospital(scored, data.images.slices["hospital"][scored.index])
         if "hospital" in data.images.slices
         else {},
@@ -106,17 +106,24 @@ def set_apart(scored: Evaluation, number: int | None) -> tuple[Evaluation, Evalu
     """The images to score; and the `number` of them to calibrate on, with their patients' others, None for none.
 
     Raises:
-        UserError: there are no others.
+        UserError: there are no others, or these images are of one class: nothing can be fitted on them.
     """
     if number is None:
         return scored, None
     drawn = draw_images(scored.group, number)
     if drawn.all():
         raise UserError(f"calibrate_on={number}: no images are left to score; there are {len(scored):,}")
+    if len(classes := np.unique(scored.labels[drawn])) == 1:
+        raise UserError(
+            f"calibrate_on={number}: the images drawn are all {scored.classes[classes[0]]}; calibration needs images "
+            "of every class that the network will meet: give a larger number, or more images"
+        )
     return scored.where(~drawn), scored.where(drawn)
 
 
-def about_images(options: Mapping[str, Any], networks: Networks, data: ExternalImages) -> dict[str, Any]:
+def about_images(
+    options: Mapping[str, Any], networks: Networks, data: ExternalImages, calibrated_on: int
+) -> dict[str, Any]:
     """The parts of evaluation.json about the networks and the images. "matches" names images that their runs have used;
     "networks" counts them by checkpoint, None where images.npz is missing."""
     files, model = data.images.file.tolist(), networks.model
@@ -133,7 +140,7 @@ def about_images(options: Mapping[str, Any], networks: Networks, data: ExternalI
         "note": "; ".join(dict.fromkeys(note for note in (model.note, data.note) if note)),
         "on_leak": options["data"]["on_leak"],
         "matches": None if data.matches is None else matches,
-        "left_out": len(data.left_out()),
+        "left_out": len(data.left_out()) + calibrated_on,
         "versions": versions(),
     }
 

@@ -54,6 +54,7 @@ def load_networks(ckpt: str, accelerator: str = "cpu") -> Networks:
     checkpoints, remarks = find_checkpoints(ckpt)
     members = [load_classifier(path, accelerator) for path in checkpoints]
     check_classes(checkpoints, members)
+    remarks += not_learnt(checkpoints)
     if len(members) == 1:
         return Networks(checkpoints, Ensemble(members), None, remarks)
     ensemble = f"ensemble of {len(members)} networks"
@@ -108,6 +109,13 @@ def runs_of_recipe(sweep: Path, remarks: list[str]) -> list[Path]:
     if left_out := [f"{row['run']} ({row['status']})" for row in rows if row["status"] != "done"]:
         remarks.append(f"without runs that are not finished: {', '.join(left_out)}")
     return [sweep / row["run"] for row in finished]
+
+
+def not_learnt(checkpoints: Sequence[Path]) -> list[str]:
+    """Remarks on classes that a network has never seen, because the hospital held out alone has them."""
+    metrics = [read_json(path.resolve().parent.parent / METRICS) for path in checkpoints]
+    names = {name: None for of_run in metrics for name in (of_run.get("transfer") or {}).get("not_learnt", ())}
+    return [f"no training image was of {name}: do not expect it to be predicted" for name in names]
 
 
 def tested_checkpoint(run: Path) -> Path:

@@ -101,7 +101,7 @@ RULES = {
         "null or text files with a name a line, such as {train: train.txt, test: test.txt}",
         lambda v: is_mapping(v, SPLITS.__contains__, is_printable),
     ),
-    "data.hospital": Rule("null, dicom or a column of the table or manifest", lambda v: v is None or is_printable(v)),
+    "data.hospital": Rule("null, dicom, ignore or a column of the table", lambda v: v is None or is_printable(v)),
     "data.label_pattern": Rule("null or a regular expression with one group or more", is_pattern),
     "data.patient_pattern": Rule("null or a regular expression with one group or more", is_pattern),
     "data.on_bad": one_of("skip", "fail", "strict"),

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cxr.evaluation.differences import CORRECTED_RESAMPLES, FIGURES, RELEVANT, paired_difference
-from cxr.files.run_folder import COMPARISONS, INSIDE_PREDICTIONS
-from cxr.files.writing import write_json
+from cxr.files.run_folder import COMPARISONS, INSIDE_PREDICTIONS, METRICS
+from cxr.files.writing import read_json, write_json
 from cxr.reporting.console import beaten_lines
 from cxr.reporting.grid_table import difference_text
 from cxr.reporting.hospitals_in_words import hospital_notes
@@ -21,11 +23,11 @@ def compare(sweep: Path) -> dict[str, Any]:
     """Compare the recipes of a sweep, each with one that differs in one option, on the same test images.
 
     Returns:
-        The content of comparisons.json. "recipes": see summarise(). "transfers": see transfers(). "comparisons": the
-        number of comparisons; "pairs":
-        for each "option" (the one that differs), "ours" and "theirs" (its two values), "where" (the other choices),
-        "seeds" (of each; those that both have, if there are any), "images", and for f1_macro and accuracy the result of
-        paired_difference(), corrected for all comparisons.
+        The content of comparisons.json. "recipes": see summarise(). "transfers": see transfers(), and "hold_out", the
+        hospital. "comparisons": their number. "pairs": for each "option" (the one that differs), "ours" and "theirs"
+        (its two values), "where" (the other choices), "seeds" (of each; those that both have, if there are any),
+        "images", "same", see same_networks() (these count as no comparison), and for f1_macro and accuracy the result
+        of paired_difference(), corrected for all comparisons.
     """
     recipes = read_recipes(sweep)
     pairs = []
@@ -33,13 +35,21 @@ def compare(sweep: Path) -> dict[str, Any]:
         sides = representatives(recipes[ours], recipes[theirs]), representatives(recipes[theirs], recipes[ours])
         if len({tuple(run["files"]) for side in sides for run in side}) == 1:
             pairs.append((option, dict(ours), dict(theirs), sides))
-    comparisons = 2 * len(pairs)  # of macro F1 and of accuracy
+    comparisons = len(FIGURES) * sum(not same_networks(*sides) for *_, sides in pairs)
     return {
         "recipes": summaries(recipes),
-        "transfers": transfers(recipes, read_recipes(sweep, INSIDE_PREDICTIONS)),
+        "transfers": [
+            {"hold_out": hold_out_of(sweep / part["runs"][0]), **part}
+            for part in transfers(recipes, read_recipes(sweep, INSIDE_PREDICTIONS))
+        ],
         "comparisons": comparisons,
-        "pairs": [compare_pair(*pair, comparisons) for pair in pairs],
+        "pairs": [compare_pair(*pair, max(comparisons, 1)) for pair in pairs],
     }
+
+
+def hold_out_of(run: Path) -> str:
+    """The hospital that a run held out."""
+    return read_json(run / METRICS)["transfer"]["hold_out"]
 
 
 def pairs_of(recipes: Sequence[Recipe]) -> Iterator[tuple[str, Recipe, Recipe]]:
@@ -57,6 +67,12 @@ def representatives(recipe: Mapping[Any, Predictions], other: Mapping[Any, Predi
     return [recipe[seed] for seed in sorted(set(recipe) & set(other)) or sorted(recipe)]
 
 
+def same_networks(ours: Sequence[Predictions], theirs: Sequence[Predictions]) -> bool:
+    """Whether two recipes made the same predictions, seed by seed, to the last digit of the files."""
+    pairs = zip(ours, theirs, strict=False)
+    return len(ours) == len(theirs) and all(np.array_equal(a["probabilities"], b["probabilities"]) for a, b in pairs)
+
+
 def compare_pair(
     option: str,
     ours: Mapping[str, str],
@@ -72,7 +88,8 @@ def compare_pair(
     )
     where = {key: value for key, value in ours.items() if key != option}
     names = {"option": option, "ours": ours[option], "theirs": theirs[option], "where": where}
-    return {**names, "seeds": min(map(len, sides)), "images": len(first["labels"]), **result}
+    same = same_networks(*sides)
+    return {**names, "seeds": min(map(len, sides)), "images": len(first["labels"]), "same": same, **result}
 
 
 def sentences(compared: Mapping[str, Any], lang: str = "en") -> list[str]:
@@ -81,10 +98,12 @@ def sentences(compared: Mapping[str, Any], lang: str = "en") -> list[str]:
     for pair in compared["pairs"]:
         where = ", ".join(v if k == "model" else f"{k}={v}" for k, v in pair["where"].items())
         names = w["against"].format(**pair) + (f" ({where})" if where else "")
+        if pair.get("same"):  # a comparisons.json of an earlier version does not say
+            lines.append(f"{names}: {w['same_networks']}")
+            continue
         phrases = [phrase(pair[key], w[key], w) for key in FIGURES]
         lines.append(f"{names}: {'; '.join(phrases)}{needed_seeds(pair, w)}")
-    if lines:
-        seeds = {pair["seeds"] for pair in compared["pairs"]}
+    if seeds := {pair["seeds"] for pair in compared["pairs"] if not pair.get("same")}:
         note = w["over_patients"] if seeds == {1} else w["over_seeds"]
         lines.append(note.format(n=compared["comparisons"]) + (f" {w['one_seed']}" if 1 in seeds else ""))
     return lines

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.evaluation.screening import screenings_of
-from cxr.reporting.hospitals_in_words import by_hospital_lines, hospital_lines, transfer_lines
+from cxr.reporting.hospitals_in_words import by_hospital_lines, lines_of_run
 from cxr.reporting.markdown import interval_text, with_interval
 from cxr.reporting.words import words
 
@@ -26,6 +26,13 @@ def shortcut_lines(shortcuts: Mapping[str, Mapping[str, Any]], w: Words = ENGLIS
         ]
         + [f"  {w['masked_note']}"] * ("lungs_black" in shortcuts)
     )
+
+
+def rule_recall_lines(shortcuts: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:
+    """The recall of each class by its hospital alone, which is what a network has to beat."""
+    rule = shortcuts.get("hospital_alone", {})
+    recalls = ", ".join(f"{name} {recall:.3f}" for name, recall in rule.get("recall", {}).items())
+    return [w["rule_recalls"].format(shortcut=w["hospital_alone"], recalls=recalls)] if recalls else []
 
 
 def beaten_lines(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:
@@ -71,7 +78,7 @@ def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
     if not screenings:
         return [w["no_threshold"]]
     if "screenings" not in parts:
-        return one_screening(*screenings.values(), w) + apart_screening(parts, next(iter(screenings)), w)
+        return one_screening(*screenings.values(), apart_screening(parts, next(iter(screenings)), w), w)
     lines = [
         w["screening_row"].format(
             name=name, threshold=s["threshold"], promise=promise_text(s, w), **screening_shares(s)
@@ -81,18 +88,24 @@ def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
     return [w["screenings_title"], *lines]
 
 
-def apart_screening(parts: Mapping[str, Any], name: str, w: Words) -> list[str]:
-    """A warning, if the class that is screened for shares no hospital with others."""
-    pairs = [pair for pair in parts.get("hospitals", {}).get("apart", ()) if name in pair]
-    others = w["and"].join(other for pair in pairs for other in pair if other != name)
-    return [w["screening_apart"].format(name=name, others=others)] if others else []
+def apart_screening(parts: Mapping[str, Any], name: str, w: Words) -> tuple[list[str], bool]:
+    """A warning, if the class that is screened for shares no hospital with others; and whether it shares one with none,
+    so that its specificity means nothing. Not of a hospital that is held out: all of its images are of one hospital."""
+    hospitals = {} if parts.get("transfer") else parts.get("hospitals", {})
+    others = [other for pair in hospitals.get("apart", ()) if name in pair for other in pair if other != name]
+    if not others:
+        return [], False
+    alone = len(others) == sum(s["support"] > 0 for s in parts["test"]["per_class"].values()) - 1
+    word = ("screening_alone" if alone else "screening_apart") + ("" if hospitals["known"] else "_by_files")
+    return [w[word].format(name=name, others=w["and"].join(others))], alone
 
 
-def one_screening(screening: Mapping[str, Any], w: Words) -> list[str]:
-    """One class as a screening test, see cxr.evaluation.screening."""
+def one_screening(screening: Mapping[str, Any], apart: tuple[Sequence[str], bool], w: Words) -> list[str]:
+    """One class as a screening test, see cxr.evaluation.screening; `apart` as apart_screening() has it."""
     name, test, who = (screening[key] for key in ("class", "test", "who"))
     if test["sensitivity"] is None:
         return [w["not_screened"].format(name=name)]
+    warning, alone = apart
     verdict = w["undecided"].format(n=test["positive_images"]) if who["verdict"] == "not shown" else w[who["verdict"]]
     values = [
         w["at_prevalence"].format(prevalence=p["prevalence"])
@@ -103,8 +116,8 @@ def one_screening(screening: Mapping[str, Any], w: Words) -> list[str]:
         w["screening_title"].format(name=name, threshold=screening["threshold"]),
         w["screening_promise"].format(promise=promise_text(screening, w)),
         w["screening_point"].format(**screening_shares(screening)),
-        w["who_target"].format(**{**who, "verdict": verdict}),
-        *values,
+        *([] if alone else [w["who_target"].format(**{**who, "verdict": verdict}), *values]),
+        *warning,
     ]
 
 
@@ -125,14 +138,14 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
     test = metrics["test"]
     lines = [
         "",
-        f"{folder.name}: {metrics['n_test']} test images, opened once, {ENGLISH[metrics['chosen_by']]}",
+        f"{folder.name}: {metrics['n_test']:,} test images, opened once, {ENGLISH[metrics['chosen_by']]}",
         ", ".join(f"{name} {with_interval(test, key)}" for key, name in HEADLINE.items() if test[key] is not None),
-        *transfer_lines(metrics),
-        *hospital_lines(metrics["hospitals"]),
+        *lines_of_run(metrics),
         *([] if metrics["transfer"] else [ENGLISH["not_tested_elsewhere"]]),
         per_class_table(test),
         *by_hospital_lines(metrics),
         *beaten_lines({folder.name: metrics}),
+        *rule_recall_lines(metrics["shortcuts"]),
         *shortcut_lines(metrics["shortcuts"]),
         *calibration_lines(metrics["calibration"]),
         *screening_lines(metrics),

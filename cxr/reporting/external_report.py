@@ -7,7 +7,7 @@ from typing import Any
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import SIDE_FILE
 from cxr.files.writing import write_text
-from cxr.reporting.console import calibration_lines, screening_lines, shortcut_lines
+from cxr.reporting.console import beaten_lines, calibration_lines, screening_lines, shortcut_lines
 from cxr.reporting.hospitals_in_words import ENGLISH, gap_part_lines, hospital_header, hospital_rows
 from cxr.reporting.markdown import inert, interval_text, markdown_table, with_interval, with_sign
 
@@ -19,7 +19,7 @@ def write_external_report(folder: Path, evaluation: Mapping[str, Any]) -> str:
     warnings = warning_lines(evaluation)
     lines = [*warnings, *([""] if warnings else []), comparison_table(evaluation), ""]
     lines += [*difference_lines(evaluation), *remedy_lines(evaluation), *hospital_table(evaluation)]
-    lines += [*slice_lines(evaluation), *limit_lines(evaluation)]
+    lines += [*slice_lines(evaluation), *beaten_lines({"this network": evaluation}), *limit_lines(evaluation)]
     write_text(folder / "evaluation.md", inert("\n".join(lines) + "\n"))
     more = [*shortcut_lines(evaluation["shortcuts"]), *calibration_lines(evaluation["calibration"])]
     return "\n".join(["", *lines, "", *more, *screening_lines(evaluation), f"all in {folder}"])
@@ -35,10 +35,9 @@ def comparison_table(evaluation: Mapping[str, Any]) -> str:
     }
     sides.append(elsewhere)
     names = ["inside", "outside"][-len(sides) :]
-    rows = [
-        ["macro F1", *(with_interval(side["test"], "f1_macro") for side in sides)],
-        ["accuracy", *(with_interval(side["test"], "accuracy") for side in sides)],
-    ]
+    rows = [["accuracy", *(with_interval(side["test"], "accuracy") for side in sides)]]
+    if several_classes(evaluation):
+        rows.insert(0, ["macro F1", *(with_interval(side["test"], "f1_macro") for side in sides)])
     if evaluation["test"]["auroc_macro"] is not None:
         rows.append(["macro AUROC", *(with_interval(side["test"], "auroc_macro") for side in sides)])
     for name, scores_here in evaluation["test"]["per_class"].items():
@@ -58,12 +57,19 @@ def comparison_table(evaluation: Mapping[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
+def several_classes(evaluation: Mapping[str, Any]) -> bool:
+    """Whether the images outside are of several classes. Of one, accuracy is the recall, and macro F1 says no more."""
+    return sum(scores["support"] > 0 for scores in evaluation["test"]["per_class"].values()) > 1
+
+
 def difference_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """How much worse the network is elsewhere."""
     if not evaluation["internal"]:
         return []
     shown = []
-    for key, name in (("f1_macro", "macro F1"), ("accuracy", "accuracy")):
+    several = several_classes(evaluation)
+    figures = {"f1_macro": "macro F1", "accuracy": "accuracy"} if several else {"accuracy": "recall"}
+    for key, name in figures.items():
         away = evaluation["difference"][key]
         shown.append(f"{with_sign(away['difference'])} {interval_text(away['ci95'], with_sign)} {name}")
     return [
@@ -92,7 +98,8 @@ def remedy_lines(evaluation: Mapping[str, Any]) -> list[str]:
             f"Calibrated on {after['images']:,} of the images ({counts}), which are not scored: macro F1 "
             f"{with_interval(after['test'], 'f1_macro')}, a difference of {with_sign(gain['difference'])} "
             f"{interval_text(gain['ci95'], with_sign)}; expected calibration error "
-            f"{with_interval(after['calibration'], 'ece')}."
+            f"{with_interval(after['calibration'], 'ece')}. The intervals hold for the images that were drawn; with "
+            f"others, the difference was {with_sign(after['other_draws'][0])} to {with_sign(after['other_draws'][1])}."
         )
         if lacking := [name for name, images in after["counts"].items() if not images]:
             lines.append(
@@ -131,8 +138,8 @@ def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
         )
     if matches and matches["tested"]:
         lines.append(
-            f"WARNING: copies of the run's own test images: {len(matches['tested']):,}. They are not from "
-            "elsewhere, nor independent of the internal figures."
+            f"WARNING: copies of images that the run was tested on: {len(matches['tested']):,}. Their scores are no "
+            "news: the run has them already."
         )
     if matches and matches["patients"]:
         lines.append(

@@ -115,7 +115,7 @@ def transfer_rows(transfers: Sequence[Summary], w: Mapping[str, str]) -> list[li
         gap = part["gap"][key]
         spread = f" ± {gap['sd']:.3f}" if "sd" in gap else ""
         table.append([
-            part["recipe"].get(HOLD_OUT, ""),
+            part["hold_out"],
             cell_of(recipe),
             str(part["seeds"]),
             f"{name}, {', '.join(part['classes'])}",

@@ -15,7 +15,7 @@ Words = Mapping[str, str]
 
 def apart_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "this_score") -> list[str]:
     """The pairs of classes that no hospital has both of, in a sentence; none if there are none. `score` is the word for
-    what that spoils: this_score or, before there is one, any_score."""
+    what that spoils: this_score, inside_score where a hospital is held out or, before there is a score, any_score."""
     if not hospitals["apart"]:
         return []
     apart, known = [tuple(pair) for pair in hospitals["apart"]], hospitals["known"]
@@ -44,6 +44,16 @@ def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str 
     return lines
 
 
+def score_of(metrics: Mapping[str, Any]) -> str:
+    """The word for what classes without a common hospital spoil: a hospital that is held out is one hospital."""
+    return "inside_score" if metrics.get("transfer") else "this_score"
+
+
+def lines_of_run(metrics: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
+    """All sentences on hospitals of a run."""
+    return [*transfer_lines(metrics, w), *hospital_lines(metrics["hospitals"], w, score_of(metrics))]
+
+
 def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
     """Some of all pairs of classes, in few words."""
     if len(apart) == pairs > 1:
@@ -54,11 +64,17 @@ def pairs_text(apart: Sequence[Sequence[str]], pairs: int, w: Words) -> str:
 
 def hospital_notes(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> list[str]:
     """What hospitals do to the scores of runs, whose metrics.json `runs` holds by name: each sentence on classes that
-    share no hospital once and, of one run, its transfer gap (a table has those of several); or that no hospital was
-    held out."""
+    share no hospital once and, of one run, its transfer gap (a table has those of several); runs whose test images are
+    of one class; or that no hospital was held out."""
     gaps = [line for metrics in runs.values() for line in transfer_lines(metrics, w) if len(runs) == 1]
-    judged = [metrics["hospitals"] for metrics in runs.values() if "hospitals" in metrics]  # not by earlier versions
-    shared = [line for hospitals in judged for line in apart_lines(hospitals, w)]
+    judged = [metrics for metrics in runs.values() if "hospitals" in metrics]  # not by earlier versions
+    shared = [line for metrics in judged for line in apart_lines(metrics["hospitals"], w, score_of(metrics))]
+    alone: dict[str, list[str]] = {}
+    for name, metrics in runs.items():
+        of = [of for of, figures in metrics["test"].get("per_class", {}).items() if figures["support"]]
+        if len(of) == 1:
+            alone.setdefault(of[0], []).append(name)
+    gaps += [w["one_class"].format(names=", ".join(names), of=of) for of, names in alone.items()]
     held_out = any(metrics.get("transfer") for metrics in runs.values())
     untested = [w["not_tested_elsewhere"]] * bool(runs and not held_out)
     return [*gaps, *dict.fromkeys(shared), *untested]

@@ -7,8 +7,14 @@ from typing import Any
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import STATUS
 from cxr.files.writing import read_json, write_text
-from cxr.reporting.console import beaten_lines, calibration_lines, screening_lines, shortcut_lines
-from cxr.reporting.hospitals_in_words import hospital_header, hospital_lines, hospital_rows, transfer_lines
+from cxr.reporting.console import (
+    beaten_lines,
+    calibration_lines,
+    rule_recall_lines,
+    screening_lines,
+    shortcut_lines,
+)
+from cxr.reporting.hospitals_in_words import hospital_header, hospital_rows, lines_of_run
 from cxr.reporting.markdown import in_short, inert, interval_text, markdown_table, with_interval
 from cxr.reporting.words import render, words
 
@@ -21,13 +27,8 @@ def write_model_card(
 ) -> None:
     """Write MODEL_CARD.md into a run folder; every number is in metrics.json or audit.json."""
     w = words(config["report"]["lang"])
-    test, ends = metrics["test"], metrics["test"]["ci95"]["per_class"]
-    per_class = [
-        [name, f"{s['precision']:.3f} {interval_text(ends[name]['precision'])}"]
-        + [f"{s[key]:.3f} {interval_text(ends[name][key])}" for key in ("recall", "f1")]
-        + [str(s["support"])]
-        for name, s in test["per_class"].items()
-    ]
+    test = metrics["test"]
+    without = ", ".join(name for name, s in test["per_class"].items() if not s["support"])
     headlines = [[w[key], with_interval(test, key)] for key in ("f1_macro", "accuracy")]
     headlines += [["macro AUROC", with_interval(test, "auroc_macro")]] if test["auroc_macro"] is not None else []
     values = {
@@ -36,17 +37,18 @@ def write_model_card(
         "network": f"{network_name(config)}, {config['data']['image_size']} px, {cost(metrics['network'], w)}",
         "epochs": w["epochs"].format(n=metrics["train"]["epochs"]),
         "headlines": markdown_table([w["figures"], f"n = {metrics['n_test']:,}"], headlines),
-        "per_class": markdown_table([w["class"], w["precision"], w["recall"], "F1", w["images"]], per_class),
-        "hospitals": [*transfer_lines(metrics, w), *hospital_lines(metrics["hospitals"], w)],
+        "per_class": class_figures(test, w),
+        "hospitals": lines_of_run(metrics, w),
         "by_hospital": markdown_table(hospital_header(w), rows) if (rows := hospital_rows(metrics, w)) else "",
-        "beaten": beaten_lines({folder.name: metrics}, w),
+        "beaten": beaten_lines({folder.name: metrics}, w) + rule_recall_lines(metrics["shortcuts"], w),
+        "without_images": w["without_images"].format(names=without) if without else "",
         "leaks": metrics["leaks"],
         "seed": config["seed"],
         "command": read_json(folder / STATUS).get("command", ""),
         "slices": markdown_table(
             [w["column"], w["value"], w["images"], w["accuracy"]],
             [
-                [column, value, str(s["images"]), with_interval(s, "accuracy")]
+                [column, value, f"{s['images']:,}", with_interval(s, "accuracy")]
                 for column, of in metrics["slices"].items()
                 for value, s in of.items()
             ],
@@ -63,6 +65,17 @@ def write_model_card(
         "data_hash": audit["sha256"],
     }
     write_text(folder / CARD, inert(render(CARD, config["report"]["lang"], values)))
+
+
+def class_figures(test: Mapping[str, Any], w: Mapping[str, str]) -> str:
+    """Precision, recall and F1 of each class that has test images, as a table."""
+    ends = test["ci95"]["per_class"]
+    rows = []
+    for name, scores in test["per_class"].items():
+        if scores["support"]:
+            figures = [f"{scores[key]:.3f} {interval_text(ends[name][key])}" for key in ("precision", "recall", "f1")]
+            rows.append([name, *figures, f"{scores['support']:,}"])
+    return markdown_table([w["class"], w["precision"], w["recall"], "F1", w["images"]], rows)
 
 
 def unknown_patients(audit: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:

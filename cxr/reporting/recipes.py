@@ -14,6 +14,7 @@ from cxr.evaluation.differences import (
     mean_over_seeds,
     paired_difference,
 )
+from cxr.evaluation.exact_intervals import difference_ends
 from cxr.evaluation.intervals import headline
 from cxr.files.predictions import read_predictions
 from cxr.files.run_folder import PREDICTIONS
@@ -141,10 +142,19 @@ def transfers(
                 "classes": [names[label] for label in common],
                 "outside": figures[0],
                 "inside": figures[1],
-                "gap": gap_over_seeds(*arrays, len(names)),
+                "gap": gap_over_seeds(*arrays, len(names)) if len(seeds) > 1 else gap_of_one(*figures),
             }
         )
     return parts
+
+
+def gap_of_one(outside: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
+    """The gap of one network in the form of gap_over_seeds(), of as_figures() of both sides."""
+    gaps = {}
+    for key in FIGURES:
+        sides = [(side[key]["mean"], side[key]["ci95"]) for side in (outside, inside)]
+        gaps[key] = {"mean": sides[0][0] - sides[1][0], "ci95": difference_ends(*sides)}
+    return gaps
 
 
 def as_figures(scores: Mapping[str, Any]) -> dict[str, Any]:

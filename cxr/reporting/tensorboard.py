@@ -13,7 +13,7 @@ from cxr.evaluation.evaluation import Evaluation
 from cxr.files.run_folder import HEADLINES
 from cxr.reporting import figures
 from cxr.reporting.console import reliability_names
-from cxr.reporting.hospitals_in_words import hospital_header, hospital_lines, hospital_rows, transfer_lines
+from cxr.reporting.hospitals_in_words import hospital_header, hospital_rows, lines_of_run
 from cxr.reporting.markdown import inert, markdown_table, with_interval
 
 
@@ -76,7 +76,7 @@ def show_calibration(
 
 def show_hospitals(logger: TensorBoardLogger, metrics: Mapping[str, Any], step: int) -> None:
     """What hospitals do to the score, in words and as a table, for the Text tab; `metrics` as in metrics.json."""
-    parts = [*transfer_lines(metrics), *hospital_lines(metrics["hospitals"])]
+    parts = lines_of_run(metrics)
     if rows := hospital_rows(metrics):
         parts.append(markdown_table(hospital_header(), rows))
     if parts:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
@@ -14,6 +15,7 @@ from cxr.data.class_names import check_screened
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.hospitals import named_hospitals
 from cxr.errors import UserError
+from cxr.evaluation.by_hospital import FEW, large_hospitals
 from cxr.files.run_folder import CHECKPOINTS
 from cxr.models.classifier import Classifier
 from cxr.training.callbacks import EpochLine, EpochTimer, SeedSteps, StopDiverged, StopWhenAsked
@@ -89,10 +91,27 @@ def build_run(
     callbacks = [timer, LearningRateMonitor("epoch"), SeedSteps(config["seed"]), StopDiverged()]
     callbacks += [StopWhenAsked(), *reporters, graphs, console]
     # Best before last: a checkpoint to resume from has to know the best score.
-    hospital = named_hospitals(data.images, "select=worst_hospital") if config["select"] == "worst_hospital" else None
+    hospital = hospitals_to_choose_by(data) if config["select"] == "worst_hospital" and has_val else None
     callbacks += [BestCheckpoint(folder / CHECKPOINTS, hospital)] * has_val + [LastCheckpoint(folder / CHECKPOINTS)]
     trainer = build_trainer(options, folder, RunLogger(folder, start.step if start else None), callbacks)
     return TrainingRun(data, model, trainer, timer, has_val)
+
+
+def hospitals_to_choose_by(data: CXRDataModule) -> np.ndarray:
+    """The hospital of each of the N images, strings (N,), for `select=worst_hospital`. Raises UserError if none has
+    enough validation images."""
+    hospital = named_hospitals(data.images, "select=worst_hospital")
+    names, images = np.unique(hospital[data.rows("val")], return_counts=True)
+    large = large_hospitals(hospital[data.rows("val")])
+    if not large:
+        raise UserError(
+            f"select=worst_hospital: no hospital has {FEW} validation images; use a larger data.val_fraction, or "
+            "select=f1_macro"
+        )
+    few = [f"{name} ({n})" for name, n in zip(names.tolist(), images.tolist(), strict=True) if name not in ("", *large)]
+    without = f"; not {', '.join(few)}: fewer than {FEW} validation images" if few else ""
+    log.info("the best epoch is chosen by %s%s", ", ".join(large), without)
+    return hospital
 
 
 def fit(run: TrainingRun, start: Start | None, config: Mapping[str, Any]) -> None:

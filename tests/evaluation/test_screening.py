@@ -172,7 +172,7 @@ def test_the_parts_of_metrics_hold_one_class_or_all():
 
 def test_shares_have_exact_intervals():
     positive = np.arange(100) < 41
-    point = operating_point(positive, positive * 0.9 - (np.arange(100) < 2), 0.5)
+    point = operating_point(positive, positive * 0.9 - (np.arange(100) < 2), np.arange(100), 0.5)
     assert (point["sensitivity"], point["specificity"]) == (39 / 41, 1.0)
     assert point["ci95"]["sensitivity"] == pytest.approx([beta.ppf(0.025, 39, 3), beta.ppf(0.975, 40, 2)])
     assert point["ci95"]["specificity"] == pytest.approx([0.025 ** (1 / 59), 1.0])
@@ -181,7 +181,7 @@ def test_shares_have_exact_intervals():
 def at(hits, positives, cleared, negatives):
     positive = np.arange(positives + negatives) < positives
     score = np.concatenate([np.arange(positives) < hits, np.arange(negatives) >= cleared]).astype(float)
-    return operating_point(positive, score, 0.5)
+    return operating_point(positive, score, np.arange(len(score)), 0.5)
 
 
 @pytest.mark.parametrize(

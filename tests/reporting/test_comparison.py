@@ -64,6 +64,19 @@ def test_seeds_are_paired_and_other_test_images_are_not_compared(add, tmp_path):
     assert "patients and seeds" in comparison.sentences({"comparisons": 2, "pairs": [pair]})[-1]
 
 
+def test_the_same_network_twice_is_no_comparison(add, tmp_path):
+    """Two ways to choose the epoch chose the same one: that neither is better is not a finding."""
+    for select in ("f1_macro", "worst_hospital"):
+        add(1.0, model="cnn", aug="on", select=select)
+    add(0.8, model="net", aug="on", select="f1_macro")
+    found = comparison.compare(tmp_path)
+    pairs = {pair["option"]: pair for pair in found["pairs"]}
+    assert pairs["select"]["same"] and not pairs["model"]["same"] and found["comparisons"] == 2
+    lines = comparison.sentences(found)
+    assert "the same predictions in every digit" in next(line for line in lines if line.startswith("select="))
+    assert "corrected for 2 comparisons" in lines[-1]
+
+
 def test_too_few_seeds_say_how_many_would_do(add, tmp_path):
     """Seeds that differ by much: two of each show nothing, and the sentence says what would."""
     for seed, (on, off) in enumerate([(0.9, 0.8), (0.8, 0.82)]):
