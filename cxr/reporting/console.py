@@ -88,24 +88,20 @@ def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
     return [w["screenings_title"], *lines]
 
 
-def apart_screening(parts: Mapping[str, Any], name: str, w: Words) -> tuple[list[str], bool]:
-    """A warning, if the class that is screened for shares no hospital with others; and whether it shares one with none,
-    so that its specificity means nothing. Not of a hospital that is held out: all of its images are of one hospital."""
+def apart_screening(parts: Mapping[str, Any], name: str, w: Words) -> list[str]:
+    """What stands in place of a verdict, if the class that is screened for shares no hospital with others. (A hospital
+    that is held out is one hospital.)"""
     hospitals = {} if parts.get("transfer") else parts.get("hospitals", {})
     others = [other for pair in hospitals.get("apart", ()) if name in pair for other in pair if other != name]
-    if not others:
-        return [], False
-    alone = len(others) == sum(s["support"] > 0 for s in parts["test"]["per_class"].values()) - 1
-    word = ("screening_alone" if alone else "screening_apart") + ("" if hospitals["known"] else "_by_files")
-    return [w[word].format(name=name, others=w["and"].join(others))], alone
+    word = "screening_apart" if hospitals.get("known") else "screening_apart_by_files"
+    return [w[word].format(name=name, others=w["and"].join(others))] if others else []
 
 
-def one_screening(screening: Mapping[str, Any], apart: tuple[Sequence[str], bool], w: Words) -> list[str]:
+def one_screening(screening: Mapping[str, Any], apart: Sequence[str], w: Words) -> list[str]:
     """One class as a screening test, see cxr.evaluation.screening; `apart` as apart_screening() has it."""
     name, test, who = (screening[key] for key in ("class", "test", "who"))
     if test["sensitivity"] is None:
         return [w["not_screened"].format(name=name)]
-    warning, alone = apart
     verdict = w["undecided"].format(n=test["positive_images"]) if who["verdict"] == "not shown" else w[who["verdict"]]
     values = [
         w["at_prevalence"].format(prevalence=p["prevalence"])
@@ -116,8 +112,7 @@ def one_screening(screening: Mapping[str, Any], apart: tuple[Sequence[str], bool
         w["screening_title"].format(name=name, threshold=screening["threshold"]),
         w["screening_promise"].format(promise=promise_text(screening, w)),
         w["screening_point"].format(**screening_shares(screening)),
-        *([] if alone else [w["who_target"].format(**{**who, "verdict": verdict}), *values]),
-        *warning,
+        *(apart or [w["who_target"].format(**{**who, "verdict": verdict}), *values]),
     ]
 
 
@@ -167,7 +162,7 @@ def per_class_table(scores: Mapping[str, Any]) -> str:
         name: str, figures: Mapping[str, float], ends: Mapping[str, Sequence[float]], suffix: str, images: int
     ) -> str:
         recall, f1 = (f"{figures[key + suffix]:.3f} {interval_text(ends[key + suffix])}" for key in ("recall", "f1"))
-        return f"{name:<{width}}  {figures['precision' + suffix]:9.3f}  {recall:<20}  {f1:<20}  {images:5d}"
+        return f"{name:<{width}}  {figures['precision' + suffix]:9.3f}  {recall:<20}  {f1:<20}  {images:6,}"
 
     for name, s in scores["per_class"].items():
         if s["support"]:  # a hospital that is held out may lack a class

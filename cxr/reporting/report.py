@@ -21,6 +21,7 @@ from cxr.reporting import comparison, figures
 from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
 from cxr.reporting.console import (
+    apart_screening,
     beaten_lines,
     promise_text,
     reliability_names,
@@ -110,7 +111,11 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
 def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
     """The template's tables of figures: one row per run, or per run and class it screens for; the run's name first."""
     rules = list(dict.fromkeys(rule for run in runs for rule in run.metrics["shortcuts"]))
-    screenings = [(run.row["run"], s) for run in runs for s in screenings_of(run.metrics).values()]
+    screenings = [
+        (run.row["run"], s, apart_screening(run.metrics, name, w))
+        for run in runs
+        for name, s in screenings_of(run.metrics).items()
+    ]
 
     def table(row: Callable[[Mapping[str, Any]], list[str]]) -> list[list[str]]:
         return [[run.row["run"], *row(run.metrics)] for run in runs]
@@ -122,10 +127,11 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
         "costs": table(lambda m: [in_short(m["network"][key]) for key in COST]),
         "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
         "calibration": table(lambda m: calibration_row(m["calibration"])),
-        "screening": [[name, *screening_row(screening, w)] for name, screening in screenings],
+        "screening": [[name, *screening_row(screening, bool(apart), w)] for name, screening, apart in screenings],
+        "screening_apart": list(dict.fromkeys(line.strip() for *_, apart in screenings for line in apart)),
         "prevalences": [
             f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
-            for _, screening in screenings[:1]
+            for _, screening, _ in screenings[:1]
             for p in screening["prevalences"]
             for key in ("ppv", "npv")
         ],
@@ -151,13 +157,17 @@ def calibration_row(calibration: Mapping[str, Any]) -> list[str]:
     return columns
 
 
-def screening_row(screening: Mapping[str, Any], w: Mapping[str, str]) -> list[str]:
-    """Class, threshold, promise, sensitivity, specificity, verdict and predictive values."""
+def screening_row(screening: Mapping[str, Any], apart: bool, w: Mapping[str, str]) -> list[str]:
+    """Class, threshold, promise, sensitivity, specificity, verdict and predictive values; the latter only where the
+    class does not stand `apart` from others by its hospitals."""
     chosen = [screening["class"], f"{screening['threshold']:.3g}", promise_text(screening, w)]
     verdict = f"{w[screening['who']['verdict']]} (n={screening['test']['positive_images']})"
     values = [
-        with_interval(p, key) if p[key] is not None else "–" for p in screening["prevalences"] for key in ("ppv", "npv")
+        with_interval(p, key) if p[key] is not None and not apart else "–"
+        for p in screening["prevalences"]
+        for key in ("ppv", "npv")
     ]
+    verdict = "–" if apart else verdict
     return [*chosen, *screening_shares(screening).values(), verdict, *values]
 
 

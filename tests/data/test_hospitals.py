@@ -146,6 +146,8 @@ def test_a_run_says_it_beside_its_score(run, two, tiny, tmp_path):
     assert metrics["hospitals"]["apart"] == [["NORMAL", "TUBERCULOSIS"]] and metrics["hospitals"]["within"] is None
     assert metrics["shortcuts"]["hospital_alone"]["accuracy"] == 1
     assert "the most frequent class of the image's hospital” (macro F1 1.000)" in out
+    assert "no verdict on the WHO target, and no predictive values: TUBERCULOSIS shares no hospital" in out
+    assert "at a prevalence" not in out and "recall of the rule “the most frequent class of" in out
     assert f"**{sentence}**" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
     assert f"<b>{sentence}</b>" in write_report(tmp_path / "run", "en").read_text()
 
