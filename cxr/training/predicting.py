@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import Diverged
 from cxr.evaluation.evaluation import Evaluation
 from cxr.models.classifier import Classifier
+from cxr.models.features import joined, kept_features
 from cxr.models.precision import FULL
 from cxr.training.callbacks import EpochTimer, StopWhenAsked
 from cxr.training.trainer import build_trainer
@@ -47,22 +47,13 @@ def predict(
 def predict_with_features(
     model: Classifier, data: CXRDataModule, split: str, options: Mapping[str, Any], timer: EpochTimer | None = None
 ) -> tuple[Evaluation, np.ndarray | None]:
-    """predict(), and what the network's last linear layer got: float32 (N, D), or None if it has no such layer."""
-    layers = [layer for layer in model.net.modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        return predict(model, data, split, options, timer), None
-    features: list[Tensor] = []
-
-    def keep(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        features.append(inputs[0].flatten(1).float().cpu())
-
-    handle = layers[-1].register_forward_pre_hook(keep)
-    try:
+    """predict(), and the network's features: float32 (N, D), or None if it has none; see kept_features()."""
+    with kept_features(model.net) as features:
         evaluation = predict(model, data, split, options, timer)
-    finally:
-        handle.remove()
+    if not features:
+        return evaluation, None
     rows = torch.cat([index for index, *_ in model.evaluated]).cpu()
-    return evaluation, torch.cat(features)[rows.argsort()].numpy()
+    return evaluation, joined(features, len(rows)).cpu()[rows.argsort()].numpy()
 
 
 def predict_masked(

@@ -1,0 +1,60 @@
+"""What a trained network is familiar with, kept beside its checkpoint; see cxr.evaluation.familiarity."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cxr.data.batches import to_unit
+from cxr.data.datamodule import CXRDataModule
+from cxr.errors import UserError
+from cxr.evaluation.familiarity import SAMPLE, Familiar, learn_familiar
+from cxr.files.writing import replacing
+from cxr.models.classifier import Classifier
+from cxr.models.features import joined, kept_features, thumbnails
+
+
+@torch.no_grad()
+def features_of(model: Classifier, data: CXRDataModule, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, D) and thumbnails (n, T) of the images in some rows of the table, float32."""
+    small, batch = [], data.data["batch_size"]
+    with kept_features(model.net) as features:
+        for start in range(0, len(rows), batch):
+            part = torch.from_numpy(data.store[rows[start : start + batch]])[:, None]
+            images = to_unit(part.to(model.device))
+            model(images)
+            small.append(thumbnails(images).cpu())
+    return joined(features, len(rows)).cpu().numpy(), torch.cat(small).numpy()
+
+
+def learn_from(model: Classifier, data: CXRDataModule) -> Familiar | None:
+    """What the network of a checkpoint is familiar with: some of its training images, and how far validation images
+    are from them; None where there are no validation images."""
+    train, val = data.rows("train"), data.rows("val")
+    if not len(val):
+        return None
+    sample = np.sort(np.random.default_rng(0).permutation(train)[:SAMPLE])
+    return learn_familiar(features_of(model, data, sample), features_of(model, data, val))
+
+
+def write_familiar(path: Path, familiar: Familiar) -> None:
+    """Write what a network is familiar with beside its checkpoint."""
+    with replacing(path, "wb") as file:
+        np.savez(file, **familiar._asdict())
+
+
+def read_familiar(path: Path) -> Familiar | None:
+    """What the network of a checkpoint beside it is familiar with; None if the file is missing. Raises UserError if it
+    is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:  # a pickle is a program
+            familiar = Familiar(*(file[name] for name in Familiar._fields))
+        number = len(familiar.features)
+        shapes = familiar.features.ndim, familiar.thumbnails.shape[:1], familiar.limits.shape
+        if shapes != (2, (number,), (2,)) or not number or any(part.dtype.kind != "f" for part in familiar):
+            raise ValueError("shapes")
+        return familiar
+    except Exception as error:  # a damaged or hostile file can make NumPy raise anything
+        raise UserError(f"{path}: damaged, or not what cxr wrote beside a checkpoint") from error
