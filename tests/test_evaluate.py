@@ -103,7 +103,7 @@ def test_seen_images_and_unknown_classes_are_left_out_and_the_rest_is_scored(eva
         found["screening"]["threshold"] == screening["threshold"] and found["screening"]["test"]["sensitivity"] is None
     )
     assert "Left out as copies of training images: 3." in out and "of a training image's patient: 2." in out
-    assert f"copies of the run's own test images: {tested}." in out and "No images of TUBERCULOSIS" in out
+    assert f"copies of images that the run was tested on: {tested}." in out and "No images of TUBERCULOSIS" in out
     assert "EFFUSION: a class that the network does not know" in out
     assert (made / "evaluation.md").read_text() in out
     assert json.loads((made / "audit.json").read_text())["rejected"][0]["file"] == "NORMAL/broken.png"

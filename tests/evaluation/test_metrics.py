@@ -47,6 +47,6 @@ def test_table_of_classes(predicted):
     ends = {"recall": [0.1, 0.9], "f1": [0.2, 0.8]}
     macro = {f"{key}_macro": [0.3, 0.7] for key in ends}
     text = per_class_table(scores | {"ci95": {"per_class": dict.fromkeys(scores["per_class"], ends), **macro}})
-    row = "TUBERCULOSIS      1.000  0.500 [0.100, 0.900]  0.667 [0.200, 0.800]      2"
+    row = "TUBERCULOSIS      1.000  0.500 [0.100, 0.900]  0.667 [0.200, 0.800]       2"
     assert text.splitlines()[2] == row
-    assert text.splitlines()[-1] == "macro mean        0.750  0.750 [0.300, 0.700]  0.667 [0.300, 0.700]      3"
+    assert text.splitlines()[-1] == "macro mean        0.750  0.750 [0.300, 0.700]  0.667 [0.300, 0.700]       3"
