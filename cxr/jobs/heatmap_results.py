@@ -13,7 +13,7 @@ from cxr.errors import UserError, printable, with_type
 from cxr.evaluation.evaluation import Evaluation
 from cxr.models.classifier import Classifier
 from cxr.models.heatmaps import NEEDED, is_installed
-from cxr.reporting.heatmap_pictures import beside, panel
+from cxr.reporting.heatmap_pictures import PANEL_SIDE, beside, panel
 from cxr.training.explaining import IMAGES, heatmap_figures, maps_of
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def panels(model: Classifier, data: CXRDataModule, test: Evaluation) -> Iterator
     for row, image, heatmap in zip(rows.tolist(), images, maps, strict=True):
         label, predicted = test.classes[test.labels[row]], test.classes[test.predicted[row]]
         verdict = f"predicted {predicted} {sure[row]:.3f}" + (f", true {label}" if label != predicted else "")
-        cells[row] = beside(image, heatmap), f"{verdict}\n{printable(files[row]).rsplit('/', 1)[-1]}"
+        cells[row] = beside(image, heatmap, PANEL_SIDE), f"{verdict}\n{printable(files[row]).rsplit('/', 1)[-1]}"
     for name, (hits, mistakes) in chosen.items():
         title = f"{name}: the most confident hits (left) and mistakes (right)"
         yield name, panel([cells[row] for row in hits], [cells[row] for row in mistakes], title, data.note)

@@ -54,9 +54,9 @@ def heatmaps(model: Classifier, images: Tensor, targets: Tensor) -> Tensor:
     from captum.attr import LayerGradientXActivation
 
     layer = find_layer(model)
-    images = images.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     method = LayerGradientXActivation(model.net, layer.module)
     with torch.inference_mode(False), torch.enable_grad():
+        images = images.clone(memory_format=torch.channels_last).detach().requires_grad_()
         parts = method.attribute(images, targets)
     maps = as_grid(parts.detach().float(), images.shape[-1]).sum(1, keepdim=True).relu()
     return scaled(nn.functional.interpolate(maps, images.shape[-2:], mode="bilinear")[:, 0])

@@ -18,9 +18,9 @@ from cxr.reporting.figures import captioned_images
 
 COLOUR, LINE = (255, 96, 0), (255, 225, 60)
 STRONGEST = 0.6  # share of the colour where a map is 1
-SIDE = 448  # pixels of each picture, at least: an image of 64 pixels would be a stamp
+SIDE = 384  # pixels of each picture, at least: an image of 64 pixels would be a stamp
 GAP = 8
-DPI = 150  # of a panel: at 100, as other figures have it, a lung is 190 pixels wide
+PANEL_SIDE, DPI = 224, 120  # of a panel: at 100, as other figures have it, one would hardly see a lung
 
 
 def beside(image: np.ndarray, heatmap: np.ndarray, side: int = SIDE) -> np.ndarray:
