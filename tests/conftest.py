@@ -86,8 +86,8 @@ def bf16_folder(small, common):
 
 @pytest.fixture(autouse=True)
 def without_heatmaps(monkeypatch):
-    """The runs that tests start themselves have no heatmaps, which would take a second each; those of the session, which
-    are made before, have them."""
+    """The runs that tests start themselves have no heatmaps, which would take a second each; those of the session,
+    which are made before, have them."""
     monkeypatch.setattr("cxr.jobs.heatmap_results.is_installed", lambda: False)
 
 

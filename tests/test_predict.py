@@ -146,7 +146,9 @@ def test_heatmaps_stand_beside_the_rows(run, folder, drawn, tmp_path):
     assert rows.pop("broken.jpg")["heatmap"] == "" and rows.keys() == set(names)
     pictures = {row["heatmap"] for row in rows.values()}
     assert len(pictures) == len(names) and pictures == {path.name for path in (tmp_path / "maps").iterdir()}
-    assert rows["a/x.jpg"]["heatmap"].endswith("_x.jpg.png") and rows["폐\n렴.jpg"]["heatmap"].endswith("_폐_렴.jpg.png")
+    assert rows["a/x.jpg"]["heatmap"].endswith("_x.jpg.png") and rows["폐\n렴.jpg"]["heatmap"].endswith(
+        "_폐_렴.jpg.png"
+    )
     for name in pictures:
         with Image.open(tmp_path / "maps" / name) as picture:
             pixels = np.asarray(picture.convert("RGB")).astype(int)

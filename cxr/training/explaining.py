@@ -15,7 +15,8 @@ from cxr.models.classifier import Classifier
 from cxr.models.heatmaps import find_layer, heatmaps
 
 IMAGES = 64  # whose maps are tested
-RANDOMISED = 4  # networks with random weights: the maps of a single one can resemble others by chance
+# Networks with random weights, since the maps of a single one can resemble others by chance; and images that each gets.
+RANDOMISED, SHARED = 4, 16
 BATCH = 32  # gradients take more memory than predictions
 
 Explain = Callable[[Classifier, Tensor, Tensor], Tensor]  # see cxr.models.heatmaps.heatmaps()
@@ -81,7 +82,7 @@ def heatmap_figures(
     randomised = []
     for number in range(RANDOMISED):
         with shuffled(model.net, seed, number):
-            randomised.append(maps_of(model, images, targets, batch, explain))
+            randomised.append(maps_of(model, images[:SHARED], targets[:SHARED], batch, explain))
     return {
         **about,
         "deletion": tests.deletion(probabilities_of(model, images, targets, batch), covered, group),

@@ -51,7 +51,11 @@ def test_a_run_tests_its_maps_and_shows_them(run, sweep, tmp_path):
     pytest.importorskip("captum", reason="captum is not installed (pip install captum)")
     folder = sweep / "cnn_aug-on_seed-0"
     tested = json.loads((folder / "metrics.json").read_text())["heatmaps"]
-    assert tested["layer"].startswith("features") and 0 < tested["images"] <= 64 and -1 <= tested["deletion"]["difference"] <= 1
+    assert (
+        tested["layer"].startswith("features")
+        and 0 < tested["images"] <= 64
+        and -1 <= tested["deletion"]["difference"] <= 1
+    )
     panels = board_pictures(folder, "heatmaps/")
     assert list(panels) == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
     page = (sweep / "report.html").read_text()
