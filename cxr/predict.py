@@ -17,6 +17,7 @@ from cxr.data.retrying import ReadFailed
 from cxr.errors import UserError, counted, printable
 from cxr.files.predictions import prediction, probability_columns
 from cxr.jobs.exit_codes import answering
+from cxr.jobs.heatmap_folder import HeatmapFolder, heatmap_remarks
 from cxr.options.command_line import read_options
 
 if TYPE_CHECKING:
@@ -31,27 +32,30 @@ def main() -> None:
 
 
 def predict(options: dict[str, Any]) -> int:
-    """Write one row per file: file, prediction, prob_<class>, …, error. Returns the exit code."""
+    """Write one row per file: file, prediction, prob_<class>, …, error and, if asked for, heatmap. Returns the exit
+    code."""
     from cxr.jobs.members import load_networks
 
     source = Path(options["source"]).expanduser()
     files = list_files(source) if os.path.isdir(source) else [source]
     if not files:
         raise UserError(f"source={source}: this folder holds no files")
+    pictures = HeatmapFolder(options["heatmaps"]) if options["heatmaps"] is not None else None
     networks = load_networks(options["ckpt"], options["trainer"]["accelerator"])
     model = networks.model
     trained_on = [f"this network was trained on {model.note}"] if model.note else []
-    for remark in [*trained_on, *networks.remarks]:
+    for remark in [*trained_on, *networks.remarks, *(heatmap_remarks(networks) if pictures else [])]:
         print(f"cxr: {printable(remark)}", file=sys.stderr)
 
     unreadable, negatives, size, choice = 0, [], options["data"]["batch_size"], options["data"]["negatives"]
     reading = Reading(choice, "ignore", dicom_unknown_parts=options["data"]["dicom_unknown_parts"])
     with open_out(options["out"]) as out:
         writer = csv.writer(out)
-        writer.writerow(("file", "prediction", *probability_columns(model.classes), "error"))
+        columns = ("file", "prediction", *probability_columns(model.classes), "error")
+        writer.writerow((*columns, "heatmap") if pictures else columns)
         for start in range(0, len(files), size):
-            for row in predict_batch(model, files[start : start + size], reading, negatives):
-                unreadable += row[-1] != ""
+            for row in predict_batch(model, files[start : start + size], reading, negatives, pictures):
+                unreadable += row[len(columns) - 1] != ""
                 writer.writerow(row)
     if negatives:
         many = (
@@ -81,7 +85,11 @@ def open_out(path: str | None) -> AbstractContextManager[TextIO]:
 
 
 def predict_batch(
-    model: "Ensemble", files: Sequence[Path], reading: Reading, negatives: list[Path]
+    model: "Ensemble",
+    files: Sequence[Path],
+    reading: Reading,
+    negatives: list[Path],
+    pictures: HeatmapFolder | None,
 ) -> Iterator[tuple[str, ...]]:
     """The rows of some files, in their order. Those that look like negatives and are predicted join `negatives`."""
     import torch
@@ -103,16 +111,21 @@ def predict_batch(
     negatives += [
         f for f, image in zip(files, decoded, strict=True) if not isinstance(image, str) and image[0].negative
     ]
-    probabilities = iter(())
+    probabilities = names = iter(())
     if images:
         stacks = [torch.from_numpy(np.stack(of_size))[:, None] for of_size in zip(*images, strict=True)]
-        batch = [to_unit(stack.to(model.device)) for stack in stacks]
-        probabilities = iter(model.probabilities(dict(zip(model.sizes, batch, strict=True))).tolist())
+        batch = {size: to_unit(stack.to(model.device)) for size, stack in zip(model.sizes, stacks, strict=True)}
+        predicted = model.probabilities(batch)
+        probabilities = iter(predicted.tolist())
+        if pictures:
+            readable = [file for file, image in zip(files, decoded, strict=True) if not isinstance(image, str)]
+            names = iter(pictures.draw(model, batch, predicted, readable))
     for file, image in zip(files, decoded, strict=True):
         if isinstance(image, str):
-            yield (str(file), "", *("" for _ in model.classes), image)
+            yield (str(file), "", *("" for _ in model.classes), image, *([""] if pictures else []))
         else:
-            yield (str(file), *prediction(next(probabilities), model.classes), "")
+            row = (str(file), *prediction(next(probabilities), model.classes), "")
+            yield (*row, next(names)) if pictures else row
 
 
 if __name__ == "__main__":

@@ -84,6 +84,13 @@ def bf16_folder(small, common):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def without_heatmaps(monkeypatch):
+    """The runs that tests start themselves have no heatmaps, which would take a second each; those of the session,
+    which are made before, have them."""
+    monkeypatch.setattr("cxr.jobs.heatmap_results.is_installed", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def cxr4():
     if not (SHARED / "cxr4").is_dir():

@@ -3,10 +3,13 @@
 import csv
 import io
 import shutil
+import sys
 
+import numpy as np
 import pytest
 import torch
 from bad_images import BAD_IMAGES, USED
+from PIL import Image
 
 from cxr import predict
 from cxr.files.writing import read_table
@@ -111,6 +114,8 @@ def test_a_device_without_bf16_predicts_in_fp32_and_says_so_once(run, bf16_folde
         (["ckpt={ckpt}"], "source is missing"),
         (["ckpt=/no.ckpt", "source=."], "ckpt=/no.ckpt: must be a checkpoint"),
         (["ckpt={ckpt}", "source=/no"], "source=/no: must be an image or a folder"),
+        (["ckpt={ckpt}", "source={ckpt}", "heatmaps={ckpt}"], "best.ckpt: must be a folder that is empty"),
+        (["ckpt={ckpt}", "source={ckpt}", "heatmaps=/no/where"], "heatmaps=/no/where: must be a folder"),
         (["ckpt={ckpt}", "source={ckpt}", "batch=3"], "did you mean data.batch_size?"),
         (["ckpt={folder}/metrics.json", "source={ckpt}"], "not a checkpoint that cxr wrote"),
         (["ckpt={ckpt}", "source={ckpt}", "trainer.accelerator=mps"], "no such device was found"),
@@ -122,3 +127,40 @@ def test_predict_wrong_options(run, folder, words, says):
     ckpt = folder / "checkpoints" / "best.ckpt"
     code, out, err = run(predict.main, *(w.format(ckpt=ckpt, folder=folder) for w in words))
     assert code == 2 and out == "" and err.startswith("cxr: ") and err.count("\n") == 1 and says in err
+
+
+def test_heatmaps_stand_beside_the_rows(run, folder, drawn, tmp_path):
+    """One picture for each image that is predicted, under a name of its own, whatever its file is called."""
+    pytest.importorskip("captum", reason="captum is not installed (pip install captum)")
+    original = sorted((drawn / "test" / "NORMAL").iterdir())[0].read_bytes()
+    names = ("a/x.jpg", "b/x.jpg", "폐\n렴.jpg", f"{'각' * 80}.jpg", "c:d.jpg")
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(original)
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "maps").mkdir()
+    words = [f"ckpt={folder}", f"source={tmp_path / 'in'}", f"heatmaps={tmp_path / 'maps'}", "data.batch_size=2"]
+    code, out, err = run(predict.main, *words, f"out={tmp_path / 'out.csv'}")
+    assert code == 1 and out == "" and "cxr: Deletion test" in err and "cxr: Sanity check" in err
+    rows = {row["file"].removeprefix(f"{tmp_path / 'in'}/"): row for row in read_table(tmp_path / "out.csv")}
+    assert rows.pop("broken.jpg")["heatmap"] == "" and rows.keys() == set(names)
+    pictures = {row["heatmap"] for row in rows.values()}
+    assert len(pictures) == len(names) and pictures == {path.name for path in (tmp_path / "maps").iterdir()}
+    assert rows["a/x.jpg"]["heatmap"].endswith("_x.jpg.png") and rows["폐\n렴.jpg"]["heatmap"].endswith(
+        "_폐_렴.jpg.png"
+    )
+    for name in pictures:
+        with Image.open(tmp_path / "maps" / name) as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        middle = pixels.shape[1] // 2
+        coloured = np.ptp(pixels[60:-60], axis=2) > 60
+        assert picture.format == "PNG" and not coloured[:, :middle].any() and coloured[:, middle:].mean() > 0.02
+    code, _, err = run(predict.main, *words)
+    assert code == 2 and "must be a folder that is empty or does not exist yet" in err and err.count("\n") == 1
+
+
+def test_without_captum_one_line_before_any_image(run, folder, drawn, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)  # as import itself marks what is not there
+    code, out, err = run(predict.main, f"ckpt={folder}", f"source={drawn}", f"heatmaps={tmp_path / 'maps'}")
+    assert (code, out) == (2, "") and err.endswith("heatmaps need captum: pip install 'cxr[explain]'\n")
+    assert err.count("\n") == 1 and not (tmp_path / "maps").exists()

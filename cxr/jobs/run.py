@@ -27,6 +27,7 @@ from cxr.files.run_folder import (
 )
 from cxr.files.status import explained, is_done, write_status
 from cxr.files.writing import read_json, write_json
+from cxr.jobs.heatmap_results import heatmap_results
 from cxr.jobs.hospital_figures import hospital_figures, transfer_figures
 from cxr.jobs.plan import Plan
 from cxr.jobs.sweep_precision import precision_of
@@ -156,6 +157,9 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         drawn = artist.submit(draw_evaluations, run, evaluations, step)
         masked = predict_masked(best, data, options, timer)
     drawn.result()  # raises its errors
+    device = run.trainer.strategy.root_device
+    heatmaps, panels = heatmap_results(best, data, test, plan.options["seed"], device)
+    tensorboard.show_heatmaps(run.trainer.logger, heatmaps, panels, step)
     metrics = {
         **about_network(run, best, plan),
         **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),
@@ -164,6 +168,7 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         "val": val and val.scores,
         "chosen_by": f"by_{plan.options['select']}" if val else "by_last",
         **screen_classes(val, test, plan.options["screen"]),
+        "heatmaps": heatmaps,
         "leaks": data.leak_counts(),
         "train": training_metrics(run),
     }

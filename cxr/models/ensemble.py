@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from scipy.special import softmax
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cxr.evaluation.averaging import log_mean
 from cxr.models.classifier import Classifier
+from cxr.models.heatmaps import heatmaps
 
 
 class Ensemble:
@@ -36,3 +38,10 @@ class Ensemble:
         if len(each) == 1:
             return each[0]
         return softmax(log_mean(each) / np.float32(self.temperature or 1), axis=1)
+
+    def heatmaps(self, images: Mapping[int, Tensor], targets: Tensor) -> Tensor:
+        """Where the networks looked for a class (B,): float32 (B, S, S) from 0 to 1, the mean of their maps, in the
+        largest of `sizes`; images as for probabilities(), errors as of cxr.models.heatmaps.heatmaps()."""
+        side = max(self.sizes)
+        each = [heatmaps(member, images[member.hparams.image_size], targets) for member in self.members]
+        return torch.stack([interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0] for maps in each]).mean(0)

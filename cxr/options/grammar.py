@@ -18,7 +18,10 @@ from cxr.errors import UserError
 PATTERNS = ("data.patient_pattern", "data.label_pattern")
 MAPPINGS = ("data.classes", "data.columns", "data.rows", "data.split_lists", "data.table")
 BEYOND_HYDRA = re.compile(r"[^\w \-+/.:*{}\[\],'\"|\\$]", re.ASCII)  # what names in its mappings may not hold
-PATHS = ("ckpt", "source", "out", "name", "data.root", "data.table", "cache_dir", "hydra.run.dir", "hydra.sweep.dir")
+PATHS = (
+    *("ckpt", "source", "out", "heatmaps", "name", "data.root", "data.table"),
+    *("cache_dir", "hydra.run.dir", "hydra.sweep.dir"),
+)
 
 
 def quote_path(word: str) -> str:

@@ -13,6 +13,7 @@ from cxr.errors import UserError
 from cxr.options.checkpoint_paths import holds_network, paths_in
 from cxr.options.values import (
     BOOLEAN,
+    FREE_FOLDER,
     TEXT,
     Rule,
     is_mapping,
@@ -30,7 +31,6 @@ from cxr.options.values import (
 OPEN = ("trainer", "model", "optim", "hydra")
 # Arguments of the Trainer that a run sets itself.
 OURS = {"logger", "callbacks", "plugins", "default_root_dir", "enable_checkpointing", "enable_progress_bar"}
-
 
 PARTS = {"file", "label", "patient", "split"}  # of a table
 SPLITS = {"train", "val", "test"}
@@ -154,6 +154,7 @@ RULES = {
     ),
     "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
     "calibrate_on": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
+    "heatmaps": FREE_FOLDER,
     "out": Rule(
         "a CSV file that does not exist yet, in a folder that does",
         lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),

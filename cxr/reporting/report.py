@@ -2,7 +2,6 @@
 
 import base64
 import io
-import logging
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from cxr.files.writing import read_json, read_table, write_text
 from cxr.reporting import comparison, figures
 from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
+from cxr.reporting.board_pictures import board_pictures
 from cxr.reporting.console import (
     apart_screening,
     beaten_lines,
@@ -28,6 +28,7 @@ from cxr.reporting.console import (
     screening_shares,
 )
 from cxr.reporting.grid_table import finished_recipes, grid_rows, grid_sentence, line_of, recipe_rows, transfer_rows
+from cxr.reporting.heatmap_section import heatmap_section
 from cxr.reporting.hospitals_in_words import class_table, hospital_header, hospital_notes, hospital_rows
 from cxr.reporting.leaderboard import SHOWN, trial_rows, trial_sentence
 from cxr.reporting.markdown import in_short, with_interval
@@ -65,7 +66,8 @@ def write_report(folder: Path, lang: str) -> Path | None:
         return None
     w = words(lang)
     values = {**about(folder, runs, w), **answers(folder, rows, runs, lang), **figure_tables(runs, w)}
-    write_text(folder / REPORT, render(REPORT, lang, {**values, "pictures": pictures(runs)}))
+    values |= {"pictures": pictures(runs), "heatmaps": heatmap_section(runs, w)}
+    write_text(folder / REPORT, render(REPORT, lang, values))
     return folder / REPORT
 
 
@@ -223,15 +225,9 @@ def search_pictures(search_record: Mapping[str, Any]) -> dict[str, str]:
 
 def augmentation(runs: Sequence[Run]) -> str:
     """The picture of images before and after augmentation that TensorBoard has, of a run with augmentation if any."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of each resumed run, whose steps it purges
     run = next((run for run in runs if run.row.get("aug") != "off"), runs[0])
-    events = EventAccumulator(str(run.folder), size_guidance={"images": 0})
-    events.Reload()
-    if "data/augmentation" not in events.Tags()["images"]:
-        return ""
-    return base64.b64encode(events.Images("data/augmentation")[-1].encoded_image_string).decode()
+    picture = board_pictures(run.folder, "data/augmentation").get("")
+    return base64.b64encode(picture).decode() if picture else ""
 
 
 def png(figure: Figure) -> str:

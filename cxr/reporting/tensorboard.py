@@ -13,8 +13,12 @@ from cxr.evaluation.evaluation import Evaluation
 from cxr.files.run_folder import HEADLINES
 from cxr.reporting import figures
 from cxr.reporting.console import reliability_names
+from cxr.reporting.heatmaps_in_words import heatmap_lines, heatmaps_failed
 from cxr.reporting.hospitals_in_words import hospital_header, hospital_rows, lines_of_run
 from cxr.reporting.markdown import inert, markdown_table, with_interval
+from cxr.reporting.words import words
+
+HEATMAPS = "heatmaps/"  # before the class in the tag of a panel
 
 
 def show_images(logger: TensorBoardLogger, data: CXRDataModule) -> None:
@@ -81,6 +85,17 @@ def show_hospitals(logger: TensorBoardLogger, metrics: Mapping[str, Any], step: 
         parts.append(markdown_table(hospital_header(), rows))
     if parts:
         logger.experiment.add_text("test/hospitals", inert("\n\n".join(parts)), step)
+
+
+def show_heatmaps(
+    logger: TensorBoardLogger, tested: Mapping[str, Any] | None, panels: Mapping[str, Figure], step: int
+) -> None:
+    """The panel of each class, and the tests of the maps in the Text tab; `tested` as "heatmaps" in metrics.json."""
+    for name, picture in panels.items():
+        logger.experiment.add_figure(f"{HEATMAPS}{name}", picture, step)
+    if tested:
+        failed = [words("en")["heatmaps_fail"]] if heatmaps_failed(tested) else []
+        logger.experiment.add_text("test/heatmaps", "\n\n".join([*failed, *heatmap_lines(tested)]), step)
 
 
 def show_choices(
