@@ -8,6 +8,7 @@ images pass for chests: the network reduces them to what it knows; on thumbnails
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t
 
 NEAREST = 5  # the neighbour whose distance counts: one alone may be odd itself
 SAMPLE = 1000  # training images that are kept
@@ -52,10 +53,19 @@ def learn_familiar(training: tuple[np.ndarray, np.ndarray], validation: tuple[np
     features, thumbnails = directions(training[0]), directions(centred(training[1]))
     familiar = Familiar(features.astype(np.float16), thumbnails.astype(np.float16), np.ones(2))
     apart = distances(familiar, *validation)
-    highest = 1 - REFUSED
-    each = np.maximum(np.quantile(apart, highest, axis=0), 1e-6)
-    both = np.quantile((apart / each).max(1), highest)
-    return familiar._replace(limits=each * both)
+    each = np.array([limit_of(side) for side in apart.T])
+    return familiar._replace(limits=each * limit_of((apart / each).max(1)))
+
+
+def limit_of(values: np.ndarray) -> float:
+    """What a share of REFUSED of further values, like these (n,), will exceed: the quantile or, of few, the prediction
+    limit of a log-normal distribution (Hahn & Meeker 1991, Statistical Intervals, 4.8)."""
+    values, n = np.maximum(values, 1e-6), len(values)
+    if n * REFUSED >= 1:
+        return float(np.quantile(values, 1 - REFUSED))
+    logs = np.log(values)
+    spread = logs.std(ddof=1) * (1 + 1 / n) ** 0.5 if n > 1 else np.inf
+    return float(np.exp(logs.mean() + t.isf(REFUSED, max(n - 1, 1)) * spread))
 
 
 def centred(vectors: np.ndarray) -> np.ndarray:

@@ -11,18 +11,28 @@ from cxr.files.writing import read_json, read_table, write_table
 
 
 def write_predictions(
-    path: Path, files: Sequence[str], classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray
+    path: Path,
+    files: Sequence[str],
+    classes: Sequence[str],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    unfamiliar: np.ndarray | None = None,
 ) -> None:
-    """Write such a file: file,label,prediction,prob_<class>,… one row per image.
+    """Write such a file: file,label,prediction,prob_<class>,… one row per image; the last column is `unfamiliar`, if it
+    is given.
 
     Args:
-        labels: int (N,). probabilities: (N, C).
+        labels: int (N,). probabilities: (N, C). unfamiliar: (N,).
     """
-    rows = (
+    rows = [
         (file, classes[label], *prediction(p, classes))
         for file, label, p in zip(files, labels.tolist(), probabilities.tolist(), strict=True)
-    )
-    write_table(path, ("file", "label", "prediction", *probability_columns(classes)), rows)
+    ]
+    columns = ["file", "label", "prediction", *probability_columns(classes)]
+    if unfamiliar is not None:
+        rows = [(*row, f"{score:.3f}") for row, score in zip(rows, unfamiliar.tolist(), strict=True)]
+        columns.append("unfamiliar")
+    write_table(path, columns, rows)
 
 
 def probability_columns(classes: Sequence[str]) -> list[str]:

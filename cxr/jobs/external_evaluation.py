@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cxr.evaluation.averaging import average
 from cxr.evaluation.by_hospital import scores_by_hospital
 from cxr.evaluation.evaluation import Evaluation, screen
 from cxr.evaluation.gap_parts import gap_parts
+from cxr.evaluation.intervals import headline
 from cxr.evaluation.recalibration import draw_images, recalibrate
 from cxr.evaluation.screening import screening, screening_parts, screenings_of
 from cxr.evaluation.transfer import of_common_classes, transfer
@@ -26,7 +28,8 @@ from cxr.models.ensemble import Ensemble
 from cxr.reporting import tensorboard
 from cxr.reporting.external_report import EVALUATION, write_external_report
 from cxr.training.environment import versions
-from cxr.training.predicting import predict, predict_masked
+from cxr.training.familiar import unfamiliar_figures, unfamiliar_images
+from cxr.training.predicting import predict_masked, predict_with_features
 
 
 def evaluate(options: Mapping[str, Any], folder: Path) -> str:
@@ -44,7 +47,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     fingerprints = {str(path): path.with_name(SIDE_FILE) for path in networks.checkpoints}
     data = ExternalImages(options["data"], model.sizes, model.classes, fingerprints, cache)
     data.setup()
-    predicted, masked = predict_all(model, data, options["trainer"])
+    predicted, masked, unfamiliar = predict_all(model, data, options["trainer"])
     scored, unknown = split_unknown(predicted, data)
     scored, fitted_on = set_apart(scored, options["calibrate_on"])
     rules = {"majority_class": np.full(len(scored), np.bincount(scored.labels).argmax())}
@@ -53,6 +56,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
         **about_images(options, networks, data, len(fitted_on) if fitted_on else 0),
         **scored.figures(data.images.slices, rules, masked),
         **compared,
+        "unfamiliar": about_unfamiliar(scored, unfamiliar, data),
         "recalibrated": recalibrate(fitted_on, scored, options["calibrate_on"]) if fitted_on else None,
         "by_hospital": scores_by_hospital(scored, data.images.slices["hospital"][scored.index])
         if "hospital" in data.images.slices
@@ -63,7 +67,8 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     }
     write_json(folder / EVALUATION, result)
     files = data.images.file[scored.index].tolist()
-    write_predictions(folder / PREDICTIONS, files, scored.classes, scored.labels, scored.probabilities)
+    of_scored = None if unfamiliar is None else unfamiliar[scored.index]
+    write_predictions(folder / PREDICTIONS, files, scored.classes, scored.labels, scored.probabilities, of_scored)
     apart = data.images.file[fitted_on.index].tolist() if fitted_on else []
     reason = f"used for calibration: calibrate_on={options['calibrate_on']}"
     write_table(folder / "rejected.csv", ("file", "reason"), data.left_out() + [(file, reason) for file in apart])
@@ -74,16 +79,40 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
 
 def predict_all(
     model: Ensemble, data: ExternalImages, options: Mapping[str, Any]
-) -> tuple[Evaluation, dict[str, Evaluation]]:
+) -> tuple[Evaluation, dict[str, Evaluation], np.ndarray | None]:
     """Predict all images with all networks together: as they are, and in each way in which predict_masked() hides a
-    part of them."""
-    whole, masked = [], []
-    for member in model.members:
+    part of them; and say how unfamiliar each row of the table is, float (N,), None where that is not known."""
+    whole, masked, unfamiliar = [], [], []
+    for member, familiar in zip_longest(model.members, model.familiar):
         data.use_size(member.hparams.image_size)
-        whole.append(predict(member, data, "test", options))
+        evaluation, features = predict_with_features(member, data, "test", options)
+        whole.append(evaluation)
+        if familiar:
+            unfamiliar.append(unfamiliar_images([familiar], [features], data, evaluation.index))
         masked.append(predict_masked(member, data, options))
     parts = {name: average([of_member[name] for of_member in masked], model.temperature) for name in masked[0]}
-    return average(whole, model.temperature), parts
+    by_row = None
+    if unfamiliar:
+        by_row = np.full(len(data.images), np.nan)
+        by_row[whole[0].index] = np.mean(unfamiliar, axis=0)
+    return average(whole, model.temperature), parts, by_row
+
+
+def about_unfamiliar(scored: Evaluation, unfamiliar: np.ndarray | None, data: ExternalImages) -> dict[str, Any] | None:
+    """The part "unfamiliar" of evaluation.json: see unfamiliar_figures(); "example", the file that is most unlike the
+    training images; and, if there are any, "f1_macro" and "ci95" of the others. `unfamiliar` as of predict_all()."""
+    if unfamiliar is None:
+        return None
+    of_scored = unfamiliar[scored.index]
+    others = scored.where(of_scored <= 1)
+    figures = {
+        **unfamiliar_figures(of_scored),
+        "example": str(data.images.file[scored.index[of_scored.argmax()]]),
+    }
+    if 0 < len(others) < len(scored):
+        scores = headline(others.labels, others.predicted, others.group, len(others.classes))
+        figures |= {"f1_macro": scores["f1_macro"], "ci95": {"f1_macro": scores["ci95"]["f1_macro"]}}
+    return figures
 
 
 def split_unknown(evaluation: Evaluation, data: ExternalImages) -> tuple[Evaluation, dict[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from cxr.evaluation.averaging import log_mean
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.evaluation import Evaluation
 from cxr.files.predictions import read_predictions
-from cxr.files.run_folder import CHECKPOINTS, METRICS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
+from cxr.files.run_folder import CHECKPOINTS, FAMILIAR, METRICS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
 from cxr.files.writing import as_text, read_json
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.ensemble import Ensemble
@@ -21,6 +21,7 @@ from cxr.options.checkpoint_paths import is_run, paths_in
 from cxr.reporting.recipes import recipes_of
 from cxr.reporting.rows import REPEATED, choices, collect
 from cxr.training.checkpoints import BEST, LAST
+from cxr.training.familiar import read_familiar
 
 
 class Unknown(Exception):
@@ -55,18 +56,23 @@ def load_networks(ckpt: str, accelerator: str = "cpu") -> Networks:
     members = [load_classifier(path, accelerator) for path in checkpoints]
     check_classes(checkpoints, members)
     remarks += not_learnt(checkpoints)
+    familiar = [read_familiar(path.with_name(FAMILIAR)) for path in checkpoints]
+    if None in familiar:
+        lacking = next(path for path, of_path in zip(checkpoints, familiar, strict=True) if of_path is None)
+        remarks.append(f"how unfamiliar images are is not known: {lacking.with_name(FAMILIAR)} is missing")
+        familiar = []
     if len(members) == 1:
-        return Networks(checkpoints, Ensemble(members), None, remarks)
+        return Networks(checkpoints, Ensemble(members, None, familiar), None, remarks)
     ensemble = f"ensemble of {len(members)} networks"
     try:
         val = read_together(checkpoints, members[0].classes, VAL_PREDICTIONS)
     except Unknown as why:
         remarks.append(f"{ensemble}, not calibrated again: {why}")
-        return Networks(checkpoints, Ensemble(members), None, remarks)
+        return Networks(checkpoints, Ensemble(members, None, familiar), None, remarks)
     temperature = fit_temperature(val.logits, val.labels)
     images = "the image" if len(val) == 1 else f"the {len(val):,} images"
     remarks.append(f"{ensemble}, calibrated again on {images} that all validated on (temperature {temperature:.3g})")
-    model = Ensemble(members, temperature)
+    model = Ensemble(members, temperature, familiar)
     return Networks(checkpoints, model, replace(val, temperature=temperature), remarks)
 
 

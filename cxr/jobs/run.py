@@ -19,6 +19,7 @@ from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import (
     AUDIT,
     CHECKPOINTS,
+    FAMILIAR,
     INSIDE_PREDICTIONS,
     METRICS,
     PREDICTIONS,
@@ -41,6 +42,7 @@ from cxr.training import distributed, signals
 from cxr.training.build import TrainingRun, build_data, build_model, build_run, fit
 from cxr.training.checkpoints import BEFORE, BEST, LAST, Start, check_room, clear, find_start
 from cxr.training.environment import device_name, versions
+from cxr.training.familiar import keep_familiar
 from cxr.training.memory import enough_memory
 from cxr.training.predicting import predict, predict_masked, predict_with_features
 
@@ -158,6 +160,7 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         masked = predict_masked(best, data, options, timer)
     drawn.result()  # raises its errors
     device = run.trainer.strategy.root_device
+    unfamiliar = keep_familiar(best, data, *predicted["test"], plan.folder / CHECKPOINTS / FAMILIAR, device)
     heatmaps, panels = heatmap_results(best, data, test, plan.options["seed"], device)
     tensorboard.show_heatmaps(run.trainer.logger, heatmaps, panels, step)
     metrics = {
@@ -169,6 +172,7 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         "chosen_by": f"by_{plan.options['select']}" if val else "by_last",
         **screen_classes(val, test, plan.options["screen"]),
         "heatmaps": heatmaps,
+        "unfamiliar": unfamiliar,
         "leaks": data.leak_counts(),
         "train": training_metrics(run),
     }

@@ -1,6 +1,7 @@
 """One or several networks that predict together."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cxr.evaluation.averaging import log_mean
+from cxr.evaluation.familiarity import Familiar
 from cxr.models.classifier import Classifier
+from cxr.models.features import joined, kept_features, thumbnails
 from cxr.models.heatmaps import heatmaps
 
 
@@ -19,25 +22,39 @@ class Ensemble:
     Args:
         members: the networks, all on one device.
         temperature: calibrates the mean of their probabilities, see log_mean(); None: the mean stays as it is.
+        familiar: what each network is familiar with; empty where that is not known of all.
 
     Attributes:
         classes, note, device: as those of a Classifier.
         sizes: each image size that a network needs, once.
     """
 
-    def __init__(self, members: Sequence[Classifier], temperature: float | None = None) -> None:
-        self.members, self.temperature = members, temperature
+    def __init__(
+        self, members: Sequence[Classifier], temperature: float | None = None, familiar: Sequence[Familiar] = ()
+    ) -> None:
+        self.members, self.temperature, self.familiar = members, temperature, familiar
         self.classes, self.device = members[0].classes, members[0].device
         self.note = "; ".join(dict.fromkeys(member.note for member in members if member.note))
         self.sizes = tuple(dict.fromkeys(member.hparams.image_size for member in members))
 
-    @torch.inference_mode()
     def probabilities(self, images: Mapping[int, Tensor]) -> np.ndarray:
         """Calibrated probabilities, float32 (B, C), of the same images in each of `sizes`: (B, 1, S, S) from 0 to 1."""
-        each = [m.probabilities(images[m.hparams.image_size]).cpu().numpy() for m in self.members]
-        if len(each) == 1:
-            return each[0]
-        return softmax(log_mean(each) / np.float32(self.temperature or 1), axis=1)
+        return self.judge(images)[0]
+
+    @torch.inference_mode()
+    def judge(self, images: Mapping[int, Tensor]) -> tuple[np.ndarray, np.ndarray | None]:
+        """The probabilities() of images, and how unfamiliar they are: float (B,), the mean over the networks of
+        Familiar.unfamiliar(); None where that is not known."""
+        each, unfamiliar = [], []
+        for member, familiar in zip_longest(self.members, self.familiar):
+            of_size = images[member.hparams.image_size]
+            with kept_features(member.net) as features:
+                each.append(member.probabilities(of_size).cpu().numpy())
+            if familiar:
+                vectors = joined(features, len(of_size)).cpu().numpy(), thumbnails(of_size).cpu().numpy()
+                unfamiliar.append(familiar.unfamiliar(*vectors))
+        together = each[0] if len(each) == 1 else softmax(log_mean(each) / np.float32(self.temperature or 1), axis=1)
+        return together, np.mean(unfamiliar, axis=0) if unfamiliar else None
 
     def heatmaps(self, images: Mapping[int, Tensor], targets: Tensor) -> Tensor:
         """Where the networks looked for a class (B,): float32 (B, S, S) from 0 to 1, the mean of their maps, in the

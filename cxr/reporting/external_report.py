@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxr.errors import printable, such_as
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import SIDE_FILE
 from cxr.files.writing import write_text
@@ -149,9 +150,22 @@ def warning_lines(evaluation: Mapping[str, Any]) -> list[str]:
     return lines + [f"{remark[0].upper()}{remark[1:]}." for remark in evaluation["remarks"]]
 
 
+def unfamiliar_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    """How many images are unlike those of the training, and what the others score."""
+    about = evaluation.get("unfamiliar")
+    if not about or not about["images"]:
+        return []
+    text = (
+        f"Unlike the training images: {about['images']:,} of {evaluation['n_test']:,} ({about['share']:.1%}; inside, "
+        f"1.0% is to be expected), {such_as(about['images'], printable(about['example']))}; predictions.csv has them "
+        "as unfamiliar above 1. Look at these: are they chests, from the front, and not negatives?"
+    )
+    return [text + (f" Macro F1 without them: {with_interval(about, 'f1_macro')}." if "f1_macro" in about else "")]
+
+
 def limit_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """Images that were left out, and classes that are missing."""
-    lines = []
+    lines = unfamiliar_lines(evaluation)
     if evaluation["matches"] and evaluation["on_leak"] == "drop":
         lines.append(f"Left out as copies of training images: {len(evaluation['matches']['trained']):,}.")
         if len(evaluation["networks"]) > 1:

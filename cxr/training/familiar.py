@@ -1,6 +1,8 @@
 """What a trained network is familiar with, kept beside its checkpoint; see cxr.evaluation.familiarity."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ import torch
 from cxr.data.batches import to_unit
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
+from cxr.evaluation.evaluation import Evaluation
 from cxr.evaluation.familiarity import SAMPLE, Familiar, learn_familiar
 from cxr.files.writing import replacing
 from cxr.models.classifier import Classifier
@@ -17,7 +20,8 @@ from cxr.models.features import joined, kept_features, thumbnails
 @torch.no_grad()
 def features_of(model: Classifier, data: CXRDataModule, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, D) and thumbnails (n, T) of the images in some rows of the table, float32."""
-    small, batch = [], data.data["batch_size"]
+    small: list[torch.Tensor] = []
+    batch = data.data["batch_size"]
     with kept_features(model.net) as features:
         for start in range(0, len(rows), batch):
             part = torch.from_numpy(data.store[rows[start : start + batch]])[:, None]
@@ -35,6 +39,55 @@ def learn_from(model: Classifier, data: CXRDataModule) -> Familiar | None:
         return None
     sample = np.sort(np.random.default_rng(0).permutation(train)[:SAMPLE])
     return learn_familiar(features_of(model, data, sample), features_of(model, data, val))
+
+
+def keep_familiar(
+    model: Classifier,
+    data: CXRDataModule,
+    test: Evaluation,
+    features: np.ndarray | None,
+    path: Path,
+    device: torch.device,
+) -> dict[str, Any] | None:
+    """Write what a network is familiar with beside its checkpoint.
+
+    Args:
+        test, features: predict_with_features() of the test images.
+        device: where to compute; the network returns to its own.
+
+    Returns:
+        The part "unfamiliar" of metrics.json, see unfamiliar_figures(). None without validation images.
+    """
+    home = model.device
+    familiar = learn_from(model.to(device), data)
+    model.to(home)
+    if familiar is None:
+        return None
+    write_familiar(path, familiar)
+    return unfamiliar_figures(unfamiliar_images([familiar], [features], data, test.index))
+
+
+def unfamiliar_images(
+    familiar: Sequence[Familiar], features: Sequence[np.ndarray | None], data: CXRDataModule, rows: np.ndarray
+) -> np.ndarray:
+    """How unfamiliar the images in some rows of the table are, the mean over networks, by what each is familiar with
+    and the features (n, D) that it has of them (None without any): float (n,)."""
+    small = thumbnails_at(data, rows)
+    nothing = np.zeros((len(rows), 0))
+    each = [of.unfamiliar(nothing if f is None else f, small) for of, f in zip(familiar, features, strict=True)]
+    return np.mean(each, axis=0)
+
+
+def unfamiliar_figures(unfamiliar: np.ndarray) -> dict[str, Any]:
+    """How many "images" of n, float (n,), are unlike the training images, and their "share"."""
+    return {"images": int((unfamiliar > 1).sum()), "share": float((unfamiliar > 1).mean())}
+
+
+def thumbnails_at(data: CXRDataModule, rows: np.ndarray) -> np.ndarray:
+    """Thumbnails (n, T) of the images in some rows of the table, float32."""
+    batches = np.array_split(rows, -(-len(rows) // data.data["batch_size"]))
+    parts = [thumbnails(to_unit(torch.from_numpy(data.store[part])[:, None])) for part in batches]
+    return torch.cat(parts).numpy()
 
 
 def write_familiar(path: Path, familiar: Familiar) -> None:

@@ -1,0 +1,89 @@
+"""The table that cxr.predict writes row by row, and that it goes on with after it was stopped."""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from cxr.errors import UserError
+from cxr.files.writing import replacing, write_table
+
+PARQUET = ".parquet"
+NUMBERS = ("prob_", "unfamiliar")  # columns
+
+
+class PredictionTable:
+    """A CSV or Parquet file whose rows are in a file beside it, named by a key, until all are written.
+
+    Args:
+        path: of the table; None: the rows go to the console.
+        columns: their names.
+        key: of what makes the rows: with another one, those of a stopped command are not continued.
+
+    Attributes:
+        rows: those that a stopped command has written, in their order.
+    """
+
+    def __init__(self, path: Path | None, columns: Sequence[str], key: str) -> None:
+        self.path, self.columns, self.rows = path, columns, list[Sequence[str]]()
+        self.part = path and path.with_name(f"{path.name}.{key}.part")
+        if path and (os.path.lexists(path) or not path.parent.is_dir()):
+            why = "it is there already" if os.path.lexists(path) else f"there is no folder {path.parent}"
+            raise UserError(f"out={path}: cannot be written: {why}")
+        if path and path.suffix == PARQUET and not find_spec("pyarrow"):
+            raise UserError(f"out={path}: Parquet needs pyarrow: pip install 'cxr[parquet]'; or write a .csv")
+
+    def resume(self) -> None:
+        """Read the rows of a stopped command, whole ones only."""
+        if self.part and self.part.exists():
+            text = self.part.read_text(encoding="utf-8")
+            first, *rows = [*csv.reader(io.StringIO(text, newline=""))] or [[]]
+            whole = rows if text.endswith("\n") else rows[:-1]
+            if first == list(self.columns):
+                self.rows = [row for row in whole if len(row) == len(self.columns)]
+
+    @contextmanager
+    def writing(self) -> Iterator["csv.writer"]:
+        """A writer of the rows that are left. Those of this command and of the one before are the table when the block
+        ends well, and else kept beside it. Raises UserError where that is not possible."""
+        if not self.part:
+            sys.stdout.reconfigure(errors="backslashreplace")
+            writer = csv.writer(sys.stdout)
+            writer.writerow(self.columns)
+            yield writer
+            return
+        try:
+            write_table(self.part, self.columns, self.rows)
+            # Bytes in a file's name that are not UTF-8 are written as \udcNN.
+            with self.part.open("a", newline="", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
+                yield csv.writer(file)
+            if self.path.suffix == PARQUET:
+                with replacing(self.path, "wb") as file:
+                    as_parquet(self.part, self.columns, file)
+                self.part.unlink()
+            else:
+                self.part.replace(self.path)
+        except OSError as error:
+            raise UserError(f"out={self.path}: cannot be written ({error.strerror})") from error
+
+
+def as_parquet(table: Path, columns: Sequence[str], file: IO[bytes]) -> None:
+    """Copy a CSV file to a Parquet file, some rows at a time: numbers as float64, all else as text."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+    from pyarrow.parquet import ParquetWriter
+
+    types = {name: pa.float64() if name.startswith(NUMBERS) else pa.string() for name in columns}
+    rows = arrow.open_csv(
+        table,
+        parse_options=arrow.ParseOptions(newlines_in_values=True),
+        convert_options=arrow.ConvertOptions(column_types=types),
+    )
+    with ParquetWriter(file, pa.schema(types)) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
