@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,9 +31,6 @@ class PredictionTable:
     def __init__(self, path: Path | None, columns: Sequence[str], key: str) -> None:
         self.path, self.columns, self.rows = path, columns, list[Sequence[str]]()
         self.part = path and path.with_name(f"{path.name}.{key}.part")
-        if path and (os.path.lexists(path) or not path.parent.is_dir()):
-            why = "it is there already" if os.path.lexists(path) else f"there is no folder {path.parent}"
-            raise UserError(f"out={path}: cannot be written: {why}")
         if path and path.suffix == PARQUET and not find_spec("pyarrow"):
             raise UserError(f"out={path}: Parquet needs pyarrow: pip install 'cxr[parquet]'; or write a .csv")
 

@@ -11,7 +11,7 @@ from cxr.evaluation.differences import CORRECTED_RESAMPLES, FIGURES, RELEVANT, p
 from cxr.files.run_folder import COMPARISONS, INSIDE_PREDICTIONS, METRICS
 from cxr.files.writing import read_json, write_json
 from cxr.reporting.console import beaten_lines
-from cxr.reporting.grid_table import difference_text
+from cxr.reporting.grid_table import difference_text, pair_name
 from cxr.reporting.hospitals_in_words import hospital_notes
 from cxr.reporting.leaderboard import write_leaderboard
 from cxr.reporting.recipes import Predictions, Recipe, read_recipes, summaries, transfers
@@ -96,8 +96,7 @@ def sentences(compared: Mapping[str, Any], lang: str = "en") -> list[str]:
     """A sentence for each pair of comparisons.json, and one on what they mean, in English or Korean."""
     w, lines = words(lang), []
     for pair in compared["pairs"]:
-        where = ", ".join(v if k == "model" else f"{k}={v}" for k, v in pair["where"].items())
-        names = w["against"].format(**pair) + (f" ({where})" if where else "")
+        names = pair_name(pair, w)
         if pair.get("same"):  # a comparisons.json of an earlier version does not say
             lines.append(f"{names}: {w['same_networks']}")
             continue

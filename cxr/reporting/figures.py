@@ -4,6 +4,7 @@ Throughout, `title` stands above and `note` is a footer, none if empty; names an
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ def class_counts(counts: dict[str, dict[str, int]], note: str = "") -> Figure:
 
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], note: str = "") -> Figure:
-    """Loss and macro F1 by epoch: dashed on training images, solid on validation images.
+    """Loss and macro F1 by epoch: dashed on training images, solid on validation images. Of several seeds, the mean of
+    those that got as far, in a band from the lowest to the highest.
 
     Args:
         histories: recipe -> "history" of each of its seeds' metrics.json: train_loss, val_loss, train_f1_macro and
@@ -87,15 +89,17 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float
     panels = fig.subplots(1, 2)
     for axes, key, name in zip(panels, ("loss", "f1_macro"), ("loss", "macro F1"), strict=True):
         for i, (recipe, seeds) in enumerate(histories.items()):
-            for seed, history in enumerate(seeds):
-                for side, line in (("train", "--"), ("val", "-")):
-                    values = history.get(f"{side}_{key}", ())
-                    label = fit(recipe, 130, 9) if seed == 0 and side == "train" else None
-                    colour = COLOURS[i % len(COLOURS)]
-                    alone = "o" if len(values) == 1 else None  # of one epoch there is no line
-                    axes.plot(
-                        range(1, len(values) + 1), values, line, color=colour, linewidth=1.3, label=label, marker=alone
-                    )
+            for side, line in (("train", "--"), ("val", "-")):
+                columns = list(zip_longest(*(history.get(f"{side}_{key}", ()) for history in seeds), fillvalue=np.nan))
+                values = np.array(columns, dtype=float).reshape(len(columns), len(seeds))
+                label = fit(recipe, 130, 9) if side == "train" else None
+                style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.3, "label": label}
+                epochs = range(1, len(values) + 1)
+                # Of one epoch there is no line.
+                axes.plot(epochs, np.nanmean(values, axis=1), line, marker="o" if len(values) == 1 else None, **style)
+                if len(seeds) > 1:
+                    ends = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
+                    axes.fill_between(epochs, *ends, color=style["color"], alpha=0.15, linewidth=0)
         axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         style_plot(axes, "both")

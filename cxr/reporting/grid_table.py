@@ -82,6 +82,12 @@ def difference_text(result: Mapping[str, Any]) -> str:
     return f"{with_sign(result['difference'])} {interval_text(result['ci95'], with_sign)}"
 
 
+def pair_name(pair: Mapping[str, Any], w: Mapping[str, str]) -> str:
+    """What one of the "pairs" of comparisons.json compares: aug=on against off (cnn)."""
+    where = ", ".join(value if key == "model" else f"{key}={value}" for key, value in pair["where"].items())
+    return w["against"].format(**pair) + (f" ({where})" if where else "")
+
+
 def networks_text(summary: Summary, w: Mapping[str, str]) -> str:
     """3 seeds, 5 folds, or both."""
     parts = [w["n_seeds"].format(n=summary["seeds"])] * (summary["seeds"] > 1)

@@ -12,7 +12,7 @@ from cxr.reporting.heatmaps_in_words import heatmap_lines, heatmaps_failed, heat
 from cxr.reporting.tensorboard import HEATMAPS
 
 if TYPE_CHECKING:
-    from cxr.reporting.report import Run
+    from cxr.reporting.rows import Run
 
 MOST = 8  # classes whose panels are shown: the page shall stay small
 QUALITY = 80  # of JPEG: as PNG, the panels of a run take several MB

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cxr.files.run_folder import HEADLINES, METRICS, SEARCH, STATUS
 from cxr.files.status import read_status
@@ -22,6 +22,14 @@ MORE = ("f1_macro_low", "f1_macro_high", "val_f1_spread", "note", "val_f1_macro"
 REPEATED = ("seed", "data.fold")  # choices that do not make another recipe
 
 Row = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """A finished run: its row of the leaderboard, its folder, and its metrics.json."""
+
+    row: Row
+    folder: Path
+    metrics: Mapping[str, Any]
 
 
 def collect(sweep: Path) -> list[Row]:

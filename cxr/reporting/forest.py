@@ -1,0 +1,57 @@
+"""The picture of all differences between recipes, as reviews of trials draw them (a forest plot)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from cxr.reporting.drawing import figure, finish, fit, style_plot
+from cxr.reporting.figures import COLOURS
+from cxr.reporting.grid_table import difference_text, pair_name
+
+MOST = 24  # differences in a picture
+NAMED = 3  # differences in a sentence
+GRAY = "#7A8794"
+
+
+def forest(differences: Mapping[str, Mapping[str, Any]], axis_label: str) -> Figure:
+    """Differences with their intervals around a line at 0, one below the other: in colour where they are shown.
+
+    Args:
+        differences: results of paired_difference() for a figure, by what they compare.
+        axis_label: the figure.
+    """
+    drawn = list(differences.items())[:MOST]
+    fig = figure(0.34 * len(drawn) + 0.9, "", "")
+    axes = fig.add_subplot(xlabel=axis_label)
+    axes.axvline(0, color=GRAY, linewidth=1)
+    for row, (_, result) in enumerate(drawn):
+        colour = COLOURS[0] if result["shown"] else GRAY
+        axes.hlines(row, *result["ci95"], color=colour, linewidth=2)
+        axes.plot(result["difference"], row, "o", color=colour, markersize=6)
+    axes.set_yticks(range(len(drawn)), [fit(name, 230, 9) for name, _ in drawn], fontsize=9)
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    numbers = axes.secondary_yaxis("right")
+    numbers.set_yticks(range(len(drawn)), [difference_text(result) for _, result in drawn], fontsize=9)
+    numbers.tick_params(length=0)
+    numbers.spines[:].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    style_plot(axes, "x")
+    return finish(fig)
+
+
+def named_differences(pairs: Sequence[Mapping[str, Any]], w: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    """The differences in macro F1 of "pairs" of comparisons.json, by what they compare; those of the same networks are
+    none."""
+    return {pair_name(pair, w): pair["f1_macro"] for pair in pairs if not pair.get("same")}
+
+
+def forest_sentence(differences: Mapping[str, Mapping[str, Any]], w: Mapping[str, str]) -> str:
+    """How many of some differences are shown, and which; "" where there are none."""
+    shown = [f"{name} {difference_text(result)}" for name, result in differences.items() if result["shown"]]
+    if not differences:
+        return ""
+    if not shown:
+        return w["none_shown"].format(n=len(differences))
+    more = f", {w['and_more'].format(n=len(shown) - NAMED)}" if len(shown) > NAMED else ""
+    return w["some_shown"].format(n=len(differences), shown=len(shown), names="; ".join(shown[:NAMED]) + more)

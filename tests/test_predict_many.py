@@ -1,0 +1,109 @@
+"""Many images: a stopped command goes on, the table may be Parquet, and images that are no chests are marked."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr import predict
+from cxr.data.reading_ahead import read_ahead
+from cxr.files.run_folder import FAMILIAR
+from cxr.files.writing import read_json, read_table
+
+
+@pytest.fixture
+def words(folder, drawn):
+    return f"ckpt={folder}", f"source={drawn / 'test'}", "data.batch_size=2"
+
+
+def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    assert run(predict.main, *words, f"out={whole}")[0] == 0
+    read, seen = predict.decode, []
+
+    def stop_soon(path, *arguments):
+        seen.append(path)
+        if len(seen) > 9:
+            raise RuntimeError("a bug")
+        return read(path, *arguments)
+
+    monkeypatch.setattr(predict, "decode", stop_soon)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(predict.main, *words, f"out={out}")
+    monkeypatch.setattr(predict, "decode", lambda path, *arguments: (seen.append(path), read(path, *arguments))[1])
+    (part,) = tmp_path.glob("out.csv.*.part")
+    with part.open("a", newline="") as file:
+        file.write('"half a row,with, a quo')  # as a power cut leaves it
+    there, seen[:] = len(read_table(part)) - 1, []
+    code, _, err = run(predict.main, *words, f"out={out}")
+    assert code == 0 and there and f"the rows of {there} files are there already" in err
+    assert len(seen) + there == len(read_table(whole)), "no image was read twice"
+    ours, theirs = read_table(out), read_table(whole)
+    assert [(row["file"], row["prediction"]) for row in ours] == [(row["file"], row["prediction"]) for row in theirs]
+    assert not part.exists()
+    code, _, err = run(predict.main, *words, f"out={out}")
+    assert code == 2 and "that does not exist yet" in err
+
+
+def test_other_options_begin_anew(run, words, tmp_path):
+    (tmp_path / "out.csv.0123456789abcdef.part").write_text("file\r\nx\r\n")
+    assert run(predict.main, *words, f"out={tmp_path / 'out.csv'}")[0] == 0
+    assert "x" not in {row["file"] for row in read_table(tmp_path / "out.csv")}
+
+
+def test_parquet_has_the_rows_of_the_csv(run, words, drawn, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    shutil.copytree(drawn / "test" / "NORMAL", tmp_path / "in")
+    (tmp_path / "in" / "new\nline,'\".png").write_bytes(b"no image")
+    words = words[0], f"source={tmp_path / 'in'}"
+    for name in ("out.csv", "out.parquet"):
+        assert run(predict.main, *words, f"out={tmp_path / name}")[0] == 1
+    with (tmp_path / "out.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    found = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["file"] for row in found] == [row["file"] for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["error"] == theirs["error"] and (ours["prob_NORMAL"] is None) == (theirs["prob_NORMAL"] == "")
+        if theirs["prob_NORMAL"]:
+            assert ours["prob_NORMAL"] == float(theirs["prob_NORMAL"])
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_images_that_are_no_chests_are_marked(run, folder, drawn, tmp_path):
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for number, path in enumerate(sorted((drawn / "test" / "NORMAL").iterdir())[:8]):
+        shutil.copy(path, tmp_path / "in" / f"chest{number}.png")
+    Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "in" / "noise.png")
+    squares = np.kron(np.indices((8, 8)).sum(0) % 2, np.full((8, 8), 255))
+    Image.fromarray(squares.astype(np.uint8)).save(tmp_path / "in" / "squares.png")
+    code, _, err = run(predict.main, f"ckpt={folder}", f"source={tmp_path / 'in'}", f"out={tmp_path / 'out.csv'}")
+    rows = {row["file"].rsplit("/", 1)[1]: float(row["unfamiliar"]) for row in read_table(tmp_path / "out.csv")}
+    assert code == 0 and rows["noise.png"] > 1 and rows["squares.png"] > 1
+    assert sum(score > 1 for name, score in rows.items() if name.startswith("chest")) <= 1
+    assert "unlike the training images" in err
+    assert 0 <= read_json(folder / "metrics.json")["unfamiliar"]["share"] < 0.2
+
+
+def test_without_its_file_familiarity_is_not_known_and_a_damaged_one_is_an_error(run, folder, drawn, tmp_path):
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    one = sorted((drawn / "test" / "NORMAL").iterdir())[0]
+    words = f"ckpt={tmp_path / 'checkpoints' / 'best.ckpt'}", f"source={one}"
+    (tmp_path / "checkpoints" / FAMILIAR).write_bytes(b"PK no")
+    code, _, err = run(predict.main, *words)
+    assert code == 2 and f"{FAMILIAR}: damaged" in err and err.count("\n") == 1
+    (tmp_path / "checkpoints" / FAMILIAR).unlink()
+    code, out, err = run(predict.main, *words)
+    assert code == 0 and "how unfamiliar images are is not known" in err
+    assert next(csv.DictReader(out.splitlines()))["unfamiliar"] == ""
+
+
+def test_reading_ahead_keeps_the_order_and_few_results():
+    begun, taken = [], 0
+    results = read_ahead(lambda item: begun.append(item) or item, range(100), ahead=8, threads=3)
+    for expected, item in enumerate(results):
+        taken += 1
+        assert item == expected and len(begun) <= taken + 8
+    assert taken == 100
