@@ -20,14 +20,14 @@ from cxr.models.ensemble import Ensemble
 OPSET = 18  # of ONNX: the first whose Resize averages where it shrinks, as Pillow does
 INPUT, OUTPUT = "images", "probabilities"
 METADATA = "metadata.json"  # within a .pt2
-EXAMPLE = (2, 1, 300, 200)  # a shape for tracing: no side is that of the square, or they would be taken for equal
+EXAMPLE = (2, 1, 300, 200)  # a shape for tracing; the file takes any other
 
 
 class Graph(nn.Module):
     """All that cxr.predict computes from gray pixels, in fp32.
 
-    Images, float32 (B, 1, H, W), gray values from 0 to 255, become calibrated probabilities, float32 (B, C). The other
-    way to hand over bytes, a uint8 input, would shut out what is no byte; every runtime casts bytes to floats.
+    Images, float32 (B, 1, H, W), gray values from 0 to 255, become calibrated probabilities, float32 (B, C). A uint8
+    input would shut out what is no byte, while every runtime casts bytes to floats.
     """
 
     def __init__(self, model: Ensemble) -> None:
@@ -116,7 +116,7 @@ def open_exported(path: Path, ending: str) -> Exported:
     if ending == ".onnx":
         return from_content(path.read_bytes())
     extra = {METADATA: ""}
-    with path.open("rb") as file:
+    with quietly(), path.open("rb") as file:
         module = torch.export.load(file, extra_files=extra).module()
     classes = tuple(json.loads(extra[METADATA])["classes"])
     return Exported(classes, lambda images: module(torch.from_numpy(images)).numpy())
