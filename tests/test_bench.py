@@ -8,9 +8,10 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from cxr.bench import main
-from cxr.benchmarks import processes
+from cxr.benchmarks import processes, runtimes
 from cxr.benchmarks.stopwatch import Stopwatch
 from cxr.benchmarks.trace import read_trace
 
@@ -49,6 +50,20 @@ def test_scale_cleans_up(run, words, tmp_path, monkeypatch):
     told = json.loads((tmp_path / "b.json").read_text())["scale"]
     assert told.keys() == {"200", "400"} and told["400"][0]["loader_images_per_s"] > 0
     assert [p.name for p in tmp_path.iterdir()] == ["b.json"]
+
+
+@pytest.mark.long
+def test_exported_files_against_torch(run):
+    threads = torch.get_num_threads()
+    code, out, _ = run(runtimes.main, "--models", "cnn", "--repeats", "1", "--seconds", "0.05")
+    torch.set_num_threads(threads)  # other tests may come after this one
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| cnn")]
+    assert code == 0 and [row[3:5] for row in rows] == [[t, b] for t in ("1", "2") for b in ("1", "32")]
+    for row in rows:
+        torch_rate, onnx_rate, small_rate = (float(cell.split()[0]) for cell in row[5:8])
+        assert float(row[8]) == pytest.approx(onnx_rate / torch_rate, rel=0.05, abs=0.02)
+        assert float(row[9]) == pytest.approx(small_rate / torch_rate, rel=0.05, abs=0.02)
+    assert float(rows[0][1]) > 3.5 * float(rows[0][2]) > 0 and "onnxruntime 1." in out
 
 
 @pytest.mark.parametrize(

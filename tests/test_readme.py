@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr import audit, evaluate, leaderboard, predict, report
+from cxr import audit, evaluate, export, leaderboard, predict, report
 from cxr.options.command_line import read_command, read_runs
 from cxr.options.rules import RULES, flatten
 from cxr.train import main
@@ -22,6 +22,7 @@ READMES = [
     ROOT / "README.md",
     *(ROOT / room / "README.md" for room in ROOMS),
     ROOT / "cxr/evaluation/OTHER_HOSPITALS.md",
+    ROOT / "cxr/models/EXPORT.md",
 ]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in READMES}
 # Lines that are indented by four, up to a comment, and what stands between backticks.
@@ -63,7 +64,9 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if "launcher=slurm" in command and not shutil.which("sbatch"):
         pytest.skip("there is no Slurm here")
     monkeypatch.chdir(tmp_path)
-    if any(module in command for module in ("cxr.predict", "cxr.leaderboard", "cxr.report", "cxr.evaluate")):
+    if any(
+        module in command for module in ("cxr.predict", "cxr.export", "cxr.leaderboard", "cxr.report", "cxr.evaluate")
+    ):
         words = ("-m", "aug=on", "data=folder", f"data.root={drawn}", "name=NAME", "model.widths=[4,4]", *FEWER)
         assert run(main, *words, f"cache_dir={cache}")[0] == 0
         command = command.replace("RUN/", "runs/NAME/cnn_aug-on_seed-0/")
@@ -89,6 +92,7 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     modules = {
         "cxr.train": main,
         "cxr.predict": predict.main,
+        "cxr.export": export.main,
         "cxr.leaderboard": leaderboard.main,
         "cxr.report": report.main,
         "cxr.audit": audit.main,

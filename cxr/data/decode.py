@@ -100,6 +100,19 @@ def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
 
 def read(path: Path, size: int, reading: Reading) -> Decoded:
     """Decode as decode() does; errors that are not the image's are raised as they are."""
+    gray, facts, more = read_gray(path, size, reading)
+    pixels = to_square(gray, size)
+    negative = bool(looks_negative(pixels[None])[0])
+    if negative and reading.negatives == "reject":
+        raise BadImage("looks like a negative (data.negatives=reject)")
+    if negative and reading.negatives == "invert":
+        pixels = 255 - pixels
+    return Decoded(pixels, *facts, int(negative), *more)
+
+
+def read_gray(path: Path, size: int, reading: Reading) -> tuple[Image.Image, tuple[Any, ...], tuple[str, ...]]:
+    """An image in mode L in its own shape, large enough to be shrunk to `size`; and what Decoded has between `pixels`
+    and `negative`, and after it. Errors as in read()."""
     with path.open("rb") as file:
         if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise BadImage(f"{length:,} bytes, far more than any image has (at most {MAX_BYTES:,})")
@@ -123,14 +136,12 @@ def read(path: Path, size: int, reading: Reading) -> Decoded:
                 raise BadImage("a 16-bit PNG with colours or transparency that uses few of its bits: save it as gray")
             # A JPEG that has more pictures behind its first one (MPO) is a JPEG.
             kind = "DICOM" if is_dicom(head) else "PNG" if image.format == "PNG" else "JPEG"
-        gray = ImageOps.exif_transpose(gray).resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(gray)
-    negative = bool(looks_negative(pixels[None])[0])
-    if negative and reading.negatives == "reject":
-        raise BadImage("looks like a negative (data.negatives=reject)")
-    if negative and reading.negatives == "invert":
-        pixels = 255 - pixels
-    return Decoded(pixels, width, height, kind, coloured, outliers, int(negative), sha256, *header)
+        return ImageOps.exif_transpose(gray), (width, height, kind, coloured, outliers), (sha256, *header)
+
+
+def to_square(gray: Image.Image, size: int) -> np.ndarray:
+    """An image in mode L, stretched to uint8 (size, size)."""
+    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def open_image(file: BinaryIO) -> Image.Image:

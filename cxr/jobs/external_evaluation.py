@@ -14,16 +14,16 @@ from cxr.data.seen_in_training import ExternalImages
 from cxr.errors import UserError
 from cxr.evaluation.averaging import average
 from cxr.evaluation.by_hospital import scores_by_hospital
-from cxr.evaluation.evaluation import Evaluation, screen
+from cxr.evaluation.evaluation import Evaluation
 from cxr.evaluation.gap_parts import gap_parts
 from cxr.evaluation.intervals import headline
 from cxr.evaluation.recalibration import draw_images, recalibrate
-from cxr.evaluation.screening import screening, screening_parts, screenings_of
+from cxr.evaluation.screening import screening, screening_parts
 from cxr.evaluation.transfer import of_common_classes, transfer
 from cxr.files.predictions import write_predictions
-from cxr.files.run_folder import AUDIT, INSIDE_PREDICTIONS, METRICS, PREDICTIONS, SIDE_FILE, SPLIT
-from cxr.files.writing import read_json, write_json, write_table
-from cxr.jobs.members import Networks, Unknown, load_networks, read_together, run_of
+from cxr.files.run_folder import AUDIT, INSIDE_PREDICTIONS, PREDICTIONS, SIDE_FILE
+from cxr.files.writing import write_json, write_table
+from cxr.jobs.members import Networks, Unknown, load_networks, read_together, thresholds
 from cxr.models.ensemble import Ensemble
 from cxr.reporting import tensorboard
 from cxr.reporting.external_report import EVALUATION, write_external_report
@@ -223,34 +223,10 @@ def keeping_thresholds(scored: Evaluation, points: Mapping[str, Any]) -> dict[st
 
 
 def screen_elsewhere(scored: Evaluation, networks: Networks) -> tuple[dict[str, Any], bool]:
-    """The part "screening" by class, and whether the runs screen for every class. One network has its run's thresholds.
-    Those of several networks do not hold for their mean: it gets its own, for the promises that all runs make, from the
-    images that all of them validated on.
-
-    Raises:
-        Unknown: the run folders do not tell.
-    """
-    several = len(networks.checkpoints) > 1
-    if several and not networks.val:
-        raise Unknown("they need images that all networks validated on")
-    runs = [run_of(path, scored.classes, (PREDICTIONS, SPLIT)) for path in networks.checkpoints]
-    metrics = [read_json(run / METRICS) for run in runs]
-    every_class = all("screenings" in of_run for of_run in metrics)
-    first, *others = [screenings_of(of_run) for of_run in metrics]
-    if not several:
-        points = {name: scored.operating_point(name, chosen["threshold"]) for name, chosen in first.items()}
-        return {name: screening(chosen, points[name]) for name, chosen in first.items()}, every_class
-    validated = {scored.classes[label] for label in networks.val.labels}
-    shared = [
-        name for name in first if name in validated and all(promise(o, name) == promise(first, name) for o in others)
-    ]
-    return {name: screen(networks.val, scored, name, *promise(first, name)) for name in shared}, every_class
-
-
-def promise(screenings: Mapping[str, Any], name: str) -> tuple[float, float] | None:
-    """The sensitivity and the confidence that a run asked for, or None where it does not screen for this class."""
-    asked = screenings.get(name)
-    return asked and (asked["sensitivity_asked"], asked["confidence"])
+    """The part "screening" by class, and whether the runs screen for every class; Unknown as in thresholds()."""
+    chosen, every_class = thresholds(networks)
+    points = {name: scored.operating_point(name, of_class["threshold"]) for name, of_class in chosen.items()}
+    return {name: screening(of_class, points[name]) for name, of_class in chosen.items()}, every_class
 
 
 def draw_evaluation(folder: Path, data: ExternalImages, scored: Evaluation) -> None:

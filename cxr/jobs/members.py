@@ -11,9 +11,10 @@ from cxr.data.fingerprints import read_fingerprints
 from cxr.errors import UserError
 from cxr.evaluation.averaging import log_mean
 from cxr.evaluation.calibration import fit_temperature
-from cxr.evaluation.evaluation import Evaluation
+from cxr.evaluation.evaluation import Evaluation, screen
+from cxr.evaluation.screening import screenings_of
 from cxr.files.predictions import read_predictions
-from cxr.files.run_folder import CHECKPOINTS, FAMILIAR, METRICS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
+from cxr.files.run_folder import CHECKPOINTS, FAMILIAR, METRICS, PREDICTIONS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
 from cxr.files.writing import as_text, read_json
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.ensemble import Ensemble
@@ -154,6 +155,37 @@ def run_of(ckpt: Path, classes: Sequence[str], needed: Sequence[str]) -> Path:
     if read_json(run / METRICS).get("classes") != list(classes):
         raise Unknown(f"{run / METRICS} has other classes than {ckpt}")
     return run
+
+
+def thresholds(networks: Networks) -> tuple[dict[str, Any], bool]:
+    """The part "screening" of metrics.json by class, whose threshold is chosen on validation images, and whether the
+    runs screen for every class. One network has its run's. Those of several do not hold for their mean: it gets its
+    own, for the promises that all runs make, from the images that all of them validated on; these are its test images
+    here too.
+
+    Raises:
+        Unknown: the run folders do not tell.
+    """
+    several, classes = len(networks.checkpoints) > 1, networks.model.classes
+    if several and not networks.val:
+        raise Unknown("they need images that all networks validated on")
+    runs = [run_of(path, classes, (PREDICTIONS, SPLIT)) for path in networks.checkpoints]
+    metrics = [read_json(run / METRICS) for run in runs]
+    every_class = all("screenings" in of_run for of_run in metrics)
+    first, *others = [screenings_of(of_run) for of_run in metrics]
+    if not several:
+        return dict(first), every_class
+    val, validated = networks.val, {classes[label] for label in networks.val.labels}
+    shared = [
+        name for name in first if name in validated and all(promise(o, name) == promise(first, name) for o in others)
+    ]
+    return {name: screen(val, val, name, *promise(first, name)) for name in shared}, every_class
+
+
+def promise(screenings: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """The sensitivity and the confidence that a run asked for, or None where it does not screen for this class."""
+    asked = screenings.get(name)
+    return asked and (asked["sensitivity_asked"], asked["confidence"])
 
 
 def read_together(checkpoints: Sequence[Path], classes: tuple[str, ...], name: str) -> Evaluation:

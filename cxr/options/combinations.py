@@ -17,9 +17,10 @@ def check_together(options: Mapping[str, Any]) -> None:
             f"slurm.warning={slurm['warning']} (seconds): must be shorter than slurm.time={slurm['time']} (minutes): "
             "jobs would save and requeue as soon as they start"
         )
-    check_fold(options["data"])
-    check_hospitals(options["data"])
-    if options.get("loss", {}).get("weights") == options["data"].get("sampler") == "balanced":
+    data = options.get("data", {})
+    check_fold(data)
+    check_hospitals(data)
+    if options.get("loss", {}).get("weights") == data.get("sampler") == "balanced":
         raise UserError(
             "loss.weights=balanced data.sampler=balanced: each alone makes all classes count the same; both together "
             "would make rare classes count more; choose one"

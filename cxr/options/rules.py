@@ -153,10 +153,11 @@ RULES = {
         paths_in,
     ),
     "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
+    "int8": BOOLEAN,
     "calibrate_on": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
     "heatmaps": FREE_FOLDER,
     "out": Rule(
-        "a CSV or Parquet file that does not exist yet, in a folder that does",
+        "a file that does not exist yet, in a folder that does",
         lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),
     ),
 }

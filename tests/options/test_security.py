@@ -371,7 +371,18 @@ def test_no_name_becomes_a_part_of_a_page_or_a_table(sweep, tmp_path):
     )
     assert {tag for tag, _ in page.tags} <= set(tags.split())
     for tag, attributes in page.tags:
-        assert attributes.keys() <= {"lang", "charset", "name", "content", "class", "alt", "src", "id", "href", "aria-label"}, tag
+        assert attributes.keys() <= {
+            "lang",
+            "charset",
+            "name",
+            "content",
+            "class",
+            "alt",
+            "src",
+            "id",
+            "href",
+            "aria-label",
+        }, tag
         assert attributes.get("src", "data:image/png;base64,").startswith(
             ("data:image/png;base64,", "data:image/jpeg;base64,")
         )
