@@ -86,4 +86,5 @@ def style_plot(axes: Axes, grid: str) -> None:
     axes.set_axisbelow(True)
     axes.grid(axis=grid, color="#E3E3E3", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=9)
