@@ -64,8 +64,10 @@ gpu-folder: .venv/installed ## build/gpu, everything that make gpu needs on a ma
 report: .venv/installed ## rebuild report.html of the sweep or run DIR
 	$(RUN) cxr.report '$(DIR)'
 
-board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far
-	$(RUN) tensorboard.main --logdir runs --host 127.0.0.1
+# One sweep or run alone: its name would only lengthen those of its runs.
+trained = $(wildcard runs/*/)
+board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far, or over runs/NAME
+	$(RUN) tensorboard.main --logdir '$(if $(NAME),runs/$(NAME),$(if $(filter 1,$(words $(trained))),$(trained),runs))' --host 127.0.0.1
 
 test: .venv/installed ## the tests (three at a time: some wait for processes of their own)
 	$(RUN) pytest -n 3 --dist worksteal

@@ -42,7 +42,7 @@ def predicted(run):
     def call(ckpt, file):
         code, out, _ = run(predict.main, f"ckpt={ckpt}", f"source={file}", "trainer.accelerator=cpu")
         assert code == 0
-        return [float(text) for text in out.splitlines()[1].split(",")[2:-1]]
+        return [float(text) for text in out.splitlines()[1].split(",")[2:-2]]
 
     return call
 

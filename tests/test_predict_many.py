@@ -11,6 +11,7 @@ from cxr import predict
 from cxr.data.reading_ahead import read_ahead
 from cxr.files.run_folder import FAMILIAR
 from cxr.files.writing import read_json, read_table
+from cxr.jobs import file_predictions
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def words(folder, drawn):
 def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
     assert run(predict.main, *words, f"out={whole}")[0] == 0
-    read, seen = predict.decode, []
+    read, seen = file_predictions.decode, []
 
     def stop_soon(path, *arguments):
         seen.append(path)
@@ -29,10 +30,12 @@ def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatc
             raise RuntimeError("a bug")
         return read(path, *arguments)
 
-    monkeypatch.setattr(predict, "decode", stop_soon)
+    monkeypatch.setattr(file_predictions, "decode", stop_soon)
     with pytest.raises(RuntimeError, match="a bug"):
         run(predict.main, *words, f"out={out}")
-    monkeypatch.setattr(predict, "decode", lambda path, *arguments: (seen.append(path), read(path, *arguments))[1])
+    monkeypatch.setattr(
+        file_predictions, "decode", lambda path, *arguments: (seen.append(path), read(path, *arguments))[1]
+    )
     (part,) = tmp_path.glob("out.csv.*.part")
     with part.open("a", newline="") as file:
         file.write('"half a row,with, a quo')  # as a power cut leaves it

@@ -21,14 +21,19 @@ def test_run_folder_holds_what_design_names(folder):
         *("config.yaml", "metrics.json", "predictions.csv", "split.csv", "rejected.csv", "status.json"),
         *("checkpoints", "train.log", "hparams.yaml", "audit.json", "MODEL_CARD.md", "val_predictions.csv"),
     }
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "images.npz"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "images.npz",
+        "familiar.npz",
+    }
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["choices"] == {"model": "cnn", "aug": "on", "seed": 0}
     assert config["trainer"]["max_epochs"] == 2 and config["aug"]["flip"] == 0.5
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics.keys() == {
         *("classes", "n_test", "note", "test", "val", "calibration", "screening", "slices", "leaks", "shortcuts"),
-        *("hospitals", "transfer", "heatmaps", "chosen_by", "network", "train", "versions"),
+        *("hospitals", "transfer", "heatmaps", "unfamiliar", "chosen_by", "network", "train", "versions"),
     }
     assert metrics["classes"] == ["NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS"]
     assert metrics["train"].keys() == {

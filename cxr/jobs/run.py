@@ -1,5 +1,6 @@
 """One run from beginning to end: fit, test once, write the run folder."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cxr.data.cache import fingerprint
 from cxr.data.class_names import class_name
 from cxr.data.datamodule import CXRDataModule
 from cxr.data.fingerprints import check_unchanged, write_fingerprints
@@ -35,6 +37,7 @@ from cxr.jobs.sweep_precision import precision_of
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.cost import cost
 from cxr.models.gathering import rank
+from cxr.options.rules import flatten
 from cxr.reporting import tensorboard
 from cxr.reporting.console import run_summary
 from cxr.reporting.model_card import write_model_card
@@ -81,7 +84,7 @@ def train(plan: Plan, data: CXRDataModule) -> None:
     start = distributed.agree(find_start(checkpoints, dict(model.hparams), by_steps) if first else None)
     run = build_run(options, plan.folder, data, model, start, plan.shared_console, reporters)
     if first:
-        prepare_folder(run, start, plan.folder)
+        prepare_folder(run, start, plan)
     with signals.patient():
         signals.stop_if_asked()
         fit(run, start, options)
@@ -101,15 +104,28 @@ def train(plan: Plan, data: CXRDataModule) -> None:
     (checkpoints / BEFORE).unlink(missing_ok=True)  # the run cannot be resumed any more
 
 
-def prepare_folder(run: TrainingRun, start: Start | None, folder: Path) -> None:
+def shows_images(folder: Path, sweep: Path | None, options: Mapping[str, Any]) -> bool:
+    """Whether a run is the first of its sweep with these images and this augmentation: it shows them in TensorBoard,
+    where the others would show the same."""
+    if not sweep:
+        return True
+    shown = sweep / ".shown" / fingerprint(sorted(flatten({key: options[key] for key in ("data", "aug")})))
+    shown.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError), shown.open("x", encoding="utf-8") as file:
+        file.write(folder.name)
+    return shown.read_text(encoding="utf-8") in ("", folder.name)
+
+
+def prepare_folder(run: TrainingRun, start: Start | None, plan: Plan) -> None:
     """Write the files that a run folder has from the beginning; a resumed run has most of them."""
+    folder, sweep, options = plan.folder, plan.sweep, plan.options
     write_status(folder, "running", precision=str(run.trainer.precision))
     if not start:
         clear(folder)
         write_tables(run.data, folder)
     write_fingerprints(run.data, folder / CHECKPOINTS)
     check_room(folder / CHECKPOINTS, run.model)
-    if not start:
+    if not start and shows_images(folder, sweep, options):
         tensorboard.show_images(run.trainer.logger, run.data)
 
 
@@ -163,6 +179,8 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
     unfamiliar = keep_familiar(best, data, *predicted["test"], plan.folder / CHECKPOINTS / FAMILIAR, device)
     heatmaps, panels = heatmap_results(best, data, test, plan.options["seed"], device)
     tensorboard.show_heatmaps(run.trainer.logger, heatmaps, panels, step)
+    if plan.options["projector"]:
+        tensorboard.show_projector(run.trainer.logger, data, *predicted["test"], step)
     metrics = {
         **about_network(run, best, plan),
         **test.figures(data.images.slices, data.shortcut_predictions(test.index), masked),

@@ -23,7 +23,8 @@ from cxr.options.allowed_code import check_names
 from cxr.options.allowed_hydra import check_word
 from cxr.options.combinations import check_together
 from cxr.options.grammar import expand, parse, quote_path, read_mappings
-from cxr.options.rules import FOLDER_NAME, check_missing, check_name, check_values, flatten
+from cxr.options.option_names import check_name
+from cxr.options.rules import FOLDER_NAME, check_missing, check_values, flatten
 from cxr.options.timm_names import TARGET, check_timm
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -80,9 +80,9 @@ def search_pictures(search_record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def augmentation(runs: Sequence[Run]) -> str:
-    """The picture of images before and after augmentation; "" where no run has any."""
-    run = next((run for run in runs if run.row.get("aug") != "off"), None)
-    return board_picture(run, "data/augmentation") if run else ""
+    """The picture of images before and after augmentation, of the first run that has it; "" where none has any."""
+    augmented = (run for run in runs if run.row.get("aug") != "off")
+    return next(filter(None, (board_picture(run, "data/augmentation") for run in augmented)), "")
 
 
 def board_picture(run: Run, tag: str) -> str:

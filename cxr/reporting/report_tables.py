@@ -25,7 +25,7 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
     by_hospital = [[run.row["run"], *row] for run in runs for row in hospital_rows(run.metrics, w)]
     return {
         "scores": table(lambda m: [figure_or_dash(m["test"], key) for key in ("f1_macro", "accuracy", "auroc_macro")]),
-        "recalls": [[w["run"], *runs[0].metrics["classes"]], *table(recall_row)],
+        "recalls": [[w["run"], *runs[0].metrics["test"]["per_class"]], *table(recall_row)],
         "by_hospital": by_hospital and [hospital_header(w), *by_hospital],
         "costs": table(lambda m: [in_short(m["network"][key]) for key in COST]),
         "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
@@ -50,7 +50,7 @@ def recall_row(metrics: Mapping[str, Any]) -> list[str]:
     """The recall of each class, and its images; – of a class without any."""
     test = metrics["test"]
     cells = []
-    for name in metrics["classes"]:
+    for name in test["per_class"]:
         figures = {**test["per_class"][name], "ci95": test["ci95"]["per_class"][name]}
         cells.append(f"{with_interval(figures, 'recall')}, n = {figures['support']:,}" if figures["support"] else "–")
     return cells

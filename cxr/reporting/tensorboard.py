@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from cxr.data.copies import shrink
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import printable
 from cxr.evaluation.evaluation import Evaluation
@@ -18,6 +20,7 @@ from cxr.reporting.hospitals_in_words import hospital_header, hospital_rows, lin
 from cxr.reporting.markdown import inert, markdown_table, with_interval
 from cxr.reporting.words import words
 
+PROJECTED, SPRITE = 2000, 32  # images, and pixels of each: they share one picture of at most 8192 pixels
 HEATMAPS = "heatmaps/"  # before the class in the tag of a panel
 
 
@@ -96,6 +99,24 @@ def show_heatmaps(
     if tested:
         failed = [words("en")["heatmaps_fail"]] if heatmaps_failed(tested) else []
         logger.experiment.add_text("test/heatmaps", "\n\n".join([*failed, *heatmap_lines(tested)]), step)
+
+
+def show_projector(
+    logger: TensorBoardLogger, data: CXRDataModule, test: Evaluation, features: np.ndarray | None, step: int
+) -> None:
+    """Test images by the network's features, (N, D), in the Projector tab: thumbnails, labels and predictions, of at
+    most PROJECTED. Nothing for a network without features."""
+    if features is None:
+        return
+    rows = np.sort(np.random.default_rng(0).permutation(len(test))[:PROJECTED])
+    images = torch.from_numpy(np.array(data.store[test.index[rows]]))
+    files = [printable(file) for file in data.images.file[test.index[rows]]]
+    labels, predicted = ([test.classes[i] for i in of[rows]] for of in (test.labels, test.predicted))
+    names = list(zip(labels, predicted, files, strict=True))
+    small = shrink(images, SPRITE)[:, None].expand(-1, 3, -1, -1) / 255
+    logger.experiment.add_embedding(
+        features[rows], names, small, step, "test", metadata_header=["label", "prediction", "file"]
+    )
 
 
 def show_choices(

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
+# TensorBoard sorts groups of tags by their letters, capitals first: what matters stands above all else.
+FIRST = {"val/f1_macro": "Macro F1/validation", "train/f1_macro": "Macro F1/training"}
+
 
 class RunLogger(TensorBoardLogger):
     """Writes TensorBoard's files to a run folder.
@@ -24,6 +27,8 @@ class RunLogger(TensorBoardLogger):
         the metric's type."""
         for tag, value in metrics.items():
             self.experiment.add_scalar(tag, value, step)
+            if tag in FIRST:
+                self.experiment.add_scalar(FIRST[tag], value, step)
 
 
 def silence_writer(error: threading.ExceptHookArgs) -> None:

@@ -18,8 +18,8 @@ from cxr.reporting.words import LANGUAGES, TEMPLATES, words
 
 def test_a_sweep_ends_with_a_report_that_needs_no_other_file(sweep):
     page = (sweep / "report.html").read_text()
-    assert not re.search(r'(src|href)="(?!data:)|url\(|<script', page)
-    assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 7  # two recipes
+    assert not re.search(r'(src|href)="(?!data:|#)|url\(|<script', page)
+    assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{1000,}"', page)) == 8  # two recipes
     for run in sorted(sweep.glob("*/metrics.json")):
         metrics = json.loads(run.read_text())
         assert run.parent.name in page
@@ -38,13 +38,13 @@ def test_two_networks_are_shown_against_their_cost(run, sweep, tmp_path):
     page = (sweep / "report.html").read_text()
     parameters, flops = (in_short(network[key]) for key in ("parameters", "flops"))
     assert f"<td>{folder.name}</td><td>{parameters}</td><td>{flops}</td>" in page
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 8
     metrics = json.loads((folder / "metrics.json").read_text())
     larger = metrics | {"network": {"parameters": 10**9, "flops": 10**12}}
     (folder / "metrics.json").write_text(json.dumps(larger))
     assert run(report.main, sweep)[0] == 0
     page = (sweep / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 8
+    assert page.count("data:image/png;base64,") == 9
     assert "<td>1.00 G</td><td>1.00 T</td>" in page
 
 

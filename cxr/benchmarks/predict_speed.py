@@ -1,4 +1,4 @@
-"""python -m cxr.benchmarks.predicting ckpt=… source=…: how fast cxr.predict is, against reading the images alone.
+"""python -m cxr.benchmarks.predict_speed ckpt=… source=…: how fast cxr.predict is, against reading the images alone.
 
 Both read as far ahead, with a thread for each core; in turn, so that their ratio says more than either.
 """
@@ -14,8 +14,8 @@ from cxr.data.decode import UNREADABLE, decode
 from cxr.data.files import list_files
 from cxr.data.reading_ahead import read_ahead
 from cxr.jobs.exit_codes import answering
+from cxr.jobs.file_predictions import predict_files
 from cxr.options.command_line import read_options
-from cxr.predict import predict_files
 
 REPEATS = 3
 
