@@ -19,6 +19,7 @@ from cxr.files.predictions import read_predictions
 from cxr.files.run_folder import VAL_PREDICTIONS
 from cxr.files.status import write_status
 from cxr.files.writing import read_json, read_table, write_json
+from cxr.jobs import file_predictions
 from cxr.jobs.members import find_checkpoints
 from cxr.train import main
 
@@ -118,8 +119,8 @@ def test_networks_of_other_sizes_and_precisions_compute_as_they_were_trained(
 ):
     """Three networks of two image sizes: two decodings of each file, and the mean of what each predicts alone."""
     larger = train("data.image_size=48")
-    each, decoded, decode = [predicted(run)[0] for run in (folder, bf16_folder, larger)], [], predict.decode
-    monkeypatch.setattr(predict, "decode", lambda *args: decoded.append(args) or decode(*args))
+    each, decoded, decode = [predicted(run)[0] for run in (folder, bf16_folder, larger)], [], file_predictions.decode
+    monkeypatch.setattr(file_predictions, "decode", lambda *args: decoded.append(args) or decode(*args))
     rows, err = predicted(folder, bf16_folder, larger)
     assert len(decoded) == len(set(decoded)) == 2 * len(rows) and {size for _, size, _ in decoded} == {32, 48}
     (temperature,) = [float(line.split("temperature ")[1][:-1]) for line in err.splitlines() if "temperature" in line]

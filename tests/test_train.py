@@ -252,3 +252,15 @@ def test_batch_normalisation_of_one_pixel_of_one_image_is_one_line(run, cache, t
     images = ("data.images=100", "data.image_size=32", f"cache_dir={cache}", "trainer.precision=32-true")
     code, _, err = run(main, "model=resnet18", "data.batch_size=1", *images, f"hydra.run.dir={tmp_path}/r")
     assert code == 1 and err.count("\n") == 1 and "data.batch_size=1: batch normalisation needs two images" in err
+
+
+def test_the_dashboard_opens_on_macro_f1_and_shows_images_once_a_sweep(run, tmp_path, small):
+    words = ("-m", "aug=on,off", "seed=0,1", "projector=true", "trainer.max_epochs=1", *small)
+    assert run(main, *words, f"hydra.sweep.dir={tmp_path}/s")[0] == 0
+    shown = {}
+    for folder in sorted((tmp_path / "s").glob("cnn_*")):
+        tags = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload().Tags()
+        assert min(tags["scalars"]).startswith("Macro F1/"), "capitals sort first"
+        shown[folder.name] = "data/augmentation" in tags["images"]
+        assert (folder / "projector_config.pbtxt").exists() and next(folder.glob("*/test/metadata.tsv")).read_text()
+    assert shown == {f"cnn_aug-{aug}_seed-{seed}": seed == 0 for aug in ("on", "off") for seed in (0, 1)}
