@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr.evaluation.screening import screenings_of
 from cxr.reporting.hospitals_in_words import by_hospital_lines, lines_of_run
-from cxr.reporting.markdown import interval_text, with_interval
+from cxr.reporting.markdown import interval_text, some_of, with_interval
 from cxr.reporting.words import words
 
 RULES = ("majority_class", "hospital_alone", "file_facts", "nearest_neighbour")  # shortcuts that need no network
@@ -44,7 +44,7 @@ def beaten_lines(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) -> l
         if metrics["test"]["f1_macro"] <= rules[best]:
             beaten.setdefault((best, f"{rules[best]:.3f}"), []).append(name)
     return [
-        w["not_better"].format(shortcut=w[shortcut], f1=f1, names=", ".join(names))
+        w["not_better"].format(shortcut=w[shortcut], f1=f1, names=some_of(names, w["and_more"]))
         for (shortcut, f1), names in beaten.items()
     ]
 

@@ -1,5 +1,6 @@
 """The picture of all differences between recipes, as reviews of trials draw them (a forest plot)."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,10 @@ from matplotlib.figure import Figure
 from cxr.reporting.drawing import figure, finish, fit, style_plot
 from cxr.reporting.figures import COLOURS
 from cxr.reporting.grid_table import difference_text, pair_name
+from cxr.reporting.markdown import some_of
 
 MOST = 24  # differences in a picture
-NAMED = 3  # differences in a sentence
+LINE = 44  # characters of a name, of which there may be two
 GRAY = "#7A8794"
 
 
@@ -22,14 +24,15 @@ def forest(differences: Mapping[str, Mapping[str, Any]], axis_label: str) -> Fig
         axis_label: the figure.
     """
     drawn = list(differences.items())[:MOST]
-    fig = figure(0.34 * len(drawn) + 0.9, "", "")
+    names = [fit("\n".join(textwrap.wrap(name, LINE, max_lines=2, placeholder=" …")), 230, 8) for name, _ in drawn]
+    fig = figure(0.34 * len(drawn) + 0.08 * sum("\n" in name for name in names) + 0.9, "", "")
     axes = fig.add_subplot(xlabel=axis_label)
     axes.axvline(0, color=GRAY, linewidth=1)
     for row, (_, result) in enumerate(drawn):
         colour = COLOURS[0] if result["shown"] else GRAY
         axes.hlines(row, *result["ci95"], color=colour, linewidth=2)
         axes.plot(result["difference"], row, "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(drawn)), [fit(name, 230, 9) for name, _ in drawn], fontsize=9)
+    axes.set_yticks(range(len(drawn)), names, fontsize=8)
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     numbers = axes.secondary_yaxis("right")
     numbers.set_yticks(range(len(drawn)), [difference_text(result) for _, result in drawn], fontsize=9)
@@ -53,5 +56,4 @@ def forest_sentence(differences: Mapping[str, Mapping[str, Any]], w: Mapping[str
         return ""
     if not shown:
         return w["none_shown"].format(n=len(differences))
-    more = f", {w['and_more'].format(n=len(shown) - NAMED)}" if len(shown) > NAMED else ""
-    return w["some_shown"].format(n=len(differences), shown=len(shown), names="; ".join(shown[:NAMED]) + more)
+    return w["some_shown"].format(n=len(differences), shown=len(shown), names=some_of(shown, w["and_more"]))

@@ -121,7 +121,7 @@ def transfer_rows(transfers: Sequence[Summary], w: Mapping[str, str]) -> list[li
         gap = part["gap"][key]
         spread = f" ± {gap['sd']:.3f}" if "sd" in gap else ""
         table.append([
-            part["hold_out"],
+            part.get("hold_out", part["recipe"].get(HOLD_OUT, "")),  # an earlier version had the swept ones alone
             cell_of(recipe),
             str(part["seeds"]),
             f"{name}, {', '.join(part['classes'])}",

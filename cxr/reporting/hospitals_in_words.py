@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr.reporting.markdown import interval_text, with_interval, with_sign
+from cxr.reporting.markdown import interval_text, some_of, with_interval, with_sign
 from cxr.reporting.words import words
 
 PAIRS = 3  # of classes that a sentence names
@@ -74,7 +74,7 @@ def hospital_notes(runs: Mapping[str, Mapping[str, Any]], w: Words = ENGLISH) ->
         of = [of for of, figures in metrics["test"].get("per_class", {}).items() if figures["support"]]
         if len(of) == 1:
             alone.setdefault(of[0], []).append(name)
-    gaps += [w["one_class"].format(names=", ".join(names), of=of) for of, names in alone.items()]
+    gaps += [w["one_class"].format(names=some_of(names, w["and_more"]), of=of) for of, names in alone.items()]
     held_out = any(metrics.get("transfer") for metrics in runs.values())
     untested = [w["not_tested_elsewhere"]] * bool(runs and not held_out)
     return [*gaps, *dict.fromkeys(shared), *untested]

@@ -41,6 +41,12 @@ def in_short(number: int | str) -> str:
     return str(number)
 
 
+def some_of(names: Sequence[str], and_more: str, most: int = 3) -> str:
+    """The first names, and how many more there are in the words `and_more`."""
+    more = [and_more.format(n=len(names) - most)] * (len(names) > most)
+    return ", ".join([*names[:most], *more])
+
+
 def inert(text: str) -> str:
     """Disable HTML, links and pictures, which names of files and classes could bring into Markdown."""
     return text.replace("<", "&lt;").replace("](", "]&#40;")

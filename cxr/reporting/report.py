@@ -19,7 +19,7 @@ from cxr.reporting.markdown import with_interval
 from cxr.reporting.model_card import unknown_patients
 from cxr.reporting.report_pictures import pictures, search_pictures
 from cxr.reporting.report_tables import figure_tables
-from cxr.reporting.rows import Row, Run, collect, row_of, tested_rows
+from cxr.reporting.rows import REPEATED, Row, Run, choices, collect, row_of, tested_rows
 from cxr.reporting.words import render, words
 
 REPORT = "report.html"
@@ -49,6 +49,12 @@ def write_report(folder: Path, lang: str) -> Path | None:
     values |= {"pictures": pictures(runs, differences, w), "heatmaps": heatmap_section(runs, w)}
     write_text(folder / REPORT, render(REPORT, lang, values))
     return folder / REPORT
+
+
+def question(rows: Sequence[Row], w: Mapping[str, str]) -> str:
+    """What the sweep asks: of models and augmentation what the capstone asked; else what the options that vary do."""
+    varied = [key for key in choices(rows) if key not in REPEATED and len({row.get(key) for row in rows}) > 1]
+    return w["question_of"].format(options=", ".join(varied)) if {*varied} - {"model", "aug"} else w["question"]
 
 
 def headline(runs: Sequence[Run], differences: Mapping[str, Mapping[str, Any]], w: Mapping[str, str]) -> str:
@@ -85,6 +91,7 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
     sentence, recipes = trial_sentence if search_record else grid_sentence, finished_recipes(folder, rows)
     return {
         "searched": bool(search_record),
+        "question": question(rows, w),
         "search_pictures": search_pictures(search_record),
         "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
         "recipes": recipe_rows(recipes, w),
