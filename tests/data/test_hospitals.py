@@ -149,7 +149,7 @@ def test_a_run_says_it_beside_its_score(run, two, tiny, tmp_path):
     assert "no verdict on the WHO target, and no predictive values: TUBERCULOSIS shares no hospital" in out
     assert "at a prevalence" not in out and "recall of the rule “the most frequent class of" in out
     assert f"**{sentence}**" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
-    assert f"<b>{sentence}</b>" in write_report(tmp_path / "run", "en").read_text()
+    assert f'<p class="note">{sentence}</p>' in write_report(tmp_path / "run", "en").read_text()
 
 
 def test_a_header_s_hospital_is_read_only_if_asked_for(tmp_path):
