@@ -38,7 +38,7 @@ def is_installed() -> bool:
     return find_spec("captum") is not None
 
 
-def heatmaps(model: Classifier, images: Tensor, targets: Tensor) -> Tensor:
+def heatmaps(model: Classifier, images: Tensor, targets: Tensor, layer: Layer | None = None) -> Tensor:
     """Where the network looked for a class: float32 (B, S, S), 0 to 1 in each map that is not 0 everywhere.
 
     Computed in fp32, whatever the precision of the training.
@@ -47,6 +47,7 @@ def heatmaps(model: Classifier, images: Tensor, targets: Tensor) -> Tensor:
         model: in evaluation mode.
         images: float (B, 1, S, S) from 0 to 1, on the network's device.
         targets: int64 (B,), a class for each image.
+        layer: that has the maps; None: see find_layer().
 
     Raises:
         UserError: captum is not installed, or see find_layer().
@@ -55,7 +56,7 @@ def heatmaps(model: Classifier, images: Tensor, targets: Tensor) -> Tensor:
         raise UserError(NEEDED)
     from captum.attr import LayerGradientXActivation
 
-    layer = find_layer(model)
+    layer = layer or find_layer(model)
     method = LayerGradientXActivation(model.net, layer.module)
     with torch.inference_mode(False), torch.enable_grad():
         images = images.clone(memory_format=torch.channels_last).detach().requires_grad_()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def heatmap_figures(
     group: np.ndarray,
     seed: int,
     batch: int = BATCH,
-    explain: Explain = heatmaps,
+    explain: Explain | None = None,
 ) -> dict[str, Any]:
     """The part "heatmaps" of metrics.json: the number of "images"; the "layer" that has the maps and the cells of its
     "grid"; the tests "deletion" and "sanity", and the mass in the "lungs". See cxr.evaluation.heatmap_tests.
@@ -66,8 +67,12 @@ def heatmap_figures(
         group: (N,), equal for images that are not independent.
         seed: of all that is random.
         batch: images at a time.
+        explain: makes the maps; None: heatmaps().
     """
     layer = find_layer(model)
+    # Of the layer that the trained network has maps of: with shuffled weights, a network may ignore its input, and then
+    # no layer counts for it.
+    explain = explain or partial(heatmaps, layer=layer)
     about = {"images": len(images), "layer": layer.name, "grid": layer.side}
     maps = maps_of(model, images, targets, batch, explain)
     there = maps.any((1, 2))  # for no class is there anything in a map of zeros

@@ -39,6 +39,17 @@ class Blind(Spots):
         return super().forward(images) * 1e-5 + torch.tensor([0.0, 1.0])
 
 
+class Gated(Spots):
+    """With its weights shuffled, it gives every image the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.eye(1, 1000)[0])
+
+    def forward(self, images):
+        return super().forward(images) * self.gate[0]
+
+
 def classifier(net):
     model = Classifier(CNN, {"_target_": "torch.optim.SGD", "lr": 0.1}, ("A", "B"), SIZE)
     model.net = net
@@ -123,3 +134,7 @@ def test_the_interval_is_over_patients():
     once = heatmap_tests.mean_over_groups("x", values, np.arange(30))
     often = heatmap_tests.mean_over_groups("x", np.repeat(values, 10), np.repeat(np.arange(30), 10))
     assert often["ci95"]["x"] == pytest.approx(once["ci95"]["x"], abs=1e-5)
+
+
+def test_a_network_that_ignores_its_input_once_its_weights_are_shuffled(images):
+    assert figures(Gated(), images)["sanity"]["correlation"] == 0
