@@ -1,6 +1,7 @@
 """Decode an image file of any kind into a square of gray bytes, or say why it cannot be used."""
 
 import hashlib
+import io
 import os
 import struct
 import warnings
@@ -72,12 +73,12 @@ class Decoded(NamedTuple):
     hospital: str = ""
 
 
-def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
+def decode(path: Path | bytes, size: int, reading: Reading = AS_USUAL) -> Decoded:
     """Read an image as gray bytes, stretched to a square, in at most 500 MB of memory.
 
     Args:
         path: a JPEG, PNG or DICOM file, whatever its name ends with. (No pipe or device: opening one may wait for
-            ever.)
+            ever.) Or what such a file holds.
         size: side in pixels.
 
     Raises:
@@ -87,18 +88,19 @@ def decode(path: Path, size: int, reading: Reading = AS_USUAL) -> Decoded:
     """
     # Pillow's warnings name no file, so no user can act on them; images that are too large are rejected with a reason.
     warnings.filterwarnings("ignore", module="PIL")
+    work = partial(read, path, size, reading)
     try:
-        return patiently(path, partial(read, path, size, reading))
+        return work() if isinstance(path, bytes) else patiently(path, work)
     except (UserError, *UNREADABLE):
         raise
     except MemoryError as error:
         raise NoMemory(NO_MEMORY) from error
     except Exception as error:  # a bug of ours or of Pillow's: it must name its image
-        error.add_note(f"while decoding {printable(str(path))}")
+        error.add_note(f"while decoding {'an upload' if isinstance(path, bytes) else printable(str(path))}")
         raise
 
 
-def read(path: Path, size: int, reading: Reading) -> Decoded:
+def read(path: Path | bytes, size: int, reading: Reading) -> Decoded:
     """Decode as decode() does; errors that are not the image's are raised as they are."""
     gray, facts, more = read_gray(path, size, reading)
     pixels = to_square(gray, size)
@@ -110,12 +112,13 @@ def read(path: Path, size: int, reading: Reading) -> Decoded:
     return Decoded(pixels, *facts, int(negative), *more)
 
 
-def read_gray(path: Path, size: int, reading: Reading) -> tuple[Image.Image, tuple[Any, ...], tuple[str, ...]]:
+def read_gray(path: Path | bytes, size: int, reading: Reading) -> tuple[Image.Image, tuple[Any, ...], tuple[str, ...]]:
     """An image in mode L in its own shape, large enough to be shrunk to `size`; and what Decoded has between `pixels`
     and `negative`, and after it. Errors as in read()."""
-    with path.open("rb") as file:
-        if (length := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+    with io.BytesIO(path) if isinstance(path, bytes) else path.open("rb") as file:
+        if (length := file.seek(0, os.SEEK_END)) > MAX_BYTES:
             raise BadImage(f"{length:,} bytes, far more than any image has (at most {MAX_BYTES:,})")
+        file.seek(0)
         head = file.read(HEAD)
         if why := no_image(head):
             raise BadImage(why)

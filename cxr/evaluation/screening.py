@@ -150,3 +150,18 @@ def bayes(sensitivity: float | None, specificity: float | None, prevalence: floa
         true / (true + false) if true + false else None,
         cleared / (cleared + missed) if cleared + missed else None,
     )
+
+
+def reweighted(probability: float, prior: float, prevalence: float) -> float:
+    """The probability of a class where it has another prevalence than among the training images: Bayes' theorem, with
+    the images of each class as they are there (Saerens, Latinne & Decaestecker 2002, Adjusting the outputs of a
+    classifier to new a priori probabilities).
+
+    Args:
+        probability: calibrated for the training images.
+        prior: the share of the class among these, between 0 and 1.
+        prevalence: between 0 and 1.
+    """
+    present = probability * prevalence / prior
+    absent = (1 - probability) * (1 - prevalence) / (1 - prior)
+    return present / (present + absent)

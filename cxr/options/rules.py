@@ -11,6 +11,7 @@ from cxr.options.checkpoint_paths import holds_network, paths_in
 from cxr.options.values import (
     BOOLEAN,
     FREE_FOLDER,
+    NEW_FILE,
     TEXT,
     Rule,
     is_mapping,
@@ -142,17 +143,16 @@ RULES = {
     "trainer.precision": one_of(*PRECISIONS),
     "ckpt": Rule(
         "a checkpoint, such as RUN/checkpoints/best.ckpt, or the folder of a run or of a sweep; several: A,B,C",
-        holds_network,
-        paths_in,
+        lambda path: path is None or holds_network(path),  # None: see check_together()
+        lambda ckpt: [None] if ckpt is None else paths_in(ckpt),
     ),
+    "host": TEXT,
+    "port": Rule("a whole number from 0 to 65535", lambda v: is_whole(v, 0) and v < 2**16),
     "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
     "int8": BOOLEAN,
     "calibrate_on": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
     "heatmaps": FREE_FOLDER,
-    "out": Rule(
-        "a file that does not exist yet, in a folder that does",
-        lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),
-    ),
+    "out": NEW_FILE,
 }
 
 

@@ -81,3 +81,7 @@ def is_free(value: Any) -> bool:
 FREE_FOLDER = Rule(
     "a folder that is empty or does not exist yet, in a folder that does", lambda v: v is None or is_free(v)
 )
+NEW_FILE = Rule(
+    "a file that does not exist yet, in a folder that does",
+    lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),
+)

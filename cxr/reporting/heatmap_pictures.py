@@ -26,17 +26,28 @@ PANEL_SIDE, DPI = 224, 120  # of a panel: at 100, as other figures have it, one 
 def beside(image: np.ndarray, heatmap: np.ndarray, side: int = SIDE) -> np.ndarray:
     """An image, uint8 (S, S), and on its right the same with its heatmap, float (S, S) from 0 to 1: uint8 RGB
     (L, 2 L + GAP, 3), where L is `side`, or S if that is more."""
+    plain, marks = enlarged(image, side), overlay(image, heatmap, side)
+    return np.concatenate([plain, np.full((len(plain), GAP, 3), 255, np.uint8), marks], axis=1)
+
+
+def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """An image, uint8 (S, S), as uint8 RGB (L, L, 3), where L is as for beside()."""
     side = max(side, len(image))
     gray = np.array(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def overlay(image: np.ndarray, heatmap: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """An image with its heatmap as in beside(): uint8 RGB (L, L, 3)."""
+    plain = enlarged(image, side)
+    side = len(plain)
     heat = np.array(Image.fromarray(heatmap.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR))
-    plain = np.repeat(gray[:, :, None], 3, axis=2)
     alpha = STRONGEST * heat.clip(0, 1)[:, :, None]
-    overlay = plain * (1 - alpha) + np.array(COLOUR) * alpha
+    marks = plain * (1 - alpha) + np.array(COLOUR) * alpha
     if heat.any():
         inside = marked(heat[None])[0]
-        overlay[inside & ~binary_erosion(inside, iterations=max(1, side // 200), border_value=1)] = LINE
-    gap = np.full((side, GAP, 3), 255)
-    return np.concatenate([plain, gap, overlay], axis=1).round().astype(np.uint8)
+        marks[inside & ~binary_erosion(inside, iterations=max(1, side // 200), border_value=1)] = LINE
+    return marks.round().astype(np.uint8)
 
 
 def captioned(picture: np.ndarray, caption: str, note: str) -> Figure:

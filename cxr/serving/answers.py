@@ -1,0 +1,98 @@
+"""What the page shows about a network and about an image, as plain data; all sentences are ready to be read."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cxr.data.batches import to_unit
+from cxr.data.decode import Decoded
+from cxr.errors import UserError
+from cxr.models.heatmaps import is_installed
+from cxr.reporting.heatmap_pictures import overlay
+from cxr.reporting.heatmaps_in_words import heatmap_lines, heatmaps_failed
+from cxr.reporting.hospitals_in_words import hospital_notes
+from cxr.reporting.words import words
+from cxr.serving.loaded import Loaded
+from cxr.serving.prevalence import at_prevalences, percent
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+Words = Mapping[str, str]
+
+
+def about_network(loaded: Loaded, lang: str) -> dict[str, Any]:
+    """What to know about a network before any image: its caveats, and what the tests of its heatmaps say."""
+    w, page = words(lang), words(lang, TEMPLATES)
+    model = loaded.model
+    notes = [w.get(note, note) for note in model.note.split("; ") if note]
+    notes += hospital_notes(loaded.metrics, w) if loaded.metrics else [page["no_run"]]
+    unseen = {name: None for of in loaded.metrics.values() for name in (of.get("transfer") or {}).get("not_learnt", ())}
+    notes += [page["unseen_class"].format(name=name) for name in unseen]
+    if not model.familiar:
+        notes.append(page["familiar_unknown"])
+    return {"notes": notes, "heatmaps": about_heatmaps(loaded, w, page), "size": max(model.sizes)}
+
+
+def about_heatmaps(loaded: Loaded, w: Words, page: Words) -> dict[str, Any]:
+    """What to know about heatmaps: whether there are any, a warning, and what their tests say."""
+    if not is_installed():
+        return {"warning": page["no_captum"], "lines": []}
+    tested = loaded.alone.get("heatmaps")
+    if not tested:
+        return {"warning": page["heatmaps_untested"], "lines": []}
+    warning = w["heatmaps_fail"] if heatmaps_failed(tested) else ""
+    return {"warning": warning, "lines": heatmap_lines(tested, w)}
+
+
+def answer(loaded: Loaded, images: Sequence[Decoded], lang: str) -> dict[str, Any]:
+    """What a network says of an image.
+
+    Args:
+        images: the image in each of the network's sizes.
+
+    Returns:
+        "image" and "heatmap" (data URLs; the second None where there is none), "classes" (name, probability and its
+        text, in the network's order), "predicted" (a name), "refused" and "negative" (sentences, or ""), and
+        "prevalence", see at_prevalences().
+    """
+    model, page = loaded.model, words(lang, TEMPLATES)
+    stacks = [to_unit(torch.from_numpy(image.pixels.copy())[None, None].to(model.device)) for image in images]
+    batch = dict(zip(model.sizes, stacks, strict=True))
+    (probabilities,), unfamiliar = model.judge(batch)
+    predicted = int(probabilities.argmax())
+    largest = max(zip(model.sizes, images, strict=True), key=lambda of: of[0])[1].pixels
+    by_class = dict(zip(model.classes, probabilities.tolist(), strict=True))
+    refused = unfamiliar is not None and unfamiliar[0] > 1
+    return {
+        "image": data_url(largest),
+        "heatmap": heatmap(loaded, batch, predicted, largest),
+        "classes": [{"name": name, "share": p, "text": percent(p)} for name, p in by_class.items()],
+        "predicted": model.classes[predicted],
+        "refused": page["refused"].format(score=unfamiliar[0]) if refused else "",
+        "negative": page["negative"] if images[0].negative else "",
+        "prevalence": at_prevalences(loaded, by_class, words(lang), page),
+    }
+
+
+def heatmap(loaded: Loaded, batch: Mapping[int, torch.Tensor], target: int, image: np.ndarray) -> str | None:
+    """An image with the heatmap of a class, as a data URL; None if the network has none."""
+    if not is_installed():
+        return None
+    try:
+        maps = loaded.model.heatmaps(batch, torch.tensor([target], device=loaded.model.device))
+    except UserError:  # the network has no layer for one
+        return None
+    return data_url(overlay(image, maps[0].cpu().numpy()))
+
+
+def data_url(pixels: np.ndarray) -> str:
+    """An image, uint8 (S, S) or (S, S, 3), as a data URL."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,73 @@
+"""What an answer means where a class is as frequent as the reader says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cxr.evaluation.screening import predictive_values, reweighted
+from cxr.reporting.console import apart_screening
+from cxr.serving.loaded import Loaded
+
+# For a slider, which starts at START.
+STEPS = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+START = 0.01
+
+Words = Mapping[str, str]
+
+
+def at_prevalences(loaded: Loaded, probabilities: Mapping[str, float], w: Words, page: Words) -> dict[str, Any]:
+    """What an answer means for the class that is screened for or, without one, the predicted one, at each of STEPS.
+
+    Args:
+        probabilities: of the image, by class.
+
+    Returns:
+        "title"; "withheld", why nothing can be said, or ""; "steps", for each prevalence its "text" and "lines";
+        "start", the number of the first to show.
+    """
+    predicted = max(probabilities, key=probabilities.__getitem__)
+    screenings = loaded.screenings
+    name = predicted if predicted in screenings or not screenings else next(iter(screenings))
+    return {
+        "title": page["prevalence_title"].format(name=name),
+        "withheld": (why := withheld(loaded, name, w, page)),
+        "steps": [] if why else [step(loaded, name, probabilities[name], p, page) for p in STEPS],
+        "start": STEPS.index(START),
+    }
+
+
+def withheld(loaded: Loaded, name: str, w: Words, page: Words) -> str:
+    """Why nothing is said about another prevalence, or ""."""
+    for metrics in loaded.metrics.values():
+        if "hospitals" in metrics and (apart := apart_screening(metrics, name, w)):
+            return apart[0].strip()
+    return "" if loaded.priors and 0 < loaded.priors[name] < 1 else page["prior_unknown"]
+
+
+def step(loaded: Loaded, name: str, probability: float, prevalence: float, page: Words) -> dict[str, Any]:
+    """What an answer means at a prevalence: its text, and sentences."""
+    prior = loaded.priors[name]
+    here = reweighted(probability, prior, prevalence)
+    lines = [page["reweighted"].format(name=name, here=percent(here), there=percent(probability), prior=percent(prior))]
+    if screening := loaded.screenings.get(name):
+        called = probability >= screening["threshold"]
+        values = predictive_values(screening["test"], prevalence)
+        lines.append(page["called" if called else "not_called"].format(name=name, threshold=screening["threshold"]))
+        key = "ppv" if called else "npv"
+        if values[key] is not None:
+            lines.append(page[key].format(name=name, share=percent(values[key]), ends=ends_text(values["ci95"][key])))
+    elif len(loaded.networks.checkpoints) > 1:
+        lines.append(page["no_threshold_together"])
+    return {"text": percent(prevalence), "lines": lines}
+
+
+def ends_text(ends: tuple[float | None, float | None]) -> str:
+    """A 95 % interval of a share."""
+    low, high = ("–" if end is None else percent(end) for end in ends)
+    return f"[{low}, {high}]"
+
+
+def percent(share: float) -> str:
+    """A share with as many digits as one needs to see that it is not 0 or 1."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
