@@ -27,7 +27,7 @@ def demo(options: dict[str, Any]) -> None:
     """Serve the page, after training a network if none is named."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"this needs {' and '.join(missing)}: pip install 'cxr[demo]'")
-    from cxr.serving.server import listen_on, serve, url_of
+    from cxr.serving.server import listen_on, server_of, url_of
 
     with listen_on(options["host"], options["port"]) as listener:
         ckpt = options["ckpt"] or train_on_drawn_images()
@@ -45,7 +45,7 @@ def demo(options: dict[str, Any]) -> None:
                 file=sys.stderr,
             )
         print(f"open {url_of(listener)} in a browser; Ctrl-C ends it", flush=True)
-        serve(page.app(options["host"]), listener)
+        server_of(page.app(options["host"])).run(sockets=[listener])
     signals.stop_if_asked()
 
 

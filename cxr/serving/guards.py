@@ -47,6 +47,8 @@ class Guard:
                 for name, value in HEADERS.items():
                     added[name] = value
                 added.setdefault("Content-Security-Policy", NOTHING)
+                if message["status"] >= 400:  # or a sender could go on for ever with an upload that is refused
+                    added["Connection"] = "close"
             await send(message)
 
         if not self.is_ours(headers.get("host", "")):

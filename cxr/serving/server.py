@@ -30,8 +30,9 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM, which reach the handlers from before when all answers are sent."""
+def server_of(app: Starlette) -> uvicorn.Server:
+    """A server for an application; its run(sockets=[…]) ends with SIGINT or SIGTERM, which reach the handlers from
+    before when all answers are sent."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -44,4 +45,4 @@ def serve(app: Starlette, listener: socket.socket) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
