@@ -64,6 +64,9 @@ gpu-folder: .venv/installed ## build/gpu, everything that make gpu needs on a ma
 report: .venv/installed ## rebuild report.html of the sweep or run DIR
 	$(RUN) cxr.report '$(DIR)'
 
+demo: .venv/installed ## a page in the browser that classifies an image, by CKPT=RUN or a network for drawn images
+	$(RUN) cxr.demo $(if $(CKPT),'ckpt=$(CKPT)')
+
 # One sweep or run alone: its name would only lengthen those of its runs.
 trained = $(wildcard runs/*/)
 board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far, or over runs/NAME
@@ -89,4 +92,4 @@ clean-cache: ## remove decoded and drawn images, and audits of them, from CACHE
 	@du -shc $(kept) 2>/dev/null | tail -1 || true
 	rm -rf $(kept)
 
-.PHONY: help install sweep capstone seeds parallel slurm ddp search networks balance hospitals audit bench scale gpu gpu-folder report board test long faults lint clean clean-cache
+.PHONY: help install sweep capstone seeds parallel slurm ddp search networks balance hospitals audit bench scale gpu gpu-folder report demo board test long faults lint clean clean-cache

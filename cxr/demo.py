@@ -45,7 +45,9 @@ def demo(options: dict[str, Any]) -> None:
                 file=sys.stderr,
             )
         print(f"open {url_of(listener)} in a browser; Ctrl-C ends it", flush=True)
-        server_of(page.app(options["host"])).run(sockets=[listener])
+        server = server_of(page.app(options["host"]))
+        with signals.patient(), signals.passed_on(lambda number: setattr(server, "should_exit", True)):
+            server.run(sockets=[listener])
     signals.stop_if_asked()
 
 

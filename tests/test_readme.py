@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from cxr import audit, evaluate, export, leaderboard, predict, report
-from cxr.options.command_line import read_command, read_runs
+from cxr.options.command_line import read_command, read_options, read_runs
 from cxr.options.rules import RULES, flatten
 from cxr.train import main
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-ROOMS = ("conf", "cxr", "cxr/data", "cxr/evaluation", "cxr/benchmarks", "tests/faults")
+ROOMS = ("conf", "cxr", "cxr/data", "cxr/evaluation", "cxr/benchmarks", "cxr/serving", "tests/faults")
 READMES = [
     ROOT / "README.md",
     *(ROOT / room / "README.md" for room in ROOMS),
@@ -64,9 +64,7 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if "launcher=slurm" in command and not shutil.which("sbatch"):
         pytest.skip("there is no Slurm here")
     monkeypatch.chdir(tmp_path)
-    if any(
-        module in command for module in ("cxr.predict", "cxr.export", "cxr.leaderboard", "cxr.report", "cxr.evaluate")
-    ):
+    if any(f"cxr.{name}" in command for name in ("predict", "export", "demo", "leaderboard", "report", "evaluate")):
         words = ("-m", "aug=on", "data=folder", f"data.root={drawn}", "name=NAME", "model.widths=[4,4]", *FEWER)
         assert run(main, *words, f"cache_dir={cache}")[0] == 0
         command = command.replace("RUN/", "runs/NAME/cnn_aug-on_seed-0/")
@@ -75,6 +73,9 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     # More seeds take time and show nothing more.
     command = command.replace("seed=0,1,2", "seed=0" if "model=cnn,resnet18" in command else "seed=0,1")
     words = shlex.split(command.replace("IMAGES", str(drawn)).replace("OURS", str(drawn)))[3:]
+    if "cxr.demo" in command:  # tests/test_demo.py runs it
+        assert read_options(words, "demo")
+        return
     if "experiment=best" in command:  # tests/test_search.py runs it, with what a search left
         return
     if "data.table=" in command:
@@ -135,7 +136,7 @@ def test_make_sweep_with_and_without_a_folder():
     assert made("make sweep") == "python -m cxr.train -m model=cnn,resnet18 aug=on,off"
     assert shlex.split(made("make sweep DATA='/a b'"))[-1] == "data.root=/a b"
     assert {line.split()[0] for line in make().splitlines()} == {
-        *("help", "install", "sweep", "capstone", "seeds", "parallel", "audit", "report", "bench", "scale"),
+        *("help", "install", "sweep", "capstone", "seeds", "parallel", "audit", "report", "bench", "scale", "demo"),
         *("board", "test", "faults", "lint", "clean", "clean-cache"),
         *("slurm", "ddp", "search", "networks", "balance", "hospitals", "long", "gpu", "gpu-folder"),
     }

@@ -11,8 +11,6 @@ def check_together(options: Mapping[str, Any]) -> None:
     """Raise UserError for options that are allowed one by one but not together."""
     if "devices" in options.get("trainer", {}):
         check_devices(options["trainer"], options["data"]["batch_size"], training="aug" in options)
-    if options.get("ckpt", "") is None and "port" not in options:
-        raise UserError("ckpt=null: name a checkpoint; only cxr.demo trains a network where there is none")
     slurm = options.get("slurm", {})
     if slurm and slurm["warning"] >= 60 * slurm["time"]:
         raise UserError(

@@ -143,7 +143,7 @@ RULES = {
     "trainer.precision": one_of(*PRECISIONS),
     "ckpt": Rule(
         "a checkpoint, such as RUN/checkpoints/best.ckpt, or the folder of a run or of a sweep; several: A,B,C",
-        lambda path: path is None or holds_network(path),  # None: see check_together()
+        lambda path: path is None or holds_network(path),  # None: of cxr.demo
         lambda ckpt: [None] if ckpt is None else paths_in(ckpt),
     ),
     "host": TEXT,

@@ -1,6 +1,8 @@
-"""Listen on an address, and serve an application there until a signal ends it."""
+"""Listen on an address, and serve an application there until it is asked to stop."""
 
+import logging
 import socket
+from contextlib import AbstractContextManager, nullcontext
 
 import uvicorn
 from starlette.applications import Starlette
@@ -8,7 +10,20 @@ from starlette.applications import Starlette
 from cxr.errors import UserError
 
 CONNECTIONS = 300  # at once; further ones are refused
-GRACE = 5  # seconds for answers that are under way at the end
+GRACE = 2  # seconds for answers that are under way at the end
+
+
+class Server(uvicorn.Server):
+    """Ends when `should_exit` is set. It leaves the signals to cxr.training.signals: uvicorn would raise them once more
+    after its work, which there means to end at once."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # It would print the stack of each upload that has not arrived after GRACE.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
 
 def listen_on(host: str, port: int) -> socket.socket:
@@ -30,9 +45,8 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def server_of(app: Starlette) -> uvicorn.Server:
-    """A server for an application; its run(sockets=[…]) ends with SIGINT or SIGTERM, which reach the handlers from
-    before when all answers are sent."""
+def server_of(app: Starlette) -> Server:
+    """A server for an application, to run(sockets=[…])."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -45,4 +59,4 @@ def server_of(app: Starlette) -> uvicorn.Server:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
     )
-    return uvicorn.Server(config)
+    return Server(config)

@@ -143,7 +143,7 @@ def test_every_choice_in_conf_composes_to_allowed_values(tmp_path):
                 seen.add(key)
                 value = list(value) if hasattr(value, "_content") else value
                 assert RULES[key].holds(value), (choice, key, value)
-    assert seen | {"ckpt", "source", "out", "heatmaps", "int8", "calibrate_on"} == set(RULES)
+    assert seen | {"ckpt", "source", "out", "heatmaps", "int8", "calibrate_on", "host", "port"} == set(RULES)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,13 @@ from cxr.serving.answers import TEMPLATES
 from cxr.serving.choices import choices_of
 from cxr.serving.prevalence import STEPS
 
+# The content of files, without those that are none and those whose name is odd.
+UPLOADS = [
+    case
+    for case, odd in BAD_IMAGES.items()
+    if odd.name.startswith("odd") and not any(word in case for word in ("link", "pipe", "too many bytes"))
+]
+
 
 def test_the_page_answers_as_predict_does(url, fetch, run, sweep, drawn, tmp_path):
     images = sorted((drawn / "test").rglob("*.*"))[::9]
@@ -49,12 +56,10 @@ def test_a_negative_is_remarked(url, fetch, drawn, tmp_path):
     assert "negative" in fetch(f"{url}/answer", (tmp_path / "n.png").read_bytes())[2]["negative"]
 
 
-@pytest.mark.parametrize("case", [name for name, odd in BAD_IMAGES.items() if "link" not in name])
+@pytest.mark.parametrize("case", UPLOADS)
 def test_a_bad_image_is_a_line_and_not_a_500(url, fetch, tmp_path, case):
     odd = BAD_IMAGES[case]
     path = tmp_path / "odd"
-    if "pipe" in case or "bytes" in case:
-        pytest.skip("no upload can be like this")
     odd.write(path)
     status, _, answer = fetch(f"{url}/answer", path.read_bytes())
     if odd.expected == USED:
@@ -167,4 +172,4 @@ def test_every_word_is_there_in_every_language():
         fields = [sorted(re.findall(r"\{(\w+)", text)) for text in texts]
         assert fields[0] == fields[1], key
     code = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.parent.glob("*.py"))
-    assert [key for key in table if f'"{key}"' not in code and key not in used] == []
+    assert [key for key in table if not re.search(rf"""["']{key}["']""", code) and key not in used] == []
