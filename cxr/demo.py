@@ -45,7 +45,7 @@ def demo(options: dict[str, Any]) -> None:
                 file=sys.stderr,
             )
         print(f"open {url_of(listener)} in a browser; Ctrl-C ends it", flush=True)
-        server = server_of(page.app(options["host"]))
+        server = server_of(page.app())
         with signals.patient(), signals.passed_on(lambda number: setattr(server, "should_exit", True)):
             server.run(sockets=[listener])
     signals.stop_if_asked()

@@ -1,14 +1,11 @@
 """What the page shows about a network and about an image, as plain data; all sentences are ready to be read."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from cxr.data.batches import to_unit
 from cxr.data.decode import Decoded
@@ -19,6 +16,8 @@ from cxr.reporting.heatmaps_in_words import heatmap_lines, heatmaps_failed
 from cxr.reporting.hospitals_in_words import hospital_notes
 from cxr.reporting.words import words
 from cxr.serving.loaded import Loaded
+from cxr.serving.nearest import can_show
+from cxr.serving.pictures import data_url
 from cxr.serving.prevalence import at_prevalences, percent
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,8 +25,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 Words = Mapping[str, str]
 
 
-def about_network(loaded: Loaded, lang: str) -> dict[str, Any]:
-    """What to know about a network before any image: its caveats, and what the tests of its heatmaps say."""
+def about_network(loaded: Loaded, lang: str, at_home: bool) -> dict[str, Any]:
+    """What to know about a network before any image: its caveats, what the tests of its heatmaps say, and whether it
+    can show training images, if the page is `at_home`, on this machine alone."""
     w, page = words(lang), words(lang, TEMPLATES)
     model = loaded.model
     notes = [w.get(note, note) for note in model.note.split("; ") if note]
@@ -36,7 +36,12 @@ def about_network(loaded: Loaded, lang: str) -> dict[str, Any]:
     notes += [page["unseen_class"].format(name=name) for name in unseen]
     if not model.familiar:
         notes.append(page["familiar_unknown"])
-    return {"notes": notes, "heatmaps": about_heatmaps(loaded, w, page), "size": max(model.sizes)}
+    return {
+        "notes": notes,
+        "heatmaps": about_heatmaps(loaded, w, page),
+        "size": max(model.sizes),
+        "nearest": at_home and can_show(loaded),
+    }
 
 
 def about_heatmaps(loaded: Loaded, w: Words, page: Words) -> dict[str, Any]:
@@ -89,10 +94,3 @@ def heatmap(loaded: Loaded, batch: Mapping[int, torch.Tensor], target: int, imag
     except UserError:  # the network has no layer for one
         return None
     return data_url(overlay(image, maps[0].cpu().numpy()))
-
-
-def data_url(pixels: np.ndarray) -> str:
-    """An image, uint8 (S, S) or (S, S, 3), as a data URL."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from http import HTTPStatus
@@ -20,8 +20,9 @@ from cxr.errors import UserError, one_line, printable
 from cxr.reporting.words import LANGUAGES, render, words
 from cxr.serving.answers import TEMPLATES, about_network, answer
 from cxr.serving.choices import Choice
-from cxr.serving.guards import Guard
+from cxr.serving.guards import LOCAL, Guard
 from cxr.serving.loaded import Loaded, load_choice
+from cxr.serving.nearest import can_show, nearest_cases
 from cxr.serving.uploads import MAX_UPLOAD, Line, read_upload
 
 KEPT = 3  # networks in memory
@@ -42,7 +43,7 @@ class Page:
     """
 
     def __init__(self, choices: Sequence[Choice], options: Mapping[str, Any]) -> None:
-        self.choices, self.line = choices, Line()
+        self.choices, self.line, self.at_home = choices, Line(), options["host"] in LOCAL
         self.reading = Reading(
             options["data"]["negatives"], "ignore", dicom_unknown_parts=options["data"]["dicom_unknown_parts"]
         )
@@ -51,15 +52,18 @@ class Page:
         self.networks = ThreadPoolExecutor(1, "networks")
         self.load = lru_cache(KEPT)(lambda number: load_choice(choices[number], options["trainer"]["accelerator"]))
 
-    def app(self, host: str) -> Starlette:
-        """The application, for a server that listens on `host`."""
+        self.host = options["host"]
+
+    def app(self) -> Starlette:
+        """The application."""
         routes = [
             Route("/", self.show, methods=["GET"]),
             Route("/network", self.about, methods=["GET"]),
             Route("/answer", self.answer, methods=["POST"]),
+            Route("/nearest", self.nearest, methods=["POST"]),
         ]
         handlers = {HTTPException: refuse, UserError: cannot}
-        return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, host=host)])
+        return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, host=self.host)])
 
     async def show(self, request: Request) -> Response:
         """The page itself."""
@@ -73,11 +77,20 @@ class Page:
     async def about(self, request: Request) -> Response:
         """What to know about a network."""
         loaded = await self.loaded(request)
-        return JSONResponse(about_network(loaded, language(request)))
+        return JSONResponse(about_network(loaded, language(request), self.at_home))
 
     async def answer(self, request: Request) -> Response:
         """What a network says of the image that is the body of the request."""
-        lang = language(request)
+        return await self.judge(request, answer, language(request))
+
+    async def nearest(self, request: Request) -> Response:
+        """The training images most like the image that is the body of the request."""
+        if not (self.at_home and can_show(await self.loaded(request))):
+            raise HTTPException(404)
+        return await self.judge(request, nearest_cases)
+
+    async def judge(self, request: Request, work: Callable[..., Any], *more: Any) -> Response:
+        """The result of `work` on a network, the image that is the body of the request, and `more`."""
         async with self.line.turn():
             content = await read_upload(request)
             loaded = await self.loaded(request)
@@ -85,8 +98,9 @@ class Page:
             try:
                 images = await run(self.decoders, self.decode, content, loaded)
             except UNREADABLE as error:
-                return problem(422, words(lang, TEMPLATES)["unreadable"].format(why=printable(why_unreadable(error))))
-            return JSONResponse(await run(self.networks, answer, loaded, images, lang))
+                page = words(language(request), TEMPLATES)
+                return problem(422, page["unreadable"].format(why=printable(why_unreadable(error))))
+            return JSONResponse(await run(self.networks, work, loaded, images, *more))
 
     async def loaded(self, request: Request) -> Loaded:
         """The network that a request names by its number. Raises HTTPException 404 if there is none, UserError if it

@@ -37,8 +37,12 @@ def learn_from(model: Classifier, data: CXRDataModule) -> Familiar | None:
     train, val = data.rows("train"), data.rows("val")
     if not len(val):
         return None
-    sample = np.sort(np.random.default_rng(0).permutation(train)[:SAMPLE])
-    return learn_familiar(features_of(model, data, sample), features_of(model, data, val))
+    return learn_familiar(features_of(model, data, sample_of(train)), features_of(model, data, val))
+
+
+def sample_of(train: np.ndarray) -> np.ndarray:
+    """Which of the training images (n,), in the table's order, are kept."""
+    return np.sort(np.random.default_rng(0).permutation(train)[:SAMPLE])
 
 
 def keep_familiar(

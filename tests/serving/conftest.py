@@ -20,9 +20,9 @@ def served(ckpt, host="127.0.0.1"):
     from cxr.serving.page import Page
     from cxr.serving.server import listen_on, server_of, url_of
 
-    options = read_options([f"ckpt={ckpt}", "trainer.accelerator=cpu"], "demo")
+    options = read_options([f"ckpt={ckpt}", f"host={host}", "trainer.accelerator=cpu"], "demo")
     with listen_on(host, 0) as listener:
-        server = server_of(Page(choices_of(str(ckpt)), options).app(host))
+        server = server_of(Page(choices_of(str(ckpt)), options).app())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

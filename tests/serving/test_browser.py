@@ -117,6 +117,16 @@ def test_no_answer_for_an_image_unlike_the_training_images_unless_one_insists(vi
     assert page.locator("#bars").is_visible() and "grey" in page.get_attribute("#probabilities", "class")
 
 
+def test_training_images_are_shown_only_to_who_asks(visit, good):
+    page = visit()
+    drop(page, good, "a.png")
+    page.wait_for_selector("#bars .first")
+    assert not page.locator("#nearest").is_visible() and page.locator("#cases img").count() == 0
+    page.click("#ask-nearest")
+    page.wait_for_selector("#cases img >> nth=3")
+    assert page.locator("#nearest").is_visible()
+
+
 def test_errors_are_a_line(visit, good):
     page = visit("ko")
     drop(page, b"no image", "a.png")

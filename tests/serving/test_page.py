@@ -134,6 +134,19 @@ def test_a_checkpoint_without_its_run_folder_still_answers(folder, tmp_path, ser
         assert fetch(f"{address}/answer", image)[0] == 200, "it is kept in memory"
 
 
+def test_a_training_image_is_its_own_nearest_and_only_this_machine_may_ask(folder, serve, fetch, drawn):
+    trained = [row for row in read_table(folder / "split.csv") if row["split"] == "train"][::7]
+    with serve(folder) as address:
+        assert fetch(f"{address}/network")[2]["nearest"] is True
+        for row in trained:
+            cases = fetch(f"{address}/nearest", (drawn / row["file"]).read_bytes())[2]
+            assert len(cases) == 4 and (row["file"], row["label"]) in [(case["file"], case["label"]) for case in cases]
+        assert fetch(f"{address}/nearest", b"no image")[0] == 422
+    with serve(folder, host="0.0.0.0") as address:
+        assert fetch(f"{address}/network")[2]["nearest"] is False
+        assert fetch(f"{address}/nearest", (drawn / trained[0]["file"]).read_bytes())[0] == 404
+
+
 def test_maps_that_failed_their_tests_are_marked(folder, tmp_path, serve, fetch):
     copy = shutil.copytree(folder, tmp_path / "run")
     metrics = read_json(copy / "metrics.json")
