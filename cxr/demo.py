@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import UserError
+from cxr.files.run_folder import AUDIT
+from cxr.files.writing import read_json
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_options
 from cxr.training import signals
@@ -62,7 +64,8 @@ def train_on_drawn_images() -> str:
     signals.stop_if_asked()
     if code:
         raise SystemExit(code)
-    print(f"cxr: images to try are listed in {RUN}/split.csv", file=sys.stderr)
+    if folder := read_json(Path(RUN) / AUDIT).get("root"):
+        print(f"cxr: images to try are in {folder}", file=sys.stderr)
     return RUN
 
 

@@ -49,6 +49,18 @@ def test_an_image_unlike_the_training_images_is_refused(url, fetch, image, tmp_p
         assert text in fetch(f"{url}/answer?lang={lang}", noise)[2]["refused"]
 
 
+def test_a_dicom_file_is_read_and_its_patient_stays_in_it(url, fetch, tmp_path):
+    pytest.importorskip("pydicom", reason="pydicom is not installed (pip install 'cxr[dicom]')")
+    import drawn_dicom
+
+    path = drawn_dicom.save_dicom(tmp_path / "a.dcm", drawn_dicom.dicom())
+    status, _, answer = fetch(f"{url}/answer", path.read_bytes())
+    assert status == 200 and not any(word in str(answer) for word in ("Doe", "4711", "Elsewhere"))
+    path = drawn_dicom.save_dicom(tmp_path / "b.dcm", drawn_dicom.dicom(BodyPartExamined="HAND"))
+    status, _, answer = fetch(f"{url}/answer", path.read_bytes())
+    assert status == 422 and "HAND" in answer["error"]
+
+
 def test_a_negative_is_remarked(url, fetch, drawn, tmp_path):
     from PIL import Image, ImageOps
 
