@@ -115,10 +115,10 @@ def read(path: Path | bytes, size: int, reading: Reading) -> Decoded:
 def read_gray(path: Path | bytes, size: int, reading: Reading) -> tuple[Image.Image, tuple[Any, ...], tuple[str, ...]]:
     """An image in mode L in its own shape, large enough to be shrunk to `size`; and what Decoded has between `pixels`
     and `negative`, and after it. Errors as in read()."""
-    with io.BytesIO(path) if isinstance(path, bytes) else path.open("rb") as file:
-        if (length := file.seek(0, os.SEEK_END)) > MAX_BYTES:
+    held = isinstance(path, bytes)
+    with io.BytesIO(path) if held else path.open("rb") as file:
+        if (length := len(path) if held else os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise BadImage(f"{length:,} bytes, far more than any image has (at most {MAX_BYTES:,})")
-        file.seek(0)
         head = file.read(HEAD)
         if why := no_image(head):
             raise BadImage(why)
