@@ -20,6 +20,7 @@ def start(*words, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.long
 def test_a_process_that_serves_leaves_nothing_of_a_request_and_ends_with_ctrl_c(folder, drawn, tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     process = start(f"ckpt={folder}", "port=0", "host=0.0.0.0", env=environment)

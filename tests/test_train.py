@@ -255,7 +255,7 @@ def test_batch_normalisation_of_one_pixel_of_one_image_is_one_line(run, cache, t
 
 
 def test_the_dashboard_opens_on_macro_f1_and_shows_images_once_a_sweep(run, tmp_path, small):
-    words = ("-m", "aug=on,off", "seed=0,1", "projector=true", "trainer.max_epochs=1", *small)
+    words = ("-m", "seed=0,1", "projector=true", "trainer.max_epochs=1", *small)
     assert run(main, *words, f"hydra.sweep.dir={tmp_path}/s")[0] == 0
     shown = {}
     for folder in sorted((tmp_path / "s").glob("cnn_*")):
@@ -263,4 +263,4 @@ def test_the_dashboard_opens_on_macro_f1_and_shows_images_once_a_sweep(run, tmp_
         assert min(tags["scalars"]).startswith("Macro F1/"), "capitals sort first"
         shown[folder.name] = "data/augmentation" in tags["images"]
         assert (folder / "projector_config.pbtxt").exists() and next(folder.glob("*/test/metadata.tsv")).read_text()
-    assert shown == {f"cnn_aug-{aug}_seed-{seed}": seed == 0 for aug in ("on", "off") for seed in (0, 1)}
+    assert shown == {"cnn_aug-on_seed-0": True, "cnn_aug-on_seed-1": False}
