@@ -63,6 +63,7 @@ def train_on_drawn_images() -> str:
             code = training.wait()
     signals.stop_if_asked()
     if code:
+        print(f"cxr: {RUN} is where the network for drawn images goes: move it away, or give ckpt=RUN", file=sys.stderr)
         raise SystemExit(code)
     if folder := read_json(Path(RUN) / AUDIT).get("root"):
         print(f"cxr: images to try are in {folder}", file=sys.stderr)

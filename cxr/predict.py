@@ -42,7 +42,7 @@ def predict(options: dict[str, Any]) -> int:
     columns = ["file", "prediction", *probability_columns(model.classes), "unfamiliar", "error"]
     columns += ["heatmap"] if pictures else []
     made_by = [path.read_bytes() for path in networks.checkpoints]
-    key = fingerprint(*made_by, str(source.absolute()), sorted(options["data"].items()))
+    key = fingerprint(*made_by, str(source), str(source.absolute()), sorted(options["data"].items()))
     table = PredictionTable(options["out"] and Path(options["out"]).expanduser(), columns, key)
     if not pictures:  # their folder is new
         table.resume()

@@ -9,9 +9,11 @@ from PIL import Image
 
 from cxr import predict
 from cxr.data.reading_ahead import read_ahead
+from cxr.errors import UserError
 from cxr.files.run_folder import FAMILIAR
 from cxr.files.writing import read_json, read_table
 from cxr.jobs import file_predictions
+from cxr.jobs.prediction_table import PredictionTable
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def words(folder, drawn):
     return f"ckpt={folder}", f"source={drawn / 'test'}", "data.batch_size=2"
 
 
-def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatch):
+def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatch, capsys):
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
     assert run(predict.main, *words, f"out={whole}")[0] == 0
     read, seen = file_predictions.decode, []
@@ -37,6 +39,7 @@ def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatc
         file_predictions, "decode", lambda path, *arguments: (seen.append(path), read(path, *arguments))[1]
     )
     (part,) = tmp_path.glob("out.csv.*.part")
+    assert f"the rows so far are in {part}; the same command goes on from there" in capsys.readouterr().err
     with part.open("a", newline="") as file:
         file.write('"half a row,with, a quo')  # as a power cut leaves it
     there, seen[:] = len(read_table(part)) - 1, []
@@ -54,6 +57,19 @@ def test_other_options_begin_anew(run, words, tmp_path):
     (tmp_path / "out.csv.0123456789abcdef.part").write_text("file\r\nx\r\n")
     assert run(predict.main, *words, f"out={tmp_path / 'out.csv'}")[0] == 0
     assert "x" not in {row["file"] for row in read_table(tmp_path / "out.csv")}
+
+
+def test_two_commands_do_not_write_one_table(run, words, tmp_path):
+    assert run(predict.main, *words, f"out={tmp_path / 'out.txt'}")[::2] == (
+        2,
+        f"cxr: out={tmp_path / 'out.txt'}: must end with .csv or .parquet\n",
+    )
+    table = PredictionTable(tmp_path / "out.csv", ["file"], "key")
+    with pytest.raises(UserError, match="another command is writing it"):
+        PredictionTable(tmp_path / "out.csv", ["file"], "key")
+    with table.writing() as writer:
+        writer.writerow(["x"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"], "nothing is left beside it"
 
 
 def test_parquet_has_the_rows_of_the_csv(run, words, drawn, tmp_path):

@@ -9,10 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from filelock import FileLock, Timeout
+
 from cxr.errors import UserError
 from cxr.files.writing import replacing, write_table
 
 PARQUET = ".parquet"
+ENDINGS = (".csv", PARQUET)
 NUMBERS = ("prob_", "unfamiliar")  # columns
 
 
@@ -31,8 +34,19 @@ class PredictionTable:
     def __init__(self, path: Path | None, columns: Sequence[str], key: str) -> None:
         self.path, self.columns, self.rows = path, columns, list[Sequence[str]]()
         self.part = path and path.with_name(f"{path.name}.{key}.part")
+        if path and path.suffix not in ENDINGS:
+            raise UserError(f"out={path}: must end with {' or '.join(ENDINGS)}")
         if path and path.suffix == PARQUET and not find_spec("pyarrow"):
             raise UserError(f"out={path}: Parquet needs pyarrow: pip install 'cxr[parquet]'; or write a .csv")
+
+        if path:
+            self.lock = FileLock(f"{self.part}.lock")
+            try:
+                self.lock.acquire(timeout=0)
+            except Timeout as error:
+                raise UserError(f"out={path}: another command is writing it; wait, or name another file") from error
+            except OSError as error:
+                raise UserError(f"out={path}: cannot be written ({error.strerror})") from error
 
     def resume(self) -> None:
         """Read the rows of a stopped command, whole ones only."""
@@ -64,8 +78,13 @@ class PredictionTable:
                 self.part.unlink()
             else:
                 self.part.replace(self.path)
+            Path(self.lock.lock_file).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"out={self.path}: cannot be written ({error.strerror})") from error
+        finally:
+            if self.part.exists():
+                print(f"cxr: the rows so far are in {self.part}; the same command goes on from there", file=sys.stderr)
+            self.lock.release()
 
 
 def as_parquet(table: Path, columns: Sequence[str], file: IO[bytes]) -> None:

@@ -91,10 +91,16 @@ def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
 def apart_screening(parts: Mapping[str, Any], name: str, w: Words) -> list[str]:
     """What stands in place of a verdict, if the class that is screened for shares no hospital with others. (A hospital
     that is held out is one hospital.)"""
-    hospitals = {} if parts.get("transfer") else parts.get("hospitals", {})
-    others = [other for pair in hospitals.get("apart", ()) if name in pair for other in pair if other != name]
-    word = "screening_apart" if hospitals.get("known") else "screening_apart_by_files"
+    others = apart_from(parts, name)
+    known = parts.get("hospitals", {}).get("known")
+    word = "screening_apart" if known else "screening_apart_by_files"
     return [w[word].format(name=name, others=w["and"].join(others))] if others else []
+
+
+def apart_from(parts: Mapping[str, Any], name: str) -> list[str]:
+    """The classes that a class shares no hospital with; none if a hospital is held out."""
+    pairs = () if parts.get("transfer") else parts.get("hospitals", {}).get("apart", ())
+    return [other for pair in pairs if name in pair for other in pair if other != name]
 
 
 def one_screening(screening: Mapping[str, Any], apart: Sequence[str], w: Words) -> list[str]:

@@ -18,12 +18,12 @@ def value_text(value: Any) -> str:
 
 def with_interval(figures: Mapping[str, Any], key: str) -> str:
     """A figure with its interval."""
-    return f"{figures[key]:.3f} {interval_text(figures['ci95'][key])}"
+    return f"{figures[key]:.3f} {interval_text(figures['ci95'][key])}".replace("-", "−")
 
 
 def interval_text(ends: Sequence[float], end_text: Callable[[float], str] = "{:.3f}".format) -> str:
     """[low, high] with three digits."""
-    return f"[{end_text(ends[0])}, {end_text(ends[1])}]"
+    return f"[{end_text(ends[0])}, {end_text(ends[1])}]".replace("-", "−")
 
 
 def with_sign(difference: float) -> str:

@@ -46,15 +46,20 @@ def write_report(folder: Path, lang: str) -> Path | None:
     differences = named_differences(compared["pairs"], w)
     values = {**about(folder, runs, w), **answers(folder, rows, runs, lang), **figure_tables(runs, w)}
     values |= {"comparisons": comparison.sentences(compared, lang), "headline": headline(runs, differences, w)}
-    values |= {"pictures": pictures(runs, differences, w), "heatmaps": heatmap_section(runs, w)}
+    english = words("en")  # of pictures, in any language: not every machine has a font with Hangul
+    drawn = pictures(runs, named_differences(compared["pairs"], english), english)
+    values |= {"pictures": drawn, "heatmaps": heatmap_section(runs, w)}
     write_text(folder / REPORT, render(REPORT, lang, values))
     return folder / REPORT
 
 
 def question(rows: Sequence[Row], w: Mapping[str, str]) -> str:
-    """What the sweep asks: of models and augmentation what the capstone asked; else what the options that vary do."""
+    """What the sweep asks: of models and augmentation what the capstone asked; else what the options that vary do; ""
+    if none does."""
     varied = [key for key in choices(rows) if key not in REPEATED and len({row.get(key) for row in rows}) > 1]
-    return w["question_of"].format(options=", ".join(varied)) if {*varied} - {"model", "aug"} else w["question"]
+    if {*varied} == {"model", "aug"}:
+        return w["question"]
+    return w["question_of"].format(options=", ".join(varied)) if varied else ""
 
 
 def headline(runs: Sequence[Run], differences: Mapping[str, Mapping[str, Any]], w: Mapping[str, str]) -> str:
@@ -91,7 +96,7 @@ def answers(folder: Path, rows: Sequence[Row], runs: Sequence[Run], lang: str) -
     sentence, recipes = trial_sentence if search_record else grid_sentence, finished_recipes(folder, rows)
     return {
         "searched": bool(search_record),
-        "question": question(rows, w),
+        "question": question(rows, w) or folder.name,
         "search_pictures": search_pictures(search_record),
         "grid": trial_rows(rows, w)[: SHOWN + 1] if search_record else grid_rows(rows, w, recipes),
         "recipes": recipe_rows(recipes, w),

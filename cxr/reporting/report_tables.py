@@ -30,14 +30,8 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
         "costs": table(lambda m: [in_short(m["network"][key]) for key in COST]),
         "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
         "calibration": table(lambda m: calibration_row(m["calibration"])),
-        "screening": [[name, *screening_row(screening, bool(apart), w)] for name, screening, apart in screenings],
+        **screening_table(screenings, w),
         "screening_apart": list(dict.fromkeys(line.strip() for *_, apart in screenings for line in apart)),
-        "prevalences": [
-            f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
-            for _, screening, _ in screenings[:1]
-            for p in screening["prevalences"]
-            for key in ("ppv", "npv")
-        ],
     }
 
 
@@ -68,6 +62,24 @@ def calibration_row(calibration: Mapping[str, Any]) -> list[str]:
     for key in ("ece", "brier", "nll"):
         columns += [with_interval(calibration["before"], key), with_interval(after, key) if after else "–"]
     return columns
+
+
+def screening_table(
+    screenings: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]], w: Mapping[str, str]
+) -> dict[str, list[list[str]]]:
+    """The header and the rows of screened classes, given with their runs and what apart_screening() says; without
+    verdicts and predictive values where all classes stand apart from others by their hospitals."""
+    header = [w[key] for key in ("run", "class", "threshold", "promise", "sensitivity", "specificity", "who")]
+    header += [
+        f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
+        for _, screening, _ in screenings[:1]
+        for p in screening["prevalences"]
+        for key in ("ppv", "npv")
+    ]
+    rows = [[name, *screening_row(screening, bool(apart), w)] for name, screening, apart in screenings]
+    if all(apart for *_, apart in screenings):
+        header, *rows = [row[: header.index(w["who"])] for row in (header, *rows)]
+    return {"screening_header": header, "screening": rows}
 
 
 def screening_row(screening: Mapping[str, Any], apart: bool, w: Mapping[str, str]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr.evaluation.screening import predictive_values, reweighted
-from cxr.reporting.console import apart_screening
+from cxr.reporting.console import apart_from
 from cxr.serving.loaded import Loaded
 
 # For a slider, which starts at START.
@@ -38,8 +38,8 @@ def at_prevalences(loaded: Loaded, probabilities: Mapping[str, float], w: Words,
 def withheld(loaded: Loaded, name: str, w: Words, page: Words) -> str:
     """Why nothing is said about another prevalence, or ""."""
     for metrics in loaded.metrics.values():
-        if "hospitals" in metrics and (apart := apart_screening(metrics, name, w)):
-            return apart[0].strip()
+        if others := apart_from(metrics, name):
+            return page["apart"].format(name=name, others=w["and"].join(others))
     return "" if loaded.priors and 0 < loaded.priors[name] < 1 else page["prior_unknown"]
 
 
