@@ -71,6 +71,7 @@ def test_the_script_of_the_docs_predicts_as_cxr_does(run, folder, drawn, predict
     assert [float(value) for value in lines.values()] == pytest.approx(predicted(folder, image), abs=export_check.ALIKE)
 
 
+@pytest.mark.long
 def test_an_ensemble_of_networks_of_several_precisions_is_one_file(run, sweep, bf16_folder, drawn, predicted, tmp_path):
     ckpt, file = f"{sweep}/cnn_aug-off_seed-0,{bf16_folder / CKPT}", tmp_path / "a=b.pt2"
     code, _, err = run(export.main, f"ckpt={ckpt}", f"out={file}")

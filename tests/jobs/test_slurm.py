@@ -108,6 +108,7 @@ def test_what_slurm_does_not_take_is_one_line(slurm, submit, tmp_path):
     assert "invalid partition" in line.lower()
 
 
+@pytest.mark.long
 def test_jobs_that_wait_are_told_of(slurm, submit, run, monkeypatch, tmp_path):
     sweep = submit(tmp_path / "jobs", "aug=on,off", "slurm.cpus=64")
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])

@@ -136,8 +136,9 @@ def test_the_precision_of_a_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("number", "says"),
-    [pytest.param(signal.SIGKILL, "was killed (SIGKILL)", marks=pytest.mark.long), (signal.SIGSEGV, "crashed")],
+    [(signal.SIGKILL, "was killed (SIGKILL)"), (signal.SIGSEGV, "crashed")],
 )
+@pytest.mark.long
 def test_a_run_that_is_killed_ends_no_other(run, tmp_path, number, says, small):
     """With isolate=true; the last one runs in a thread that waits for the first run's process to kill it."""
     words = ("-m", "isolate=true", "aug=on,off", "trainer.max_epochs=1", *small, f"hydra.sweep.dir={tmp_path}/s")

@@ -163,6 +163,7 @@ def test_a_search_whose_trials_all_fail_says_so(run, tmp_path, monkeypatch, word
     assert "every trial failed or diverged, so there is no best one" in err.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_search_whose_best_run_cannot_be_tested_says_so_and_tests_it_later(run, tmp_path, monkeypatch, words):
     words = (*words, "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
 
@@ -235,6 +236,7 @@ def test_a_bad_trial_is_pruned(run, tmp_path, monkeypatch, words, pruner):
     assert run(main, *words)[0] == 0 and len(asked) == 6, "given again, it trains nothing"
 
 
+@pytest.mark.long
 def test_a_pruned_trial_that_is_killed_before_its_end_trains_no_further(run, tmp_path, monkeypatch, words):
     words = (*words, "trainer.max_epochs=4", "n_trials=1", f"hydra.sweep.dir={tmp_path}/s")
 

@@ -233,7 +233,8 @@ def test_a_run_that_ends_by_steps_does_not_go_on_from_the_end_of_an_epoch(run, t
     assert_same_run(tmp_path / "r", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("killed", [False, True])
 def test_the_precision_that_was_measured_stays_that_of_the_run(run, tmp_path, monkeypatch, small, killed):
     """To the last bit, also where the run was killed before it had a checkpoint."""
     words = ["trainer=cpu", *EPOCHS, *(word for word in small if not word.startswith("trainer.precision="))]

@@ -84,9 +84,8 @@ cxr.train.main()
 """
 
 
-@pytest.mark.parametrize(
-    ("where", "number"), [("in C", signal.SIGTERM), pytest.param("in Python", signal.SIGINT, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("where", "number"), [("in C", signal.SIGTERM), ("in Python", signal.SIGINT)])
+@pytest.mark.long
 def test_the_second_signal_ends_a_step_that_hangs(tmp_path, small, where, number):
     words = ["trainer.max_epochs=1", *small, f"hydra.run.dir={tmp_path}/r"]
     command = [sys.executable, "-c", f"HANG = {HANGS[where]!r}{TRAIN}", *words]
