@@ -152,6 +152,7 @@ def test_a_real_failure_in_one_of_many_processes(drawn, tmp_path, monkeypatch):
     assert len(store) == 161 and table.rejected == ()
 
 
+@pytest.mark.long
 @real
 def test_a_run_ends_with_one_line_and_the_next_start_has_all_images(run, tmp_path, drawn, tiny):
     root = tmp_path / "in"

@@ -101,6 +101,7 @@ def test_grid_as_jobs(slurm, submit, run, small, tmp_path):
     assert set(basic) == {late.name, killed.name} and basic.items() <= figures(folder).items()
 
 
+@pytest.mark.long
 def test_what_slurm_does_not_take_is_one_line(slurm, submit, tmp_path):
     refused = submit(tmp_path / "jobs", "aug=on,off", "slurm.partition=nosuch")
     assert refused.wait(60) == 1

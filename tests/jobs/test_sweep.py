@@ -160,6 +160,7 @@ def test_a_run_that_is_killed_ends_no_other(run, tmp_path, number, says, small):
     assert (number == signal.SIGSEGV) == ("Fatal Python error: Segmentation fault" in log)
 
 
+@pytest.mark.long
 def test_a_store_that_vanishes_under_a_run_is_one_line(run, tmp_path, drawn, tiny):
     """As where the server of a network drive removes it: the system ends the process that reads there."""
     folder, cache = tmp_path / "r", tmp_path / "cache"

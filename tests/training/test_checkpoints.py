@@ -214,6 +214,7 @@ def test_room_for_the_checkpoints_is_looked_for_first(tmp_path, monkeypatch):
         check_room(tmp_path, model)
 
 
+@pytest.mark.long
 def test_a_run_that_ends_by_steps_does_not_go_on_from_the_end_of_an_epoch(run, tmp_path, monkeypatch, small):
     words = ("trainer.max_epochs=3", "+trainer.max_steps=10", *small)
     assert run(main, *words, f"hydra.run.dir={tmp_path}/whole")[0] == 0
