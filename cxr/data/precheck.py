@@ -52,10 +52,10 @@ def list_hospitals(data: Mapping[str, Any]) -> list[str]:
             "data.hold_out=all: no table or manifest names the hospitals; give its column with data.hospital=COLUMN, "
             "or the names: data.hold_out=NAME,NAME"
         )
-    names, refused = [], []
+    group, names, refused = group_images(images.patient), [], []
     for name, _ in Counter(hospital[hospital != ""].tolist()).most_common():
         try:
-            split_by_options(images, group_images(images.patient), {**data, "split": "hospital", "hold_out": name})
+            split_by_options(images, group, {**data, "split": "hospital", "hold_out": name})
             names.append(name)
         except UserError as why:
             refused.append(str(why))

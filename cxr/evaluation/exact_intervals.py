@@ -33,10 +33,11 @@ def share_over_groups(hits: np.ndarray, group: np.ndarray) -> list[float]:
     share = hits.mean() if n else 0.0
     if groups == n:
         return exact_share(int(hits.sum()), n)
+    if groups == 1 or share in (0, 1):  # the images of a group agree, as far as one can see
+        return exact_share(share * groups, groups)
     excess = np.bincount(number, hits) - share * images
-    variance = (excess**2).sum() * groups / max(groups - 1, 1) / n**2
-    # All hits, or none: groups seem to agree within, as far as one can see.
-    effective = min(n, share * (1 - share) / variance) if variance and groups > 1 else groups if share in (0, 1) else 0
+    variance = (excess**2).sum() * groups / (groups - 1) / n**2
+    effective = min(n, share * (1 - share) / variance) if variance else n
     return exact_share(share * effective, effective)
 
 

@@ -23,9 +23,9 @@ def gap_parts(inside: Evaluation, outside: Evaluation) -> dict[str, dict[str, An
 
     Returns:
         "prevalence": what is lost inside if its images are weighted to the class shares outside. "threshold": how much
-        more the best offsets win outside than inside, so weighted.
-        "ranking": what is then left. Each has a "difference" and its
-        "ci95" over the patients of both sets. None where the two sets have different classes or one alone, for which
+        more the best offsets win outside than inside, so weighted. "ranking": what is then left. Each has a
+        "difference" and its "ci95" over the patients of both sets. None where the two sets have different classes or
+        one alone, for which
         some offset always wins back all, and where one has fewer patients than FOLDS.
     """
     classes = set(outside.labels.tolist())
@@ -35,14 +35,14 @@ def gap_parts(inside: Evaluation, outside: Evaluation) -> dict[str, dict[str, An
     if any(of_side.max() + 1 < FOLDS for of_side in groups):
         return None
     # Of each side, as it is predicted and with the best offsets, with the same resamples of its patients.
-    (within, within_moved), (found, found_moved) = (
+    (within, within_moved), (away, away_moved) = (
         [point_and_resamples(side, p, seed) for p in (side.predicted, predict_cross_fitted(side, of_side))]
         for seed, (side, of_side) in enumerate(zip((inside, outside), groups, strict=True))
     )
     weighted, weighted_moved = (
-        share(counts, counts.sum(-1, keepdims=True)) * found.sum(-1, keepdims=True) for counts in (within, within_moved)
+        share(counts, counts.sum(-1, keepdims=True)) * away.sum(-1, keepdims=True) for counts in (within, within_moved)
     )
-    f1 = [figures_of(counts)["f1_macro"] for counts in (within, weighted, weighted_moved, found_moved, found)]
+    f1 = [figures_of(counts)["f1_macro"] for counts in (within, weighted, weighted_moved, away_moved, away)]
     inside_f1, weighted_f1, weighted_best, outside_best, outside_f1 = f1
     parts = {
         "prevalence": inside_f1 - weighted_f1,

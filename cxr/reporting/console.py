@@ -92,8 +92,7 @@ def apart_screening(parts: Mapping[str, Any], name: str, w: Words) -> list[str]:
     """What stands in place of a verdict, if the class that is screened for shares no hospital with others. (A hospital
     that is held out is one hospital.)"""
     others = apart_from(parts, name)
-    known = parts.get("hospitals", {}).get("known")
-    word = "screening_apart" if known else "screening_apart_by_files"
+    word = "screening_apart" if parts.get("hospitals", {}).get("known") else "screening_apart_by_files"
     return [w[word].format(name=name, others=w["and"].join(others))] if others else []
 
 

@@ -18,15 +18,15 @@ def apart_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "
     what that spoils: this_score, inside_score where a hospital is held out or, before there is a score, any_score."""
     if not hospitals["apart"]:
         return []
-    apart, known = [tuple(pair) for pair in hospitals["apart"]], hospitals["known"]
+    apart, named = [tuple(pair) for pair in hospitals["apart"]], hospitals["known"]
     values = {"score": w[score], "accuracy": hospitals.get("accuracy") or 0}
     left = list(dict.fromkeys(a for a, b in apart if b == apart[0][1]))
     right = list(dict.fromkeys(b for a, b in apart if a == apart[0][0]))
     if 1 < len(apart) < hospitals["pairs"] and {(a, b) for a in left for b in right} == set(apart):
         values |= {"left": w["or"].join(left), "right": w["or"].join(right)}
-        return [w["two_sides" if known else "two_sides_by_files"].format(**values)]
+        return [w["two_sides" if named else "two_sides_by_files"].format(**values)]
     pairs = pairs_text(apart, hospitals["pairs"], w)
-    return [w["apart" if known else "apart_by_files"].format(pairs=pairs, **values)]
+    return [w["apart" if named else "apart_by_files"].format(pairs=pairs, **values)]
 
 
 def hospital_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "this_score") -> list[str]:

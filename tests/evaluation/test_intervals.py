@@ -110,6 +110,9 @@ def test_a_share_of_images_of_patients_who_agree_is_less_certain():
     assert np.ptp(share_over_groups(independent, group)) == pytest.approx(np.ptp(exact_share(160, 200)), abs=0.04)
     assert share_over_groups(np.ones(200, bool), group) == exact_share(20, 20)
     assert share_over_groups(agreeing[:3], group[:3]) == exact_share(1, 1) and exact_share(1, 1)[0] < 0.03
+    one, half = share_over_groups(np.array([True, False]), np.zeros(2)), np.tile([True, False], 40)
+    assert one[0] < 0.01 and one[1] > 0.95, "of one patient, nothing follows"
+    assert share_over_groups(half, np.arange(80) // 2) == exact_share(40, 80), "each patient varies as all images do"
 
 
 def test_coverage_of_shares_where_patients_have_several_images():
