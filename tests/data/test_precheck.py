@@ -35,6 +35,7 @@ def test_a_sweep_that_refuses_bad_images_only_in_some_runs_starts_none(run, root
     assert code == 2 and "data.on_bad=fail" in error and not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_images_that_strict_accepts_are_trained_on(run, small, tmp_path):
     words = ("data.on_bad=strict", "data.copies=exact", "data.patient_pattern=(.+)", "trainer.max_epochs=1")
     code, _, error = run(main, *small, *words, f"hydra.run.dir={tmp_path}/out")
