@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -12,12 +12,14 @@ from cxr.data.cache import fingerprint
 from cxr.data.files import list_files
 from cxr.errors import UserError, counted, printable, such_as
 from cxr.files.predictions import probability_columns
-from cxr.files.writing import as_text
 from cxr.jobs.exit_codes import answering
-from cxr.jobs.file_predictions import predict_files
+from cxr.jobs.file_predictions import name_in_table, predict_files
 from cxr.jobs.heatmap_folder import HeatmapFolder, heatmap_remarks
 from cxr.jobs.prediction_table import PredictionTable
 from cxr.options.command_line import read_options
+
+if TYPE_CHECKING:
+    from cxr.jobs.members import Networks
 
 
 def main() -> None:
@@ -28,8 +30,8 @@ def main() -> None:
 
 
 def predict(options: dict[str, Any]) -> int:
-    """Write one row per file: file, prediction, prob_<class>, …, unfamiliar, error and, if asked for, heatmap. Returns
-    the exit code."""
+    """Write one row per file, with the columns file, prediction, prob_<class>, …, unfamiliar, negative, error and, if
+    asked for, heatmap. Returns the exit code."""
     from cxr.jobs.members import load_networks
 
     source = Path(options["source"]).expanduser()
@@ -38,51 +40,81 @@ def predict(options: dict[str, Any]) -> int:
         raise UserError(f"source={source}: this folder holds no files")
     pictures = HeatmapFolder(options["heatmaps"]) if options["heatmaps"] is not None else None
     networks = load_networks(options["ckpt"], options["trainer"]["accelerator"])
-    model = networks.model
-    columns = ["file", "prediction", *probability_columns(model.classes), "unfamiliar", "error"]
-    columns += ["heatmap"] if pictures else []
-    made_by = [path.read_bytes() for path in networks.checkpoints]
-    key = fingerprint(*made_by, str(source), str(source.absolute()), sorted(options["data"].items()))
-    table = PredictionTable(options["out"] and Path(options["out"]).expanduser(), columns, key)
-    if not pictures:  # their folder is new
-        table.resume()
-    trained_on = [f"this network was trained on {model.note}"] if model.note else []
-    resumed = [f"the rows of {counted(len(table.rows), 'file')} are there already"] if table.rows else []
+    table = open_table(options, networks, pictures)
+    summary, there = Summary(), table.rows or []
+    for row in there:
+        summary.add(row)
+    trained_on = [f"this network was trained on {networks.model.note}"] if networks.model.note else []
+    resumed = [f"the rows of {counted(len(there), 'file')} are there already"] if there else []
     for remark in [*trained_on, *networks.remarks, *(heatmap_remarks(networks) if pictures else []), *resumed]:
         print(f"cxr: {printable(remark)}", file=sys.stderr)
 
-    rows, negatives, done = [*table.rows], [], {row[0] for row in table.rows}
-    left = [file for file in files if as_text(file) not in done]
-    predicted = predict_files(model, left, options["data"], negatives, pictures)
+    done = {row["file"] for row in there}
+    left = [file for file in files if name_in_table(file) not in done]
     quiet = None if options["out"] else True  # None: where nobody looks
-    with table.writing() as writer, tqdm(total=len(files), initial=len(rows), unit=" images", disable=quiet) as bar:
-        for row in predicted:
+    with table.writing() as writer, tqdm(total=len(files), initial=len(there), unit=" images", disable=quiet) as bar:
+        for row in predict_files(networks.model, left, options["data"], pictures):
             writer.writerow(row)
-            rows.append(row)
+            summary.add(row)
             bar.update()
-    return sum_up([dict(zip(columns, row, strict=True)) for row in rows], negatives, options)
+    summary.show(options)
+    return 1 if summary.unreadable else 0
 
 
-def sum_up(rows: Sequence[dict[str, str]], negatives: Sequence[Path], options: dict[str, Any]) -> int:
-    """Print what was predicted, and what to look at; returns the exit code."""
-    unreadable = sum(row["error"] != "" for row in rows)
-    unfamiliar = [row["file"] for row in rows if float(row["unfamiliar"] or 0) > 1]
-    if unfamiliar:
-        images, example = counted(len(unfamiliar), "image"), such_as(len(unfamiliar), printable(unfamiliar[0]))
-        advice = "the column unfamiliar is above 1; do not use the prediction"
-        print(f"cxr: {images} unlike the training images ({example}): {advice}", file=sys.stderr)
-    if negatives:
-        n = len(negatives)
-        many = f"{n:,} images look like negatives, such as" if n > 1 else "1 image looks like a negative:"
-        choice = f"data.negatives={options['data']['negatives']}"
-        print(f"cxr: {many} {printable(str(negatives[0]))} ({choice})", file=sys.stderr)
-    where = f"; written to {options['out']}" if options["out"] else ""
-    print(
-        f"cxr: {counted(len(rows) - unreadable, 'image')} predicted, {counted(unreadable, 'file')} could not be read"
-        f"{where}",
-        file=sys.stderr,
-    )
-    return 1 if unreadable else 0
+def open_table(options: dict[str, Any], networks: "Networks", pictures: HeatmapFolder | None) -> PredictionTable:
+    """The table to write. It and `pictures` go on where a command with the same options was stopped."""
+    columns = ["file", "prediction", *probability_columns(networks.model.classes), "unfamiliar", "negative", "error"]
+    columns += ["heatmap"] if pictures else []
+    source, place = Path(options["source"]).expanduser(), pictures and str(pictures.folder.absolute())
+    made_by = [path.read_bytes() for path in networks.checkpoints]
+    key = fingerprint(*made_by, str(source), str(source.absolute()), sorted(options["data"].items()), place)
+    table = PredictionTable(options["out"] and Path(options["out"]).expanduser(), columns, key)
+    table.resume()
+    if pictures:
+        pictures.go_on(None if table.rows is None else sum(row["heatmap"] != "" for row in table.rows))
+    return table
+
+
+class Summary:
+    """What was predicted, and what to look at.
+
+    Attributes:
+        predicted, unreadable, unfamiliar, negative: the number of such files.
+        example: the first one that is unfamiliar or negative, by that word.
+    """
+
+    def __init__(self) -> None:
+        self.predicted = self.unreadable = self.unfamiliar = self.negative = 0
+        self.example: dict[str, str] = {}
+
+    def add(self, row: Mapping[str, str]) -> None:
+        """Count a row of the table."""
+        if row.get("error"):
+            self.unreadable += 1
+            return
+        self.predicted += 1
+        if float(row.get("unfamiliar") or 0) > 1:
+            self.unfamiliar += 1
+            self.example.setdefault("unfamiliar", printable(row["file"]))
+        if row["negative"]:
+            self.negative += 1
+            self.example.setdefault("negative", printable(row["file"]))
+
+    def show(self, options: Mapping[str, Any]) -> None:
+        """Print it, with the options of the command."""
+        lines = []
+        if n := self.unfamiliar:
+            images, example = counted(n, "image"), such_as(n, self.example["unfamiliar"])
+            advice = "the column unfamiliar is above 1; do not use the prediction"
+            lines.append(f"{images} unlike the training images ({example}): {advice}")
+        if n := self.negative:
+            many = f"{n:,} images look like negatives, such as" if n > 1 else "1 image looks like a negative:"
+            lines.append(f"{many} {self.example['negative']} (data.negatives={options['data']['negatives']})")
+        where = f"; written to {options['out']}" if options["out"] else ""
+        unread = f"{counted(self.unreadable, 'file')} could not be read"
+        lines.append(f"{counted(self.predicted, 'image')} predicted, {unread}{where}")
+        for line in lines:
+            print(f"cxr: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,39 @@ def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatc
     assert code == 2 and "that does not exist yet" in err
 
 
+def test_pictures_go_on_with_their_rows(run, words, tmp_path, monkeypatch):
+    pytest.importorskip("captum", reason="captum is not installed (pip install captum)")
+    words = *words, f"out={tmp_path / 'out.csv'}", f"heatmaps={tmp_path / 'maps'}"
+    predict_batch, batches = file_predictions.predict_batch, []
+
+    def stop_after_two(*arguments):
+        batches.append(arguments)
+        rows = [*predict_batch(*arguments)]
+        if len(batches) > 2:
+            raise RuntimeError("a bug, when the pictures are there and their rows are not")
+        return rows
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a bug"):
+        patch.setattr(file_predictions, "predict_batch", stop_after_two)
+        run(predict.main, *words)
+    assert len(list((tmp_path / "maps").iterdir())) == 6
+    assert run(predict.main, *words)[0] == 0
+    rows = read_table(tmp_path / "out.csv")
+    assert sorted(row["heatmap"] for row in rows) == sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert all(row["heatmap"].endswith(f"_{row['file'].rsplit('/', 1)[1]}.png") for row in rows)
+
+
+def test_negatives_and_names_like_formulas(run, folder, drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chest = Image.open(sorted((drawn / "test" / "NORMAL").iterdir())[0]).convert("L")
+    chest.save("=1+1.png")
+    chest.point(lambda gray: 255 - gray).save("b.png")
+    code, _, err = run(predict.main, f"ckpt={folder}", "source=.", "out=out.csv")
+    rows = read_table(tmp_path / "out.csv")
+    assert code == 0 and [(row["file"], row["negative"]) for row in rows] == [("./=1+1.png", ""), ("b.png", "yes")]
+    assert "1 image looks like a negative: b.png (data.negatives=keep)" in err
+
+
 def test_other_options_begin_anew(run, words, tmp_path):
     (tmp_path / "out.csv.0123456789abcdef.part").write_text("file\r\nx\r\n")
     assert run(predict.main, *words, f"out={tmp_path / 'out.csv'}")[0] == 0
@@ -68,7 +101,7 @@ def test_two_commands_do_not_write_one_table(run, words, tmp_path):
     with pytest.raises(UserError, match="another command is writing it"):
         PredictionTable(tmp_path / "out.csv", ["file"], "key")
     with table.writing() as writer:
-        writer.writerow(["x"])
+        writer.writerow({"file": "x"})
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"], "nothing is left beside it"
 
 

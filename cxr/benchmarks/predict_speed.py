@@ -40,7 +40,7 @@ def main() -> None:
         for repeat in range(REPEATS + 1):
             for name, work in (
                 ("reading", read_ahead(read, files, 2 * options["data"]["batch_size"], cores)),
-                ("predicting", predict_files(model, files, options["data"], [], None)),
+                ("predicting", predict_files(model, files, options["data"], None)),
             ):
                 start = time.perf_counter()
                 deque(work, maxlen=0)

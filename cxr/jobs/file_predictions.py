@@ -12,7 +12,8 @@ from cxr.data.decode import UNREADABLE, Decoded, Reading, decode, why_unreadable
 from cxr.data.files import not_an_image
 from cxr.data.reading_ahead import read_ahead
 from cxr.data.retrying import ReadFailed
-from cxr.files.predictions import prediction
+from cxr.files.predictions import prediction, probability_columns
+from cxr.files.writing import as_text
 from cxr.jobs.heatmap_folder import HeatmapFolder
 
 if TYPE_CHECKING:
@@ -27,14 +28,10 @@ class Read(NamedTuple):
 
 
 def predict_files(
-    model: "Ensemble",
-    files: Sequence[Path],
-    options: dict[str, Any],
-    negatives: list[Path],
-    pictures: HeatmapFolder | None,
-) -> Iterator[tuple[str, ...]]:
+    model: "Ensemble", files: Sequence[Path], options: dict[str, Any], pictures: HeatmapFolder | None
+) -> Iterator[dict[str, str]]:
     """The rows of some files, in their order, with the options `data.*`. The next images are read while the networks
-    predict. Those that look like negatives and are predicted join `negatives`."""
+    predict."""
     reading = Reading(options["negatives"], "ignore", dicom_unknown_parts=options["dicom_unknown_parts"])
 
     def read(file: Path) -> Read:
@@ -48,32 +45,39 @@ def predict_files(
     size = options["batch_size"]
     results = read_ahead(read, files, 2 * size, os.cpu_count() or 1)
     while batch := list(islice(results, size)):
-        negatives += [of.file for of in batch if not isinstance(of.images, str) and of.images[0].negative]
         yield from predict_batch(model, batch, pictures)
 
 
-def predict_batch(
-    model: "Ensemble", batch: Sequence[Read], pictures: HeatmapFolder | None
-) -> Iterator[tuple[str, ...]]:
+def name_in_table(file: Path) -> str:
+    """A file as the table names it. A name that spreadsheets would take for a formula begins with "./"."""
+    name = as_text(file)
+    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
+def predict_batch(model: "Ensemble", batch: Sequence[Read], pictures: HeatmapFolder | None) -> Iterator[dict[str, str]]:
     """The rows of some files, in their order."""
     import torch
 
     from cxr.data.batches import to_unit
 
     readable = [of for of in batch if not isinstance(of.images, str)]
-    probabilities = names = unfamiliar = iter(())
+    results: Iterator[dict[str, str]] = iter(())
     if readable:
         stacks = zip(*([image.pixels for image in of.images] for of in readable), strict=True)
         tensors = [to_unit(torch.from_numpy(np.stack(of_size))[:, None].to(model.device)) for of_size in stacks]
         images = dict(zip(model.sizes, tensors, strict=True))
         predicted, scores = model.judge(images)
-        probabilities = iter(predicted.tolist())
-        unfamiliar = iter([""] * len(readable) if scores is None else [f"{score:.3f}" for score in scores])
+        columns = ["prediction", *probability_columns(model.classes)]
+        rows = [dict(zip(columns, prediction(row, model.classes), strict=True)) for row in predicted.tolist()]
+        for row, of in zip(rows, readable, strict=True):
+            row["negative"] = "yes" if of.images[0].negative else ""
+        if scores is not None:
+            for row, score in zip(rows, scores, strict=True):
+                row["unfamiliar"] = f"{score:.3f}"
         if pictures:
-            names = iter(pictures.draw(model, images, predicted, [of.file for of in readable]))
+            names = pictures.draw(model, images, predicted, [of.file for of in readable])
+            for row, name in zip(rows, names, strict=True):
+                row["heatmap"] = name
+        results = iter(rows)
     for file, of_file in batch:
-        if isinstance(of_file, str):
-            yield (str(file), "", *("" for _ in model.classes), "", of_file, *([""] if pictures else []))
-        else:
-            row = (str(file), *prediction(next(probabilities), model.classes), next(unfamiliar), "")
-            yield (*row, next(names)) if pictures else row
+        yield {"file": name_in_table(file)} | ({"error": of_file} if isinstance(of_file, str) else next(results))

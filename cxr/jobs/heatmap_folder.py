@@ -24,6 +24,9 @@ STEP = 16  # images at a time: gradients take more memory than predictions
 class HeatmapFolder:
     """Takes the pictures of images in their order.
 
+    Attributes:
+        number: of pictures so far.
+
     Raises:
         UserError: the folder cannot be made, or captum is not installed.
     """
@@ -39,6 +42,13 @@ class HeatmapFolder:
         except OSError as error:
             raise UserError(f"heatmaps={folder}: cannot be made ({error.strerror})") from error
 
+    def go_on(self, number: int | None) -> None:
+        """Begin after the pictures of a stopped command; None: begin anew. Raises UserError where that needs an empty
+        folder."""
+        if number is None and any(self.folder.iterdir()):
+            raise UserError(f"heatmaps={self.folder}: must be a folder that is empty or does not exist yet")
+        self.number = number or 0
+
     def draw(
         self, model: "Ensemble", images: Mapping[int, "Tensor"], probabilities: np.ndarray, files: Sequence[Path]
     ) -> list[str]:
@@ -52,11 +62,8 @@ class HeatmapFolder:
 
         from cxr.reporting.heatmap_pictures import beside, captioned
 
-        predicted, names, note = (
-            probabilities.argmax(1),
-            [],
-            ". ".join(["Not a medical device", *filter(None, [model.note])]),
-        )
+        note = ". ".join(["Not a medical device", *filter(None, [model.note])])
+        predicted, names = probabilities.argmax(1), []
         for start in range(0, len(files), STEP):
             part = {size: stack[start : start + STEP] for size, stack in images.items()}
             targets = torch.from_numpy(predicted[start : start + STEP]).to(model.device)

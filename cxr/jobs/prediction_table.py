@@ -28,11 +28,12 @@ class PredictionTable:
         key: of what makes the rows: with another one, those of a stopped command are not continued.
 
     Attributes:
-        rows: those that a stopped command has written, in their order.
+        rows: those that a stopped command has written, in their order; None: there is no such command.
     """
 
     def __init__(self, path: Path | None, columns: Sequence[str], key: str) -> None:
-        self.path, self.columns, self.rows = path, columns, list[Sequence[str]]()
+        self.path, self.columns = path, columns
+        self.rows: list[dict[str, str]] | None = None
         self.part = path and path.with_name(f"{path.name}.{key}.part")
         if path and path.suffix not in ENDINGS:
             raise UserError(f"out={path}: must end with {' or '.join(ENDINGS)}")
@@ -55,23 +56,23 @@ class PredictionTable:
             first, *rows = [*csv.reader(io.StringIO(text, newline=""))] or [[]]
             whole = rows if text.endswith("\n") else rows[:-1]
             if first == list(self.columns):
-                self.rows = [row for row in whole if len(row) == len(self.columns)]
+                self.rows = [dict(zip(first, row, strict=True)) for row in whole if len(row) == len(first)]
 
     @contextmanager
-    def writing(self) -> Iterator["csv.writer"]:
+    def writing(self) -> Iterator["csv.DictWriter"]:
         """A writer of the rows that are left. Those of this command and of the one before are the table when the block
         ends well, and else kept beside it. Raises UserError where that is not possible."""
         if not self.part:
             sys.stdout.reconfigure(errors="backslashreplace")
-            writer = csv.writer(sys.stdout)
-            writer.writerow(self.columns)
+            writer = csv.DictWriter(sys.stdout, self.columns)
+            writer.writeheader()
             yield writer
             return
         try:
-            write_table(self.part, self.columns, self.rows)
+            write_table(self.part, self.columns, [row.values() for row in self.rows or []])
             # Bytes in a file's name that are not UTF-8 are written as \udcNN.
             with self.part.open("a", newline="", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
-                yield csv.writer(file)
+                yield csv.DictWriter(file, self.columns)
             if self.path.suffix == PARQUET:
                 with replacing(self.path, "wb") as file:
                     as_parquet(self.part, self.columns, file)

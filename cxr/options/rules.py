@@ -10,7 +10,7 @@ from cxr.errors import UserError
 from cxr.options.checkpoint_paths import holds_network, paths_in
 from cxr.options.values import (
     BOOLEAN,
-    FREE_FOLDER,
+    FOLDER,
     NEW_FILE,
     TEXT,
     Rule,
@@ -151,7 +151,7 @@ RULES = {
     "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
     "int8": BOOLEAN,
     "calibrate_on": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
-    "heatmaps": FREE_FOLDER,
+    "heatmaps": FOLDER,
     "out": NEW_FILE,
 }
 

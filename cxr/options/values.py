@@ -69,18 +69,16 @@ BOOLEAN = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str) and v != "")
 
 
-def is_free(value: Any) -> bool:
-    """Whether a value is the path of an empty folder, or of one that can be made."""
+def is_folder(value: Any) -> bool:
+    """Whether a value is the path of a folder, or of one that can be made."""
     try:
         folder = Path(value).expanduser()
-        return not any(folder.iterdir()) if folder.is_dir() else not folder.exists() and folder.parent.is_dir()
+        return folder.is_dir() or (not folder.exists() and folder.parent.is_dir())
     except (OSError, RuntimeError, TypeError, ValueError):  # no such home, a name that is too long, no text at all
         return False
 
 
-FREE_FOLDER = Rule(
-    "a folder that is empty or does not exist yet, in a folder that does", lambda v: v is None or is_free(v)
-)
+FOLDER = Rule("a folder, or one that does not exist yet in a folder that does", lambda v: v is None or is_folder(v))
 NEW_FILE = Rule(
     "a file that does not exist yet, in a folder that does",
     lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),
