@@ -98,8 +98,9 @@ class Page:
             try:
                 images = await run(self.decoders, self.decode, content, loaded)
             except UNREADABLE as error:
-                page = words(language(request), TEMPLATES)
-                return problem(422, page["unreadable"].format(why=printable(why_unreadable(error))))
+                lang = language(request)
+                why = printable(explained(why_unreadable(error), lang))
+                return problem(422, words(lang, TEMPLATES)["unreadable"].format(why=why))
             return JSONResponse(await run(self.networks, work, loaded, images, *more))
 
     async def loaded(self, request: Request) -> Loaded:
@@ -113,6 +114,13 @@ class Page:
     def decode(self, content: bytes, loaded: Loaded) -> list[Decoded]:
         """An upload in each of a network's sizes. Raises UNREADABLE."""
         return [decode(content, size, self.reading) for size in loaded.model.sizes]
+
+
+def explained(why: str, lang: str) -> str:
+    """Why a file cannot be used, in a language; cxr.data says it in English, which follows in brackets."""
+    english, page = words(LANGUAGES[0], TEMPLATES), words(lang, TEMPLATES)
+    meant = (page[key] for key, part in english.items() if key.startswith("why_") and part in why)
+    return why if page is english else next((f"{text} ({why})" for text in meant), why)
 
 
 def choice_text(choice: Choice, page: Mapping[str, str]) -> str:

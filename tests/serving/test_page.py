@@ -78,6 +78,8 @@ def test_a_bad_image_is_a_line_and_not_a_500(url, fetch, tmp_path, case):
         assert status == 200
     else:
         assert status == 422 and odd.expected in answer["error"] and "\n" not in answer["error"]
+        korean = fetch(f"{url}/answer?lang=ko", path.read_bytes())[2]["error"]
+        assert re.fullmatch(r"이 파일은 사용할 수 없습니다: .*[가-힣].* \(.+\)\.", korean) and odd.expected in korean
 
 
 def test_a_sweep_offers_its_runs_the_best_by_validation_first(sweep, url, fetch):
@@ -197,4 +199,7 @@ def test_every_word_is_there_in_every_language():
         fields = [sorted(re.findall(r"\{(\w+)", text)) for text in texts]
         assert fields[0] == fields[1], key
     code = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.parent.glob("*.py"))
-    assert [key for key in table if not re.search(rf"""["']{key}["']""", code) and key not in used] == []
+    reasons = [key for key in table if key.startswith("why_")]
+    assert [key for key in table if not re.search(rf"""["']{key}["']""", code) and key not in used] == reasons
+    decoding = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.parents[1].joinpath("data").glob("*.py"))
+    assert all(table[key][0] in decoding for key in reasons)
