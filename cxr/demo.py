@@ -31,6 +31,7 @@ def demo(options: dict[str, Any]) -> None:
         raise UserError(f"this needs {' and '.join(missing)}: pip install 'cxr[demo]'")
     from cxr.serving.server import listen_on, server_of, url_of
 
+    # Before the training: that a port is taken should not be known after a minute.
     with listen_on(options["host"], options["port"]) as listener:
         ckpt = options["ckpt"] or train_on_drawn_images()
         from cxr.serving.choices import choices_of  # torch takes seconds

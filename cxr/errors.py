@@ -19,7 +19,7 @@ class SeveralErrors(UserError):
 
 @contextmanager
 def collecting(mistakes: list[str]) -> Iterator[None]:
-    """A block whose UserError joins `mistakes`; what follows the block goes on. See raise_all()."""
+    """A block whose UserError joins `mistakes`; what follows the block still runs. See raise_all()."""
     try:
         yield
     except UserError as error:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cxr.jobs.exit_codes import answering
 from cxr.jobs.file_predictions import name_in_table, predict_files
 from cxr.jobs.heatmap_folder import HeatmapFolder, heatmap_remarks
 from cxr.jobs.prediction_table import PredictionTable
+from cxr.options.checkpoint_paths import paths_in
 from cxr.options.command_line import read_options
 
 if TYPE_CHECKING:
@@ -39,53 +40,60 @@ def predict(options: dict[str, Any]) -> int:
     if not files:
         raise UserError(f"source={source}: this folder holds no files")
     pictures = HeatmapFolder(options["heatmaps"]) if options["heatmaps"] is not None else None
-    networks = load_networks(options["ckpt"], options["trainer"]["accelerator"])
-    table = open_table(options, networks, pictures)
-    summary, there = Summary(), table.rows or []
-    for row in there:
-        summary.add(row)
+    networks = load_networks(paths_in(options["ckpt"]), options["trainer"]["accelerator"])
+    with table_of(options, networks, pictures) as table:
+        there = table.rows or []
+        if pictures:
+            written = None if table.rows is None else sum(row["heatmap"] != "" for row in there)
+            pictures.begin(networks.model, written)
+        remark_on(networks, pictures, there)
+        done, summary = {row["file"] for row in there}, Summary(there)
+        left = [file for file in files if name_in_table(file) not in done]
+        quiet = None if options["out"] else True  # None: where nobody looks
+        progress = tqdm(total=len(files), initial=len(there), unit=" images", disable=quiet)
+        with table.writing() as writer, progress as bar:
+            for row in predict_files(networks.model, left, options["data"], pictures):
+                writer.writerow(row)
+                summary.add(row)
+                bar.update()
+    summary.show(options)
+    return 1 if summary.unreadable else 0
+
+
+def remark_on(networks: "Networks", pictures: HeatmapFolder | None, there: Sequence[Mapping[str, str]]) -> None:
+    """Print what to know before the first prediction; `there` are the rows of a stopped command."""
     trained_on = [f"this network was trained on {networks.model.note}"] if networks.model.note else []
     resumed = [f"the rows of {counted(len(there), 'file')} are there already"] if there else []
     for remark in [*trained_on, *networks.remarks, *(heatmap_remarks(networks) if pictures else []), *resumed]:
         print(f"cxr: {printable(remark)}", file=sys.stderr)
 
-    done = {row["file"] for row in there}
-    left = [file for file in files if name_in_table(file) not in done]
-    quiet = None if options["out"] else True  # None: where nobody looks
-    with table.writing() as writer, tqdm(total=len(files), initial=len(there), unit=" images", disable=quiet) as bar:
-        for row in predict_files(networks.model, left, options["data"], pictures):
-            writer.writerow(row)
-            summary.add(row)
-            bar.update()
-    summary.show(options)
-    return 1 if summary.unreadable else 0
 
-
-def open_table(options: dict[str, Any], networks: "Networks", pictures: HeatmapFolder | None) -> PredictionTable:
-    """The table to write. It and `pictures` go on where a command with the same options was stopped."""
+def table_of(options: dict[str, Any], networks: "Networks", pictures: HeatmapFolder | None) -> PredictionTable:
+    """The table to write; a stopped command with the same options is resumed."""
     columns = ["file", "prediction", *probability_columns(networks.model.classes), "unfamiliar", "negative", "error"]
     columns += ["heatmap"] if pictures else []
     source, place = Path(options["source"]).expanduser(), pictures and str(pictures.folder.absolute())
     made_by = [path.read_bytes() for path in networks.checkpoints]
     key = fingerprint(*made_by, str(source), str(source.absolute()), sorted(options["data"].items()), place)
-    table = PredictionTable(options["out"] and Path(options["out"]).expanduser(), columns, key)
-    table.resume()
-    if pictures:
-        pictures.go_on(None if table.rows is None else sum(row["heatmap"] != "" for row in table.rows))
-    return table
+    return PredictionTable(options["out"] and Path(options["out"]).expanduser(), columns, key)
 
 
 class Summary:
     """What was predicted, and what to look at.
+
+    Args:
+        rows: of the table that are there already.
 
     Attributes:
         predicted, unreadable, unfamiliar, negative: the number of such files.
         example: the first one that is unfamiliar or negative, by that word.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, str]]) -> None:
         self.predicted = self.unreadable = self.unfamiliar = self.negative = 0
         self.example: dict[str, str] = {}
+        for row in rows:
+            self.add(row)
 
     def add(self, row: Mapping[str, str]) -> None:
         """Count a row of the table."""

@@ -134,7 +134,7 @@ BAD_IMAGES = {
     "palette": Odd(saved(lambda: ramp(mode="P")), USED),
     "palette with transparency": Odd(saved(lambda: ramp(mode="P"), transparency=bytes(range(256))), USED),
     "RGBA": Odd(saved(lambda: with_alpha("RGB")), USED),
-    "gray with alpha": Odd(saved(lambda: with_alpha("L")), USED),
+    "grey with alpha": Odd(saved(lambda: with_alpha("L")), USED),
     "EXIF-rotated JPEG": Odd(saved(format="JPEG", exif=turned(6)), USED, "odd.jpg"),
     "EXIF-rotated PNG": Odd(saved(exif=turned(8)), USED),
     "EXIF of noise": Odd(saved(format="JPEG", exif=b"Exif\0\0noise"), "damaged: not a TIFF file", "odd.jpg"),

@@ -58,7 +58,7 @@ def real(name: str) -> Path:
     return Path(get_testdata_file(name, download=False))
 
 
-def gray(path: Path, size: int = 256) -> np.ndarray:
+def grey(path: Path, size: int = 256) -> np.ndarray:
     return decode(path, size).pixels.astype(int)
 
 

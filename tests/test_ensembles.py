@@ -198,13 +198,13 @@ def test_which_runs_of_a_sweep_count(tmp_path):
 
     add(0, "failed", None, "best.ckpt")
     with pytest.raises(UserError, match="no run of this sweep is finished"):
-        find_checkpoints(str(tmp_path))
+        find_checkpoints([tmp_path])
     done = [add(1, "done", {}, "best.ckpt"), add(2, "done", None, "last.ckpt")]
     add(3, "failed", {}, "best.ckpt")
-    assert find_checkpoints(str(tmp_path)) == (done, ["without runs that are not finished: r0 (failed), r3 (failed)"])
+    assert find_checkpoints([tmp_path]) == (done, ["without runs that are not finished: r0 (failed), r3 (failed)"])
     done[0].unlink()
     with pytest.raises(UserError, match=r"r1/checkpoints/best.ckpt: there is no such checkpoint"):
-        find_checkpoints(f"{tmp_path / 'r2'},{tmp_path / 'r1'}")
+        find_checkpoints([tmp_path / "r2", tmp_path / "r1"])
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Exported files predict as cxr.predict does, or they are not there."""
 
 import copy
+import csv
 import hashlib
 import importlib.util
 import json
@@ -42,7 +43,8 @@ def predicted(run):
     def call(ckpt, file):
         code, out, _ = run(predict.main, f"ckpt={ckpt}", f"source={file}", "trainer.accelerator=cpu")
         assert code == 0
-        return [float(text) for text in out.splitlines()[1].split(",")[2:-2]]
+        (row,) = csv.DictReader(out.splitlines())
+        return [float(value) for name, value in row.items() if name.startswith("prob_")]
 
     return call
 
@@ -81,7 +83,7 @@ def test_an_ensemble_of_networks_of_several_precisions_is_one_file(run, sweep, b
     assert len(about["checkpoints_sha256"]) == 2 and about["screening"]["TUBERCULOSIS"]["threshold"] > 0
     program = torch.export.load(file).module()
     image = next((drawn / "test" / "NORMAL").iterdir())
-    pixels = torch.from_numpy(np.asarray(export_check.read_gray(image, 32, export_check.READING)[0], dtype=np.float32))
+    pixels = torch.from_numpy(np.asarray(export_check.read_grey(image, 32, export_check.READING)[0], dtype=np.float32))
     (ours, again) = program(pixels.expand(2, 1, *pixels.shape))
     assert torch.equal(ours, again) and ours.sum().item() == pytest.approx(1, abs=1e-6)
     assert ours.numpy() == pytest.approx(predicted(ckpt, image), abs=0.02), "bf16 rounds"
@@ -104,7 +106,7 @@ def test_8_bits_count_only_where_accuracy_holds(run, folder, tmp_path, monkeypat
     about, kinds = metadata_of(file), [node.op_type for node in onnx.load(file).graph.node]
     assert about["precision"] == "int8" and about["int8_less_fp32"]["test_images"] == 32 and about["screening"] == {}
     first = kinds.index("QuantizeLinear")
-    assert kinds[:first].count("Floor") == 2 == kinds.count("Floor"), "gray values are not rounded again"
+    assert kinds[:first].count("Floor") == 2 == kinds.count("Floor"), "grey values are not rounded again"
     images = np.random.default_rng(0).integers(0, 256, (3, 1, 50, 40)).astype(np.float32)
     run(export.main, f"ckpt={folder}", f"out={tmp_path}/fp32.onnx")
     ours, theirs = (exported.open_exported(path, ".onnx") for path in (file, tmp_path / "fp32.onnx"))

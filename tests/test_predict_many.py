@@ -39,10 +39,10 @@ def test_a_stopped_command_goes_on_where_it_was(run, words, tmp_path, monkeypatc
         file_predictions, "decode", lambda path, *arguments: (seen.append(path), read(path, *arguments))[1]
     )
     (part,) = tmp_path.glob("out.csv.*.part")
-    assert f"the rows so far are in {part}; the same command goes on from there" in capsys.readouterr().err
-    with part.open("a", newline="") as file:
-        file.write('"half a row,with, a quo')  # as a power cut leaves it
-    there, seen[:] = len(read_table(part)) - 1, []
+    assert f"the rows so far are in {part}; the same command resumes there" in capsys.readouterr().err
+    there, seen[:] = len(read_table(part)), []
+    with part.open("ab") as file:
+        file.write('"half a row,with, a quo\r가'.encode()[:-1])  # as a power cut leaves it
     code, _, err = run(predict.main, *words, f"out={out}")
     assert code == 0 and there and f"the rows of {there} files are there already" in err
     assert len(seen) + there == len(read_table(whole)), "no image was read twice"
@@ -79,7 +79,7 @@ def test_negatives_and_names_like_formulas(run, folder, drawn, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     chest = Image.open(sorted((drawn / "test" / "NORMAL").iterdir())[0]).convert("L")
     chest.save("=1+1.png")
-    chest.point(lambda gray: 255 - gray).save("b.png")
+    chest.point(lambda grey: 255 - grey).save("b.png")
     code, _, err = run(predict.main, f"ckpt={folder}", "source=.", "out=out.csv")
     rows = read_table(tmp_path / "out.csv")
     assert code == 0 and [(row["file"], row["negative"]) for row in rows] == [("./=1+1.png", ""), ("b.png", "yes")]
@@ -97,11 +97,14 @@ def test_two_commands_do_not_write_one_table(run, words, tmp_path):
         2,
         f"cxr: out={tmp_path / 'out.txt'}: must end with .csv or .parquet\n",
     )
-    table = PredictionTable(tmp_path / "out.csv", ["file"], "key")
-    with pytest.raises(UserError, match="another command is writing it"):
-        PredictionTable(tmp_path / "out.csv", ["file"], "key")
-    with table.writing() as writer:
-        writer.writerow({"file": "x"})
+    with PredictionTable(tmp_path / "out.csv", ["file"], "key") as table:
+        with (
+            pytest.raises(UserError, match="another command writes it"),
+            PredictionTable(tmp_path / "out.csv", ["file"], "another network's"),
+        ):
+            pass
+        with table.writing() as writer:
+            writer.writerow({"file": "x"})
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"], "nothing is left beside it"
 
 
@@ -143,10 +146,12 @@ def test_without_its_file_familiarity_is_not_known_and_a_damaged_one_is_an_error
     shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
     one = sorted((drawn / "test" / "NORMAL").iterdir())[0]
     words = f"ckpt={tmp_path / 'checkpoints' / 'best.ckpt'}", f"source={one}"
-    (tmp_path / "checkpoints" / FAMILIAR).write_bytes(b"PK no")
+    familiar = tmp_path / "checkpoints" / f"best{FAMILIAR}"
+    assert familiar.exists()
+    familiar.write_bytes(b"PK no")
     code, _, err = run(predict.main, *words)
-    assert code == 2 and f"{FAMILIAR}: damaged" in err and err.count("\n") == 1
-    (tmp_path / "checkpoints" / FAMILIAR).unlink()
+    assert code == 2 and f"best{FAMILIAR}: damaged" in err and err.count("\n") == 1
+    familiar.unlink()
     code, out, err = run(predict.main, *words)
     assert code == 0 and "how unfamiliar images are is not known" in err
     assert next(csv.DictReader(out.splitlines()))["unfamiliar"] == ""

@@ -25,7 +25,7 @@ def test_run_folder_holds_what_design_names(folder):
         "best.ckpt",
         "last.ckpt",
         "images.npz",
-        "familiar.npz",
+        "best.familiar.npz",
     }
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["choices"] == {"model": "cnn", "aug": "on", "seed": 0}

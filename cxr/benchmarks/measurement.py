@@ -24,7 +24,7 @@ class Size:
     batches: Sequence[int]
     seconds: float  # of each measurement of a rate
     epochs: int  # of each run of the grid
-    few_epochs: int  # of each run, where several runs go on at a time
+    few_epochs: int  # of each run, where several runs at a time
     warm_up: int  # steps
 
 

@@ -15,6 +15,7 @@ from cxr.data.files import list_files
 from cxr.data.reading_ahead import read_ahead
 from cxr.jobs.exit_codes import answering
 from cxr.jobs.file_predictions import predict_files
+from cxr.options.checkpoint_paths import paths_in
 from cxr.options.command_line import read_options
 
 REPEATS = 3
@@ -26,7 +27,7 @@ def main() -> None:
 
     with answering():
         options = read_options(sys.argv[1:], "predict")
-        model = load_networks(options["ckpt"], options["trainer"]["accelerator"]).model
+        model = load_networks(paths_in(options["ckpt"]), options["trainer"]["accelerator"]).model
         files, cores = list_files(Path(options["source"]).expanduser()), os.cpu_count() or 1
 
         def read(file: Path) -> None:

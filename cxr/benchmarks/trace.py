@@ -91,7 +91,7 @@ def end_of(event: dict[str, Any]) -> float:
 
 
 def busy(events: Iterable[dict[str, Any]]) -> float:
-    """Microseconds in which at least one of the events goes on."""
+    """Microseconds in which at least one of the events runs."""
     spent = until = 0.0
     for event in sorted(events, key=lambda event: event["ts"]):
         spent += max(0.0, end_of(event) - max(until, event["ts"]))

@@ -15,6 +15,7 @@ from cxr.data.files import list_files, not_an_image
 from cxr.data.reading_ahead import read_ahead
 from cxr.errors import UserError
 from cxr.jobs.exit_codes import answering
+from cxr.options.checkpoint_paths import paths_in
 from cxr.options.command_line import read_options
 
 SPOILT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -36,7 +37,7 @@ def main() -> None:
 
     with answering():
         options = read_options(sys.argv[1:], "predict")
-        model = load_networks(options["ckpt"], options["trainer"]["accelerator"]).model
+        model = load_networks(paths_in(options["ckpt"]), options["trainer"]["accelerator"]).model
         if not model.familiar or len(model.sizes) > 1:
             raise UserError(
                 f"ckpt={options['ckpt']}: needs networks of one image size, and what they are familiar with"

@@ -26,7 +26,7 @@ VERSION = 4  # of find_copies() and audit(): raise it when their results change
 # (one core makes an image's eleven thumbnails).
 NEAR, IMAGE_SECONDS, PAIR_SECONDS = 50_000, 2.7e-3, 1e-7
 TINY = 100  # pixels of the shorter side: ribs are hardly seen
-BLANK = 5  # standard deviation in gray levels of 255
+BLANK = 5  # standard deviation in grey levels of 255
 SHAPES = 0.6, 1.7  # width by height of chest images; others may be two side by side, or strips
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG"}
 FORMATS |= {".dcm": "DICOM", ".dicom": "DICOM"}

@@ -70,7 +70,7 @@ def check_rejected(images: ImageTable) -> None:
 
 
 def check_doubts(findings: Mapping[str, Any], images: ImageTable) -> None:
-    """Raise UserError if an audit found anything that somebody should look at (`data.on_bad=strict`). Copies with one
+    """Raise UserError if an audit found anything that a person should look at (`data.on_bad=strict`). Copies with one
     label are no doubt, as no split separates them; nor are leaks, which `data.on_leak` deals with."""
     lines = [line for line in summarise_audit(findings) if line.number and line.key in (*FILES, "two_labels")]
     doubts = [

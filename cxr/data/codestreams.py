@@ -23,7 +23,7 @@ def check_codestream(stream: bytes, rows: int, columns: int) -> None:
     if not frames or any(frame[:2] != (rows, columns) for frame in frames):
         raise BadImage("a DICOM file that is damaged: its image has another size than its header says")
     if any(components != 1 for _, _, components in frames):
-        raise BadImage("a DICOM file that is damaged: its image has colours, and its header says it is gray")
+        raise BadImage("a DICOM file that is damaged: its image has colours, and its header says it is grey")
 
 
 def read_size(stream: bytes) -> tuple[int, int, int]:
@@ -102,5 +102,5 @@ def expand(segment: bytes, length: int) -> bytearray:
 
 
 def truncated(there: int, needed: int) -> BadImage:
-    """The error for pixels, of which only some bytes are there."""
+    """The error for pixels that are not all there."""
     return BadImage(f"a DICOM file that is truncated: {there:,} of {needed:,} bytes of its pixels are there")

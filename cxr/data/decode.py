@@ -1,4 +1,4 @@
-"""Decode an image file of any kind into a square of gray bytes, or say why it cannot be used."""
+"""Decode an image file of any kind into a square of grey bytes, or say why it cannot be used."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from cxr.data.dicom import read_dicom
 from cxr.data.formats import HEAD, MAX_PIXELS, BadImage, is_deep_colour, is_dicom, no_image
-from cxr.data.gray import middle, to_gray
+from cxr.data.grey import middle, to_grey
 from cxr.data.naming import DICOM
 from cxr.data.negatives import looks_negative
 from cxr.data.retrying import patiently
@@ -25,7 +25,7 @@ from cxr.errors import UserError, one_line, printable
 MAX_BYTES = 200_000_000  # Pillow holds a chunk of a PNG twice; MAX_PIXELS of RGBA, not compressed, are 144 MB
 MIN_SIDE = 16
 NO_MEMORY = "needs more memory than this machine has free (500 MB per core are enough)"
-LEVELS = 64  # gray levels that the upper 8 bits of a 16-bit image must use, if only these can be read
+LEVELS = 64  # grey levels that the upper 8 bits of a 16-bit image must use, if only these can be read
 
 
 class NoMemory(BadImage):
@@ -55,7 +55,7 @@ AS_USUAL = Reading()
 
 class Decoded(NamedTuple):
     """An image for a store: uint8 pixels (S, S), and facts about its file: width and height in pixels, format (JPEG,
-    PNG or DICOM), `coloured` and `outliers` (see cxr.data.gray.Gray), whether it looks like a negative (1, else 0), its
+    PNG or DICOM), `coloured` and `outliers` (see cxr.data.grey.Grey), whether it looks like a negative (1, else 0), its
     SHA-256, and what a DICOM header says (see cxr.data.dicom_header.Header), else ""."""
 
     pixels: np.ndarray
@@ -74,7 +74,7 @@ class Decoded(NamedTuple):
 
 
 def decode(path: Path | bytes, size: int, reading: Reading = AS_USUAL) -> Decoded:
-    """Read an image as gray bytes, stretched to a square, in at most 500 MB of memory.
+    """Read an image as grey bytes, stretched to a square, in at most 500 MB of memory.
 
     Args:
         path: a JPEG, PNG or DICOM file, whatever its name ends with. (No pipe or device: opening one may wait for
@@ -102,8 +102,8 @@ def decode(path: Path | bytes, size: int, reading: Reading = AS_USUAL) -> Decode
 
 def read(path: Path | bytes, size: int, reading: Reading) -> Decoded:
     """Decode as decode() does; errors that are not the image's are raised as they are."""
-    gray, facts, more = read_gray(path, size, reading)
-    pixels = to_square(gray, size)
+    grey, facts, more = read_grey(path, size, reading)
+    pixels = to_square(grey, size)
     negative = bool(looks_negative(pixels[None])[0])
     if negative and reading.negatives == "reject":
         raise BadImage("looks like a negative (data.negatives=reject)")
@@ -112,7 +112,7 @@ def read(path: Path | bytes, size: int, reading: Reading) -> Decoded:
     return Decoded(pixels, *facts, int(negative), *more)
 
 
-def read_gray(path: Path | bytes, size: int, reading: Reading) -> tuple[Image.Image, tuple[Any, ...], tuple[str, ...]]:
+def read_grey(path: Path | bytes, size: int, reading: Reading) -> tuple[Image.Image, tuple[Any, ...], tuple[str, ...]]:
     """An image in mode L in its own shape, large enough to be shrunk to `size`; and what Decoded has between `pixels`
     and `negative`, and after it. Errors as in read()."""
     held = isinstance(path, bytes)
@@ -134,17 +134,17 @@ def read_gray(path: Path | bytes, size: int, reading: Reading) -> tuple[Image.Im
                 raise BadImage(f"{width}x{height} pixels: too small to be an image")
             # A large JPEG is decoded at a half, quarter or eighth of its size; its colours stay, to be looked at.
             image.draft("L" if image.mode == "L" else "RGB", (2 * size, 2 * size))
-            gray, coloured, outliers = to_gray(image)
-            if is_deep_colour(head) and np.ptp(middle(gray.histogram())) < LEVELS:
-                raise BadImage("a 16-bit PNG with colours or transparency that uses few of its bits: save it as gray")
+            grey, coloured, outliers = to_grey(image)
+            if is_deep_colour(head) and np.ptp(middle(grey.histogram())) < LEVELS:
+                raise BadImage("a 16-bit PNG with colours or transparency that uses few of its bits: save it as grey")
             # A JPEG that has more pictures behind its first one (MPO) is a JPEG.
             kind = "DICOM" if is_dicom(head) else "PNG" if image.format == "PNG" else "JPEG"
-        return ImageOps.exif_transpose(gray), (width, height, kind, coloured, outliers), (sha256, *header)
+        return ImageOps.exif_transpose(grey), (width, height, kind, coloured, outliers), (sha256, *header)
 
 
-def to_square(gray: Image.Image, size: int) -> np.ndarray:
+def to_square(grey: Image.Image, size: int) -> np.ndarray:
     """An image in mode L, stretched to uint8 (size, size)."""
-    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def open_image(file: BinaryIO) -> Image.Image:

@@ -32,7 +32,7 @@ SYNTAXES = (
     *JPEG_2000,
     RLE,
 )
-# Of JPEG, Pillow refuses what is truncated; others fill it up with gray.
+# Of JPEG, Pillow refuses what is truncated; others fill it up with grey.
 DECODERS = dict.fromkeys(("1.2.840.10008.1.2.4.50", *JPEG_2000), "pillow")
 MOST_ITEMS, MOST_META = 20_000, 200  # of sequences in a file, and of elements in its first group: more take seconds
 NEEDED = "a DICOM image: pip install -e '.[dicom]' lets cxr read it"
@@ -156,12 +156,12 @@ def to_image(header: "Dataset", stored: np.ndarray) -> Image.Image:
     levels = shown_levels(header, values, used)
     low, high = levels[used].min(), levels[used].max()
     full = 255 if bits <= 8 else 65535
-    gray = np.clip((levels - low) * (full / max(high - low, 1e-9)), 0, full).round()
-    gray[padding] = 0
-    gray = gray.astype(np.uint8 if bits <= 8 else np.uint16)
-    image = np.empty(stored.shape, dtype=gray.dtype)
+    grey = np.clip((levels - low) * (full / max(high - low, 1e-9)), 0, full).round()
+    grey[padding] = 0
+    grey = grey.astype(np.uint8 if bits <= 8 else np.uint16)
+    image = np.empty(stored.shape, dtype=grey.dtype)
     for stored_row, image_row in zip(stored, image, strict=True):
-        image_row[:] = gray[stored_row]
+        image_row[:] = grey[stored_row]
     return Image.fromarray(image)
 
 

@@ -65,7 +65,7 @@ class Header(NamedTuple):
 
 
 def check_radiograph(header: "Dataset", unknown_parts: str) -> None:
-    """Raise BadImage, saying what it is, if a file is not a single gray radiograph of a chest. `unknown_parts` is the
+    """Raise BadImage, saying what it is, if a file is not a single grey radiograph of a chest. `unknown_parts` is the
     option `data.dicom_unknown_parts`."""
     modality = str(header.get("Modality") or "").strip().upper()
     named = modality if modality in MODALITIES or OTHER_MODALITIES.fullmatch(modality) else "unknown"

@@ -2,7 +2,7 @@
 
 HEAD = 132  # bytes that tell
 # The largest detectors give 20 million pixels. This many, in the costliest kind of file (a progressive JPEG in CMYK,
-# all of whose coefficients libjpeg keeps), take 470 MB; see cxr.data.gray.to_gray() for the others.
+# all of whose coefficients libjpeg keeps), take 470 MB; see cxr.data.grey.to_grey() for the others.
 MAX_PIXELS = 36_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
 # Other formats, to name what cannot be read: where the bytes that mark them stand.
@@ -35,7 +35,7 @@ def no_image(head: bytes) -> str:
 
 
 def is_deep_colour(head: bytes) -> bool:
-    """Whether a file that begins with `head` is a PNG of 16 bits a channel, and not plain gray: Pillow reads only the
+    """Whether a file that begins with `head` is a PNG of 16 bits a channel, and not plain grey: Pillow reads only the
     upper 8 bits of these."""
     return head.startswith(PNG) and head[24:25] == b"\x10" and head[25:26] != b"\0"
 

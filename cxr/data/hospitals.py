@@ -154,8 +154,8 @@ def by_hospital(labels: np.ndarray, hospital: np.ndarray, classes: Sequence[str]
 def by_files(
     labels: np.ndarray, store: Store, group: np.ndarray, rows: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """How classes go together with probable hospitals, where these are not known: whoever collects a set from several
-    places seldom makes the images alike. Arguments as for told_apart().
+    """How classes go together with probable hospitals, where these are not known: images that were collected in several
+    places are seldom alike. Arguments as for told_apart().
 
     Returns:
         "table": images by file_kinds() and class; "apart": the pairs of classes that told_apart() tells apart with an

@@ -62,7 +62,7 @@ def list_hospitals(data: Mapping[str, Any]) -> list[str]:
     if not names:
         raise UserError(f"data.hold_out=all: none of the hospitals can be held out; such as {refused[0]}")
     for why in refused:
-        log.warning("cxr: data.hold_out=all goes on without one of them: %s", why)
+        log.warning("cxr: data.hold_out=all leaves one out: %s", why)
     return names
 
 

@@ -1,4 +1,4 @@
-"""Read files in threads, a few ahead of whoever uses them, so that neither waits for the other."""
+"""Read files in threads, a few ahead of the caller, so that neither waits for the other."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -58,7 +58,7 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, group: np.ndarray
     # estimate of that bias, the ece of a well calibrated network lies below its interval.
     resampled["ece"] = np.maximum(resampled["ece"] - (resampled["ece"].mean() - point["ece"]), 0)
     ends = {key: ends_of(values).tolist() for key, values in resampled.items()}
-    if len(names) == 1:  # of which nothing follows for others
+    if len(names) == 1:  # which says nothing about others
         ends = {"nll": [0.0, -float(np.log(LEAST))], "brier": [0.0, 2.0], "ece": [0.0, 1.0]}
     counts = np.bincount(bins, minlength=BINS)
     means = {

@@ -1,11 +1,12 @@
 """Exact intervals: of shares; and of every figure that resampling patients does not change, because all predictions
 are right, or none, or there is one patient alone."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, t
 
 LEVEL = 0.95
 
@@ -37,13 +38,16 @@ def share_over_groups(hits: np.ndarray, group: np.ndarray) -> list[float]:
         return exact_share(share * groups, groups)
     excess = np.bincount(number, hits) - share * images
     variance = (excess**2).sum() * groups / (groups - 1) / n**2
-    effective = min(n, share * (1 - share) / variance) if variance else n
+    effective = share * (1 - share) / variance if variance else math.inf
+    # The variance is estimated from few groups: their correction for its degrees of freedom.
+    tail = (1 - LEVEL) / 2
+    effective = min(n, effective * (t.isf(tail, n - 1) / t.isf(tail, groups - 1)) ** 2)
     return exact_share(share * effective, effective)
 
 
 def ends_where_equal(values: np.ndarray, groups: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """The ends (2, …) of shares (…) that are equal in all resamples of some numbers of groups (…): exact where all
-    groups are hits (1) or none is (0); else it is one group, of which nothing follows, and they are 0 and 1."""
+    groups are hits (1) or none is (0); else 0 and 1, for one group says nothing about others."""
     ends = [
         exact_share(round(value) * n, n, level) if value in (0, 1) else [0.0, 1.0]
         for value, n in zip(values.ravel().tolist(), groups.ravel().tolist(), strict=True)

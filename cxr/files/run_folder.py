@@ -9,6 +9,6 @@ SWEEP, SEARCH, COMPARISONS = "sweep.json", "search.json", "comparisons.json"
 SPLIT, SPLIT_COLUMNS = "split.csv", ("file", "label", "patient", "split", "group")
 CHECKPOINTS = "checkpoints"
 SIDE_FILE = "images.npz"  # beside the checkpoints: recognises the images of a run again
-FAMILIAR = "familiar.npz"  # beside best.ckpt: what its network is familiar with
+FAMILIAR = ".familiar.npz"  # best.familiar.npz beside best.ckpt: what its network is familiar with
 # The figures that stand on the leaderboard and in the HParams tab.
 HEADLINES = ("f1_macro", "accuracy", "precision_macro", "recall_macro")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from cxr.errors import UserError, lines_of, printable
+from cxr.files.status import NO_ROOM
 from cxr.training import signals
 
 
@@ -18,8 +19,8 @@ def fail(error: UserError, code: int = 2) -> NoReturn:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """The work of a command that cannot be resumed: a UserError ends it with a line for each mistake and code
-    2, a stop signal with 128 + its number."""
+    """The work of a command other than training: a UserError ends it with a line for each mistake and code 2, or 1 if
+    the disk is full; a stop signal with 128 + its number."""
     with signals.listening():
         try:
             yield
@@ -28,5 +29,6 @@ def answering() -> Iterator[None]:
                 print(f"cxr: stopped by {signals.asked_by()}", file=sys.stderr)
                 raise SystemExit(signals.exit_code()) from None
             if isinstance(error, UserError):
-                fail(error)
+                full = isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM
+                fail(error, 1 if full else 2)
             raise

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cxr.data.batches import to_unit
-from cxr.data.decode import UNREADABLE, Reading, read_gray, to_square
+from cxr.data.decode import UNREADABLE, Reading, read_grey, to_square
 from cxr.data.phantom import draw_phantom
 from cxr.errors import UserError
 from cxr.files.run_folder import AUDIT, SPLIT
@@ -59,7 +59,7 @@ def read_some(root: Path, rows: Sequence[Row], most: int, size: int) -> Iterator
     """Images that are spread evenly over all rows, without those that cannot be read."""
     for number in np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)):
         try:
-            yield rows[number], np.asarray(read_gray(root / rows[number]["file"], size, READING)[0])
+            yield rows[number], np.asarray(read_grey(root / rows[number]["file"], size, READING)[0])
         except UNREADABLE:
             continue
 

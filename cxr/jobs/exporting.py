@@ -16,6 +16,7 @@ from cxr.jobs.int8 import in_int8
 from cxr.jobs.members import Networks, Unknown, load_networks, thresholds
 from cxr.models.exported import OPSET, Graph, export_graph, open_exported
 from cxr.models.precision import FULL
+from cxr.options.checkpoint_paths import paths_in
 
 PROMISE = ("threshold", "sensitivity_asked", "confidence", "promised")  # of a class that is screened for
 
@@ -34,7 +35,7 @@ def export(ckpt: str, out: Path, int8: bool) -> list[str]:
         UserError: a checkpoint cannot be used; a network cannot be exported; the exported file does not predict as
             cxr.predict does; or it cannot be written. Then there is no file.
     """
-    networks = load_networks(ckpt)
+    networks = load_networks(paths_in(ckpt))
     model, lines = networks.model, list(networks.remarks)
     if model.note:
         lines.append(f"this network was trained on {model.note}")
@@ -50,14 +51,14 @@ def export(ckpt: str, out: Path, int8: bool) -> list[str]:
         lines.append(f"without screening thresholds: {why}")
     about = describe(networks, screening, trained_in) | ({"opset": OPSET} if out.suffix == ".onnx" else {})
     images, which = images_to_compare(networks)
-    with explained(out), replacing(out, "wb") as file:
+    with naming_output(out), replacing(out, "wb") as file:
         content = export_graph(Graph(model), out.suffix, about)
         write_all(file, content)
         exported = open_exported(Path(file.name), out.suffix)
         far = check_export(exported, model, images)
         lines.append(
             f"compared with cxr.predict in fp32 on {counted(len(images), 'image')} ({which}): probabilities differ by "
-            f"at most {far[0]:.1g} from images of the network's size, {far[1]:.1g} from their own size"
+            f"at most {far[0]:.1g} for images resized to the network's size, {far[1]:.1g} for images of their own size"
         )
         if int8:
             content, compared = in_int8(content, about, exported, networks)
@@ -76,7 +77,7 @@ def write_all(file: IO[bytes], content: bytes) -> None:
 
 
 @contextmanager
-def explained(out: Path) -> Iterator[None]:
+def naming_output(out: Path) -> Iterator[None]:
     """A block whose errors, but for those of cxr, say that `out` cannot be written."""
     try:
         yield
@@ -93,7 +94,7 @@ def describe(networks: Networks, screening: Mapping[str, Any], trained_in: Seque
     return {
         "caution": "not a medical device: never use it to diagnose a person",
         "classes": list(networks.model.classes),
-        "input": "float32 (batch, 1, height, width): gray values from 0 (black) to 255",
+        "input": "float32 (batch, 1, height, width): grey values from 0 (black) to 255",
         "output": "float32 (batch, classes): calibrated probabilities",
         "screening": screening,
         "image_sizes": list(networks.model.sizes),

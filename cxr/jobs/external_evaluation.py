@@ -25,6 +25,7 @@ from cxr.files.run_folder import AUDIT, INSIDE_PREDICTIONS, PREDICTIONS, SIDE_FI
 from cxr.files.writing import write_json, write_table
 from cxr.jobs.members import Networks, Unknown, load_networks, read_together, thresholds
 from cxr.models.ensemble import Ensemble
+from cxr.options.checkpoint_paths import paths_in
 from cxr.reporting import tensorboard
 from cxr.reporting.external_report import EVALUATION, write_external_report
 from cxr.training.environment import versions
@@ -42,7 +43,7 @@ def evaluate(options: Mapping[str, Any], folder: Path) -> str:
     Raises:
         UserError: a checkpoint or the images cannot be used, or data.on_leak is fail and a network has seen some.
     """
-    networks = load_networks(options["ckpt"])
+    networks = load_networks(paths_in(options["ckpt"]))
     model, cache = networks.model, Path(options["cache_dir"]).expanduser()
     fingerprints = {str(path): path.with_name(SIDE_FILE) for path in networks.checkpoints}
     data = ExternalImages(options["data"], model.sizes, model.classes, fingerprints, cache)

@@ -42,9 +42,13 @@ class HeatmapFolder:
         except OSError as error:
             raise UserError(f"heatmaps={folder}: cannot be made ({error.strerror})") from error
 
-    def go_on(self, number: int | None) -> None:
-        """Begin after the pictures of a stopped command; None: begin anew. Raises UserError where that needs an empty
-        folder."""
+    def begin(self, model: "Ensemble", number: int | None) -> None:
+        """Begin after the pictures of a stopped command; None: there is none.
+
+        Raises:
+            UserError: a network has no heatmaps, or a folder to begin in is not empty.
+        """
+        _ = model.layers  # found now, and not after the first images
         if number is None and any(self.folder.iterdir()):
             raise UserError(f"heatmaps={self.folder}: must be a folder that is empty or does not exist yet")
         self.number = number or 0

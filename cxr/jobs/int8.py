@@ -1,4 +1,4 @@
-"""An exported file in 8 bits, which counts only where it is shown to classify as well as in fp32."""
+"""An 8-bit version of an exported file, written only if test images show that it classifies as well as in fp32."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def in_int8(content: bytes, about: Mapping[str, Any], exported: Exported, networ
     """The content of an ONNX file in 8 bits, and a line that compares both on the test images of the run.
 
     Args:
-        about: its metadata. Without screening thresholds, which promise nothing of other probabilities.
+        about: its metadata. The screening thresholds are dropped: they hold for the fp32 probabilities only.
         exported: the same file in fp32, open.
 
     Raises:
@@ -56,7 +56,7 @@ def read(networks: Networks, split: str, most: int) -> tuple[Sequence[Row], np.n
 
 
 def probabilities(exported: Exported, images: np.ndarray) -> np.ndarray:
-    """Those of many images."""
+    """Probabilities, float32 (N, C), of images float32 (N, 1, S, S), BATCH at a time."""
     parts = [exported.probabilities(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
     return np.concatenate(parts)
 

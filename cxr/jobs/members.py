@@ -1,6 +1,6 @@
 """The networks that the option `ckpt` names, and what their run folders tell of all of them together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.evaluation import Evaluation, screen
 from cxr.evaluation.screening import screenings_of
 from cxr.files.predictions import read_predictions
-from cxr.files.run_folder import CHECKPOINTS, FAMILIAR, METRICS, PREDICTIONS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
+from cxr.files.run_folder import CHECKPOINTS, METRICS, PREDICTIONS, SIDE_FILE, SPLIT, VAL_PREDICTIONS
 from cxr.files.writing import as_text, read_json
 from cxr.models.classifier import Classifier, load_classifier
 from cxr.models.ensemble import Ensemble
-from cxr.options.checkpoint_paths import is_run, paths_in
+from cxr.options.checkpoint_paths import is_run
 from cxr.reporting.recipes import recipes_of
 from cxr.reporting.rows import REPEATED, choices, collect
 from cxr.training.checkpoints import BEST, LAST
-from cxr.training.familiar import read_familiar
+from cxr.training.familiar import familiar_path, read_familiar
 
 
 class Unknown(Exception):
@@ -46,21 +46,25 @@ class Networks(NamedTuple):
     remarks: Sequence[str]
 
 
-def load_networks(ckpt: str, accelerator: str = "cpu") -> Networks:
+def load_networks(paths: Sequence[str | Path], accelerator: str = "cpu") -> Networks:
     """Load the networks of all checkpoints, and calibrate the mean of their probabilities.
+
+    Args:
+        paths: of the option `ckpt`: checkpoints, and folders of runs and of sweeps.
 
     Raises:
         UserError: as find_checkpoints() and load_classifier() do; two networks have different classes; or a file of a
             run folder is damaged.
     """
-    checkpoints, remarks = find_checkpoints(ckpt)
+    checkpoints, remarks = find_checkpoints(paths)
     members = [load_classifier(path, accelerator) for path in checkpoints]
     check_classes(checkpoints, members)
-    remarks += not_learnt(checkpoints)
-    familiar = [read_familiar(path.with_name(FAMILIAR)) for path in checkpoints]
+    of_runs = (read_json(path.resolve().parent.parent / METRICS) for path in checkpoints)
+    remarks += [f"no training image was of {name}: do not expect it to be predicted" for name in not_learnt(of_runs)]
+    familiar = [read_familiar(familiar_path(path)) for path in checkpoints]
     if None in familiar:
         lacking = next(path for path, of_path in zip(checkpoints, familiar, strict=True) if of_path is None)
-        remarks.append(f"how unfamiliar images are is not known: {lacking.with_name(FAMILIAR)} is missing")
+        remarks.append(f"how unfamiliar images are is not known: {familiar_path(lacking)} is missing")
         familiar = []
     if len(members) == 1:
         return Networks(checkpoints, Ensemble(members, None, familiar), None, remarks)
@@ -77,14 +81,14 @@ def load_networks(ckpt: str, accelerator: str = "cpu") -> Networks:
     return Networks(checkpoints, model, replace(val, temperature=temperature), remarks)
 
 
-def find_checkpoints(ckpt: str) -> tuple[list[Path], list[str]]:
-    """The checkpoints that the option `ckpt` names, and remarks on runs that have none.
+def find_checkpoints(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """The checkpoints that the paths of the option `ckpt` name, and remarks on runs that have none.
 
     Raises:
         UserError: a run has no checkpoint, a sweep no finished run or several recipes, or a checkpoint is named twice.
     """
     checkpoints, remarks = [], []
-    for path in (Path(text).expanduser() for text in paths_in(ckpt)):
+    for path in (Path(path).expanduser() for path in paths):
         if path.is_file():
             checkpoints.append(path)
         else:
@@ -118,11 +122,9 @@ def runs_of_recipe(sweep: Path, remarks: list[str]) -> list[Path]:
     return [sweep / row["run"] for row in finished]
 
 
-def not_learnt(checkpoints: Sequence[Path]) -> list[str]:
-    """Remarks on classes that a network has never seen, because the hospital held out alone has them."""
-    metrics = [read_json(path.resolve().parent.parent / METRICS) for path in checkpoints]
-    names = {name: None for of_run in metrics for name in (of_run.get("transfer") or {}).get("not_learnt", ())}
-    return [f"no training image was of {name}: do not expect it to be predicted" for name in names]
+def not_learnt(metrics: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The classes that a network has never seen, because the hospital held out alone has them, by each metrics.json."""
+    return [*{name: None for of_run in metrics for name in (of_run.get("transfer") or {}).get("not_learnt", ())}]
 
 
 def tested_checkpoint(run: Path) -> Path:

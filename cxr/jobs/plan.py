@@ -1,4 +1,4 @@
-"""What the process that trains a run has to know."""
+"""What the process that trains a run must know."""
 
 from collections.abc import Mapping
 from pathlib import Path

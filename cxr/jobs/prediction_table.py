@@ -1,4 +1,4 @@
-"""The table that cxr.predict writes row by row, and that it goes on with after it was stopped."""
+"""The table that cxr.predict writes row by row, and resumes after a stop."""
 
 import csv
 import io
@@ -20,7 +20,8 @@ NUMBERS = ("prob_", "unfamiliar")  # columns
 
 
 class PredictionTable:
-    """A CSV or Parquet file whose rows are in a file beside it, named by a key, until all are written.
+    """A CSV or Parquet file whose rows are in a file beside it, named by a key, until all are written. To be used as a
+    context manager: within the block, no other command writes the table.
 
     Args:
         path: of the table; None: the rows go to the console.
@@ -40,19 +41,32 @@ class PredictionTable:
         if path and path.suffix == PARQUET and not find_spec("pyarrow"):
             raise UserError(f"out={path}: Parquet needs pyarrow: pip install 'cxr[parquet]'; or write a .csv")
 
-        if path:
-            self.lock = FileLock(f"{self.part}.lock")
+        self.lock = path and FileLock(f"{path}.lock")
+
+    def __enter__(self) -> "PredictionTable":
+        if self.lock:
             try:
                 self.lock.acquire(timeout=0)
             except Timeout as error:
-                raise UserError(f"out={path}: another command is writing it; wait, or name another file") from error
+                raise UserError(f"out={self.path}: another command writes it; wait, or name another file") from error
             except OSError as error:
-                raise UserError(f"out={path}: cannot be written ({error.strerror})") from error
+                raise self.cannot_write(error) from error
+            self.resume()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.lock:
+            Path(self.lock.lock_file).unlink(missing_ok=True)  # before the release: it may be another command's then
+            self.lock.release()
+
+    def cannot_write(self, error: OSError) -> UserError:
+        return UserError(f"out={self.path}: cannot be written ({error.strerror})")
 
     def resume(self) -> None:
         """Read the rows of a stopped command, whole ones only."""
-        if self.part and self.part.exists():
-            text = self.part.read_text(encoding="utf-8")
+        if self.part.exists():
+            # As bytes: a row may end within a character, and a file's name may have any kind of line end.
+            text = self.part.read_bytes().decode("utf-8", "replace")
             first, *rows = [*csv.reader(io.StringIO(text, newline=""))] or [[]]
             whole = rows if text.endswith("\n") else rows[:-1]
             if first == list(self.columns):
@@ -79,13 +93,11 @@ class PredictionTable:
                 self.part.unlink()
             else:
                 self.part.replace(self.path)
-            Path(self.lock.lock_file).unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"out={self.path}: cannot be written ({error.strerror})") from error
+            raise self.cannot_write(error) from error
         finally:
             if self.part.exists():
-                print(f"cxr: the rows so far are in {self.part}; the same command goes on from there", file=sys.stderr)
-            self.lock.release()
+                print(f"cxr: the rows so far are in {self.part}; the same command resumes there", file=sys.stderr)
 
 
 def as_parquet(table: Path, columns: Sequence[str], file: IO[bytes]) -> None:

@@ -21,7 +21,6 @@ from cxr.files.predictions import write_predictions
 from cxr.files.run_folder import (
     AUDIT,
     CHECKPOINTS,
-    FAMILIAR,
     INSIDE_PREDICTIONS,
     METRICS,
     PREDICTIONS,
@@ -45,7 +44,7 @@ from cxr.training import distributed, signals
 from cxr.training.build import TrainingRun, build_data, build_model, build_run, fit
 from cxr.training.checkpoints import BEFORE, BEST, LAST, Start, check_room, clear, find_start
 from cxr.training.environment import device_name, versions
-from cxr.training.familiar import keep_familiar
+from cxr.training.familiar import familiar_path, keep_familiar
 from cxr.training.memory import enough_memory
 from cxr.training.predicting import predict, predict_masked, predict_with_features
 
@@ -176,7 +175,7 @@ def test_run(run: TrainingRun, best: Classifier, step: int, plan: Plan) -> None:
         masked = predict_masked(best, data, options, timer)
     drawn.result()  # raises its errors
     device = run.trainer.strategy.root_device
-    unfamiliar = keep_familiar(best, data, *predicted["test"], plan.folder / CHECKPOINTS / FAMILIAR, device)
+    unfamiliar = keep_familiar(best, data, *predicted["test"], familiar_path(plan.folder / CHECKPOINTS / BEST), device)
     heatmaps, panels = heatmap_results(best, data, test, plan.options["seed"], device)
     tensorboard.show_heatmaps(run.trainer.logger, heatmaps, panels, step)
     if plan.options["projector"]:

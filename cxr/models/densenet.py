@@ -1,4 +1,4 @@
-"""torchvision's DenseNet-121 (Huang et al. 2017), the network of CheXNet (Rajpurkar et al. 2017), for gray images."""
+"""torchvision's DenseNet-121 (Huang et al. 2017), the network of CheXNet (Rajpurkar et al. 2017), for grey images."""
 
 import re
 

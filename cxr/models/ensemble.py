@@ -1,6 +1,7 @@
 """One or several networks that predict together."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import zip_longest
 
 import numpy as np
@@ -13,7 +14,7 @@ from cxr.evaluation.averaging import log_mean
 from cxr.evaluation.familiarity import Familiar
 from cxr.models.classifier import Classifier
 from cxr.models.features import joined, kept_features, thumbnails
-from cxr.models.heatmaps import heatmaps
+from cxr.models.heatmaps import Layer, find_layer, heatmaps
 
 
 class Ensemble:
@@ -36,6 +37,18 @@ class Ensemble:
         self.classes, self.device = members[0].classes, members[0].device
         self.note = "; ".join(dict.fromkeys(member.note for member in members if member.note))
         self.sizes = tuple(dict.fromkeys(member.hparams.image_size for member in members))
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the probabilities were calibrated on validation images."""
+        if len(self.members) > 1:
+            return self.temperature is not None
+        return float(self.members[0].temperature) != 1  # as it is until it is fitted
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layer of each network that has its heatmaps. Raises UserError as find_layer() does."""
+        return [find_layer(member) for member in self.members]
 
     def probabilities(self, images: Mapping[int, Tensor]) -> np.ndarray:
         """Calibrated probabilities, float32 (B, C), of the same images in each of `sizes`: (B, 1, S, S) from 0 to 1."""
@@ -60,5 +73,8 @@ class Ensemble:
         """Where the networks looked for a class (B,): float32 (B, S, S) from 0 to 1, the mean of their maps, in the
         largest of `sizes`; images as for probabilities(), errors as of cxr.models.heatmaps.heatmaps()."""
         side = max(self.sizes)
-        each = [heatmaps(member, images[member.hparams.image_size], targets) for member in self.members]
+        each = [
+            heatmaps(member, images[member.hparams.image_size], targets, layer)
+            for member, layer in zip(self.members, self.layers, strict=True)
+        ]
         return torch.stack([interpolate(maps[:, None], (side, side), mode="bilinear")[:, 0] for maps in each]).mean(0)

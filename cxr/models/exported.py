@@ -24,9 +24,9 @@ EXAMPLE = (2, 1, 300, 200)  # a shape for tracing; the file takes any other
 
 
 class Graph(nn.Module):
-    """All that cxr.predict computes from gray pixels, in fp32.
+    """All that cxr.predict computes from grey pixels, in fp32.
 
-    Images, float32 (B, 1, H, W), gray values from 0 to 255, become calibrated probabilities, float32 (B, C). A uint8
+    Images, float32 (B, 1, H, W), grey values from 0 to 255, become calibrated probabilities, float32 (B, C). A uint8
     input would shut out what is no byte, while every runtime casts bytes to floats.
     """
 
@@ -51,8 +51,8 @@ class Graph(nn.Module):
 
 
 def to_square(images: Tensor, size: int) -> Tensor:
-    """Gray values (B, 1, H, W), from 0 to 255, stretched to (B, 1, size, size) as cxr.data.decode does it with Pillow:
-    columns first, then rows, each rounded to whole gray values. Only where a value lies in the middle of two may they
+    """Grey values (B, 1, H, W), from 0 to 255, stretched to (B, 1, size, size) as cxr.data.decode does it with Pillow:
+    columns first, then rows, each rounded to whole grey values. Only where a value lies in the middle of two may they
     differ, by 1."""
     for shape in ((images.shape[2], size), (size, size)):
         images = (F.interpolate(images, shape, mode="bilinear", antialias=True) + 0.5).floor()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cxr.errors import UserError, with_type
-from cxr.models.weights import State, fill, read_state, to_gray
+from cxr.models.weights import State, fill, read_state, to_grey
 from cxr.options.timm_names import check_timm
 
 
@@ -32,7 +32,7 @@ class TimmNetwork(nn.Module):
 def timm_network(n_classes: int, image_size: int, name: str, weights: str | None) -> TimmNetwork:
     """A network of timm with one input channel, initialised as timm does it.
 
-    Colour weights become gray ones by to_gray(). Except for a padded convolution's outermost pixels, this is exact if
+    Colour weights become grey ones by to_grey(). Except for a padded convolution's outermost pixels, this is exact if
     the channels' means are equal, or if the first convolution has a bias or is followed by a batch normalisation: these
     absorb the constant. In other networks, the differences between the channels' means are lost, and in networks that
     standardise their kernels, the channels' different scales are lost.
@@ -106,10 +106,10 @@ def load(net: TimmNetwork, state: State, name: str, weights: str, image_size: in
 
 
 def fold(net: TimmNetwork, state: State, first: str, image_size: int) -> None:
-    """Make a convolution of normalised colour, the layer `first`, one of gray; see timm_network()."""
+    """Make a convolution of normalised colour, the layer `first`, one of grey; see timm_network()."""
     mean, std = net.net.pretrained_cfg["mean"], net.net.pretrained_cfg["std"]
     zero, one = sum(mean) / len(mean), sum(std) / len(std)
-    kernel, constant = to_gray(state[f"{first}.weight"], mean, std, zero, one)
+    kernel, constant = to_grey(state[f"{first}.weight"], mean, std, zero, one)
     state[f"{first}.weight"] = kernel
     norm = norm_behind(net.net, first, image_size)
     if f"{first}.bias" in state:

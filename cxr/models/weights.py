@@ -1,4 +1,4 @@
-"""Initial weights, and turning a network for colour images into one for gray ones: the same for all networks."""
+"""Initial weights, and turning a network for colour images into one for grey ones: the same for all networks."""
 
 import urllib.error
 from collections.abc import Callable, Sequence
@@ -45,9 +45,9 @@ def for_images(
         UserError: the weights are not available or belong to another network.
     """
     colour = net.get_submodule(parts.first)
-    gray = nn.Conv2d(1, colour.out_channels, colour.kernel_size, colour.stride, colour.padding, bias=False)
-    nn.init.kaiming_normal_(gray.weight, mode=fan, nonlinearity="relu")
-    net.set_submodule(parts.first, gray)
+    grey = nn.Conv2d(1, colour.out_channels, colour.kernel_size, colour.stride, colour.padding, bias=False)
+    nn.init.kaiming_normal_(grey.weight, mode=fan, nonlinearity="relu")
+    net.set_submodule(parts.first, grey)
     if weights is not None:
         state = download(imagenet) if weights == "imagenet" else read_state(weights, parts.title)
         state = renamed(state)
@@ -97,26 +97,26 @@ def read_state(weights: str, title: str) -> State:
 
 
 def fold(state: State, parts: Parts) -> None:
-    """Change a network for normalised colour into one that does the same with gray from 0 to 1, in place.
+    """Change a network for normalised colour into one that does the same with grey from 0 to 1, in place.
 
-    The constant of to_gray() goes into the running mean of the batch normalisation behind. This is exact but for the
+    The constant of to_grey() goes into the running mean of the batch normalisation behind. This is exact but for the
     outermost pixels, where the padding is now black instead of ImageNet's mean.
     """
-    kernel, constant = to_gray(state[f"{parts.first}.weight"], IMAGENET_MEAN, IMAGENET_STD)
+    kernel, constant = to_grey(state[f"{parts.first}.weight"], IMAGENET_MEAN, IMAGENET_STD)
     state[f"{parts.first}.weight"] = kernel
     state[f"{parts.norm}.running_mean"] = state[f"{parts.norm}.running_mean"] - constant
 
 
-def to_gray(
+def to_grey(
     kernel: Tensor, mean: Sequence[float], std: Sequence[float], zero: float = 0.0, one: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """A convolution of normalised colour as one of gray: with equal channels g, and x = (g - zero) / one,
+    """A convolution of normalised colour as one of grey: with equal channels g, and x = (g - zero) / one,
     sum_c w_c * (g - mean_c) / std_c = (sum_c w_c one / std_c) * x + sum_c w_c (zero - mean_c) / std_c.
 
     Args:
         kernel: (O, 3, H, W).
         mean, std: of the normalisation that the network expects, for each channel.
-        zero, one: mean and standard deviation that the gray image is normalised with.
+        zero, one: mean and standard deviation that the grey image is normalised with.
 
     Returns:
         the kernel (O, 1, H, W), and the constant (O,) to add to its output.

@@ -108,7 +108,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Sequence[float
 
 
 def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str], title: str, note: str = "") -> Figure:
-    """Images before (top row) and after (bottom row) augmentation, on one gray scale to compare brightness.
+    """Images before (top row) and after (bottom row) augmentation, on one grey scale to compare brightness.
 
     Args:
         before: uint8 or float, N x H x W; N about 8.
@@ -236,16 +236,16 @@ def _show_images(
     """
     axes = fig.add_subplot(aspect="equal")
     axes.set_axis_off()
-    width, gray = 0.95 * across, _gray_range(images)
+    width, grey = 0.95 * across, _grey_range(images)
     height = width * images.shape[1] / images.shape[2]
     for image, (row, column), caption in zip(images, places, captions, strict=True):
         x, y = column * across, -row * down
-        axes.imshow(image, cmap="gray", extent=(x, x + width, y - height, y), **gray)
+        axes.imshow(image, cmap="gray", extent=(x, x + width, y - height, y), **grey)
         axes.text(x + width / 2, y + 3, caption, ha="center", va="bottom", fontsize=fontsize)
     return axes
 
 
-def _gray_range(images: np.ndarray) -> dict[str, float]:
+def _grey_range(images: np.ndarray) -> dict[str, float]:
     """Black and white: of bytes the whole range, of floats the lowest and highest value there is."""
     if images.dtype == np.uint8:
         return {"vmin": 0, "vmax": 255}

@@ -13,23 +13,25 @@ from cxr.reporting.markdown import some_of
 
 MOST = 24  # differences in a picture
 LINE = 44  # characters of a name, of which there may be two
-GRAY = "#7A8794"
+GREY = "#7A8794"
 
 
 def forest(differences: Mapping[str, Mapping[str, Any]], axis_label: str) -> Figure:
-    """Differences with their intervals around a line at 0, one below the other: in colour where they are shown.
+    """Differences with their intervals around a line at 0, one below the other: in colour where they are shown, and
+    these first. Of more than MOST, the others are left out.
 
     Args:
         differences: results of paired_difference() for a figure, by what they compare.
         axis_label: the figure.
     """
-    drawn = list(differences.items())[:MOST]
+    # Python's sort keeps the order of the others.
+    drawn = sorted(differences.items(), key=lambda item: not item[1]["shown"])[:MOST]
     names = [fit("\n".join(textwrap.wrap(name, LINE, max_lines=2, placeholder=" …")), 230, 8) for name, _ in drawn]
     fig = figure(0.34 * len(drawn) + 0.08 * sum("\n" in name for name in names) + 0.9, "", "")
     axes = fig.add_subplot(xlabel=axis_label)
-    axes.axvline(0, color=GRAY, linewidth=1)
+    axes.axvline(0, color=GREY, linewidth=1)
     for row, (_, result) in enumerate(drawn):
-        colour = COLOURS[0] if result["shown"] else GRAY
+        colour = COLOURS[0] if result["shown"] else GREY
         axes.hlines(row, *result["ci95"], color=colour, linewidth=2)
         axes.plot(result["difference"], row, "o", color=colour, markersize=6)
     axes.set_yticks(range(len(drawn)), names, fontsize=8)

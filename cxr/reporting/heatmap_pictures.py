@@ -33,8 +33,8 @@ def beside(image: np.ndarray, heatmap: np.ndarray, side: int = SIDE) -> np.ndarr
 def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
     """An image, uint8 (S, S), as uint8 RGB (L, L, 3), where L is as for beside()."""
     side = max(side, len(image))
-    gray = np.array(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
-    return np.repeat(gray[:, :, None], 3, axis=2)
+    grey = np.array(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def overlay(image: np.ndarray, heatmap: np.ndarray, side: int = SIDE) -> np.ndarray:

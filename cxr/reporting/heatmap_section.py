@@ -9,6 +9,7 @@ from PIL import Image
 
 from cxr.reporting.board_pictures import board_pictures
 from cxr.reporting.heatmaps_in_words import heatmap_lines, heatmaps_failed, heatmaps_row
+from cxr.reporting.rows import validation_score
 from cxr.reporting.tensorboard import HEATMAPS
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ QUALITY = 80  # of JPEG: as PNG, the panels of a run take several MB
 
 def heatmap_section(runs: Sequence["Run"], w: Mapping[str, str]) -> dict[str, Any] | None:
     """What the template shows of runs; None where none has heatmaps. "run": the name of the one with the highest macro
-    F1, its sentences "lines", whether its maps "failed", and "panels" by class, as JPEG in base64; "rows": each run's
-    name and figures."""
-    explained = [run for run in runs if run.metrics.get("heatmaps")]  # earlier versions had none
+    F1 on validation images, its sentences "lines", whether its maps "failed", and "panels" by class, as JPEG in base64;
+    "rows": each run's name and figures."""
+    explained = [run for run in runs if run.metrics.get("heatmaps")]  # not without captum
     if not explained:
         return None
-    best = max(explained, key=lambda run: run.metrics["test"]["f1_macro"])
+    best = max(explained, key=lambda run: validation_score(run.row))
     pictures = board_pictures(best.folder, HEATMAPS)
     return {
         "run": best.row["run"],

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr.reporting.markdown import interval_text, with_interval, with_sign
-from cxr.reporting.words import words
+from cxr.reporting.words import Words, words
 
 ENGLISH = words("en")
-
-Words = Mapping[str, str]
 
 
 def heatmap_lines(figures: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:

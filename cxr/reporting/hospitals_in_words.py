@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr.reporting.markdown import interval_text, some_of, with_interval, with_sign
-from cxr.reporting.words import words
+from cxr.reporting.words import Words, words
 
 PAIRS = 3  # of classes that a sentence names
 SHOWN = 10  # hospitals that the console lists
 ENGLISH = words("en")
-
-Words = Mapping[str, str]
 
 
 def apart_lines(hospitals: Mapping[str, Any], w: Words = ENGLISH, score: str = "this_score") -> list[str]:

@@ -17,10 +17,10 @@ from cxr.reporting import search_figures as search
 from cxr.reporting.accuracy_cost import Point, accuracy_against_cost
 from cxr.reporting.board_pictures import board_pictures
 from cxr.reporting.console import reliability_names
-from cxr.reporting.forest import forest
+from cxr.reporting.forest import MOST, forest
 from cxr.reporting.grid_table import line_of
 from cxr.reporting.markdown import with_interval
-from cxr.reporting.rows import Run
+from cxr.reporting.rows import Run, validation_score
 
 PICTURED = 8  # recipes whose matrix and reliability are shown
 
@@ -43,10 +43,11 @@ def pictures(runs: Sequence[Run], differences: Mapping[str, Mapping[str, Any]], 
         reliability.append((recipe, png(figures.reliability(reliability_names(calibrated), ""))))
     histories = {recipe: [run.metrics["train"]["history"] for run in seeds] for recipe, seeds in recipes.items()}
     order = [split for split in USES if split in counts]
-    best = max(runs, key=lambda run: run.metrics["test"]["f1_macro"])
+    best = max(runs, key=lambda run: validation_score(run.row))
     return {
         "counts": png(figures.class_counts({s: {c: counts[s][c] for c in metrics["classes"]} for s in order})),
         "forest": png(forest(differences, w["forest_title"])) if differences else "",
+        "most": MOST,
         "augmentation": augmentation(runs),
         "mistakes": "" if best.metrics.get("heatmaps") else board_picture(best, "test/worst_mistakes"),
         "best": best.row["run"],

@@ -11,7 +11,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("en", "ko")
 
 
-def words(lang: str, folder: Path = TEMPLATES) -> Mapping[str, str]:
+Words = Mapping[str, str]
+
+
+def words(lang: str, folder: Path = TEMPLATES) -> Words:
     """All words and sentences of the words.yaml in a folder, in one language; figures stand as {name} in them."""
     return read_words(folder)[lang]
 

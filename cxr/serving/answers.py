@@ -1,5 +1,6 @@
 """What the page shows about a network and about an image, as plain data; all sentences are ready to be read."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import torch
 
 from cxr.data.batches import to_unit
 from cxr.data.decode import Decoded
-from cxr.errors import UserError
+from cxr.errors import with_type
+from cxr.jobs.members import not_learnt
 from cxr.models.heatmaps import is_installed
 from cxr.reporting.heatmap_pictures import overlay
 from cxr.reporting.heatmaps_in_words import heatmap_lines, heatmaps_failed
 from cxr.reporting.hospitals_in_words import hospital_notes
-from cxr.reporting.words import words
+from cxr.reporting.words import Words, words
 from cxr.serving.loaded import Loaded
 from cxr.serving.nearest import can_show
 from cxr.serving.pictures import data_url
@@ -22,25 +24,27 @@ from cxr.serving.prevalence import at_prevalences, percent
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-Words = Mapping[str, str]
+log = logging.getLogger(__name__)
 
 
-def about_network(loaded: Loaded, lang: str, at_home: bool) -> dict[str, Any]:
+def about_network(loaded: Loaded, lang: str, local_only: bool) -> dict[str, Any]:
     """What to know about a network before any image: its caveats, what the tests of its heatmaps say, and whether it
-    can show training images, if the page is `at_home`, on this machine alone."""
+    can show training images, if the page is `local_only`, on this machine alone."""
     w, page = words(lang), words(lang, TEMPLATES)
     model = loaded.model
-    notes = [w.get(note, note) for note in model.note.split("; ") if note]
-    notes += hospital_notes(loaded.metrics, w) if loaded.metrics else [page["no_run"]]
-    unseen = {name: None for of in loaded.metrics.values() for name in (of.get("transfer") or {}).get("not_learnt", ())}
-    notes += [page["unseen_class"].format(name=name) for name in unseen]
+    notes = [w.get(note, note) for note in dict.fromkeys(member.note for member in model.members) if note]
+    notes += hospital_notes(loaded.metrics, w)
+    if len(loaded.metrics) < len(model.members):
+        notes.append(page["no_run"])
+    notes += [page["unseen_class"].format(name=name) for name in not_learnt(loaded.metrics.values())]
     if not model.familiar:
         notes.append(page["familiar_unknown"])
     return {
         "notes": notes,
+        "calibration": page["calibrated" if model.is_calibrated else "uncalibrated"],
         "heatmaps": about_heatmaps(loaded, w, page),
         "size": max(model.sizes),
-        "nearest": at_home and can_show(loaded),
+        "nearest": local_only and can_show(loaded),
     }
 
 
@@ -55,11 +59,12 @@ def about_heatmaps(loaded: Loaded, w: Words, page: Words) -> dict[str, Any]:
     return {"warning": warning, "lines": heatmap_lines(tested, w)}
 
 
-def answer(loaded: Loaded, images: Sequence[Decoded], lang: str) -> dict[str, Any]:
+def answer(loaded: Loaded, images: Sequence[Decoded], lang: str, inverted: bool) -> dict[str, Any]:
     """What a network says of an image.
 
     Args:
         images: the image in each of the network's sizes.
+        inverted: whether images that look like negatives were inverted.
 
     Returns:
         "image" and "heatmap" (data URLs; the second None where there is none), "classes" (name, probability and its
@@ -80,7 +85,7 @@ def answer(loaded: Loaded, images: Sequence[Decoded], lang: str) -> dict[str, An
         "classes": [{"name": name, "share": p, "text": percent(p)} for name, p in by_class.items()],
         "predicted": model.classes[predicted],
         "refused": page["refused"].format(score=unfamiliar[0]) if refused else "",
-        "negative": page["negative"] if images[0].negative else "",
+        "negative": page["inverted" if inverted else "negative"] if images[0].negative else "",
         "prevalence": at_prevalences(loaded, by_class, words(lang), page),
     }
 
@@ -91,6 +96,7 @@ def heatmap(loaded: Loaded, batch: Mapping[int, torch.Tensor], target: int, imag
         return None
     try:
         maps = loaded.model.heatmaps(batch, torch.tensor([target], device=loaded.model.device))
-    except UserError:  # the network has no layer for one
+    except Exception as error:  # the network has no layer for one; and a user's own network may do anything
+        log.warning("no heatmap: %s", with_type(error))
         return None
     return data_url(overlay(image, maps[0].cpu().numpy()))

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from cxr.errors import UserError
 from cxr.options.checkpoint_paths import is_run, paths_in
 from cxr.reporting.recipes import recipes_of
-from cxr.reporting.rows import Row, collect
+from cxr.reporting.rows import collect, validation_score
+from cxr.training.checkpoints import BEST
 
 
 class Choice(NamedTuple):
@@ -22,11 +23,6 @@ class Choice(NamedTuple):
     paths: Sequence[Path]
     name: str
     f1_macro: float | None = None
-
-    @property
-    def ckpt(self) -> str:
-        """The choice as the option `ckpt` names it."""
-        return ",".join(map(str, self.paths))
 
 
 def choices_of(ckpt: str) -> list[Choice]:
@@ -55,13 +51,9 @@ def choices_of_sweep(sweep: Path) -> list[Choice]:
         for recipe, of_recipe in rows.items()
         if len(of_recipe) > 1
     ]
-    alone = [Choice([sweep / row["run"]], row["run"], row["f1_macro"] or None) for row in best_first(finished)]
+    best_first = sorted(finished, key=validation_score, reverse=True)
+    alone = [Choice([sweep / row["run"]], row["run"], row["f1_macro"] or None) for row in best_first]
     return [*together, *alone] if len(recipes) == 1 else [*alone, *together]
-
-
-def best_first(rows: Sequence[Row]) -> list[Row]:
-    """Rows by macro F1 on validation images, those without any last: to choose by test images would flatter them."""
-    return sorted(rows, key=lambda row: -(row["val_f1_macro"] or 0))
 
 
 def path_name(path: Path) -> str:
@@ -69,4 +61,6 @@ def path_name(path: Path) -> str:
     if not path.is_file():
         return path.resolve().name
     run = path.resolve().parent.parent
-    return run.name if path.name == "best.ckpt" and is_run(run) else path.name
+    if not is_run(run):
+        return path.name
+    return run.name if path.name == BEST else f"{run.name}, {path.name}"

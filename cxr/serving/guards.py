@@ -1,12 +1,11 @@
 """Who may ask the page, and what browsers may do with it: one layer around all requests.
 
-Other pages that are open in the same browser can send requests to this machine. A page whose name an attacker lets lead
-here (DNS rebinding) sends that name as Host; every other one sends its own address as Origin.
+Other pages that are open in the same browser can send requests to this machine. A page whose name an attacker points at
+this machine (DNS rebinding) sends that name as Host; every other one sends its own address as Origin.
 """
 
 import ipaddress
 import socket
-from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,7 +20,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# Of answers that are no page; the page sets its own.
+# For answers other than the page, which sets its own.
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -47,13 +46,13 @@ class Guard:
                 for name, value in HEADERS.items():
                     added[name] = value
                 added.setdefault("Content-Security-Policy", NOTHING)
-                if message["status"] >= 400:  # or a sender could go on for ever with an upload that is refused
+                if message["status"] >= 400:  # or a sender could continue an upload that is refused for ever
                     added["Connection"] = "close"
             await send(message)
 
         if not self.is_ours(headers.get("host", "")):
             await PlainTextResponse("unknown Host", 403)(scope, receive, send_guarded)
-        elif scope["method"] not in ("GET", "HEAD") and is_foreign(headers):
+        elif scope["path"] != "/" and is_foreign(headers):  # a link elsewhere may lead to the page itself
             await PlainTextResponse("from another page", 403)(scope, receive, send_guarded)
         else:
             await self.app(scope, receive, send_guarded)
@@ -73,7 +72,7 @@ def host_name(host: str) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Whether a host is an IP address: no name that an attacker could let lead here."""
+    """Whether a host is an IP address: no name that an attacker could point at this machine."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -81,8 +80,8 @@ def is_address(name: str) -> bool:
     return True
 
 
-def is_foreign(headers: Headers, fetched: Collection[str] = ("same-origin", "none")) -> bool:
-    """Whether another page in the browser sent a request. (What is no browser sends neither header.)"""
+def is_foreign(headers: Headers) -> bool:
+    """Whether another page in the browser sent a request. (Other clients send neither header.)"""
     origin = headers.get("origin")
-    elsewhere = origin is not None and urlsplit(origin).netloc != headers.get("host")
-    return elsewhere or headers.get("sec-fetch-site", "same-origin") not in fetched
+    elsewhere = origin is not None and origin.partition("://")[2] != headers.get("host")
+    return elsewhere or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import CONFIG, METRICS, SPLIT
 from cxr.files.writing import read_json, read_table
@@ -18,9 +20,8 @@ class Loaded(NamedTuple):
 
     Attributes:
         networks: see load_networks().
-        metrics: metrics.json of each network's run, by the run's name; without those that cannot be told.
-        priors: the share of each class among the images that the probabilities are for; empty where that cannot be
-            told.
+        metrics: metrics.json of each network's run, by its folder; without runs whose folder does not tell.
+        priors: the share of each class among the images that the probabilities are for; empty where that is not known.
     """
 
     networks: Networks
@@ -44,17 +45,18 @@ class Loaded(NamedTuple):
 
 
 MEASURED = ("sensitivity", "specificity")
+MOST_APART = 0.05  # shares of a class: splits by another seed differ by less, classes weighted equally by more
 
 
 def load_choice(choice: Choice, accelerator: str) -> Loaded:
     """Load the networks of a choice. Raises UserError as load_networks() does."""
-    networks = load_networks(choice.ckpt, accelerator)
+    networks = load_networks(choice.paths, accelerator)
     classes = networks.model.classes
     runs = [run for path in networks.checkpoints if (run := find_run(path, classes))]
     return Loaded(
         networks,
-        {run.name: read_json(run / METRICS) for run in runs},
-        priors_of(runs[0], classes) if runs else {},
+        {str(run): read_json(run / METRICS) for run in runs},
+        shared_priors([priors_of(run, classes) for run in runs] if len(runs) == len(networks.checkpoints) else []),
     )
 
 
@@ -64,6 +66,16 @@ def find_run(checkpoint: Path, classes: Sequence[str]) -> Path | None:
         return run_of(checkpoint, classes, (SPLIT, CONFIG))
     except Unknown:
         return None
+
+
+def shared_priors(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The shares of the classes for the mean of some networks' probabilities; empty where they differ much, or those of
+    one are not known."""
+    if not each or not all(each):
+        return {}
+    shares = np.array([[*priors.values()] for priors in each])
+    alike = np.ptp(shares, axis=0).max() <= MOST_APART
+    return dict(zip(each[0], shares.mean(0).tolist(), strict=True)) if alike else {}
 
 
 def priors_of(run: Path, classes: Sequence[str]) -> dict[str, float]:

@@ -1,6 +1,5 @@
-"""The training images most like an image, as the network sees them: shown only to who asks, on this machine.
-
-They explain a refusal, or an answer, better than a number; but they are others' images."""
+"""The training images most like an image, as the network sees them. They explain a refusal, or an answer, better than a
+number; but they are images of other patients, so they are shown only on request and only on this machine."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from cxr.evaluation.familiarity import centred, directions
 from cxr.files.run_folder import SIDE_FILE, SPLIT
 from cxr.files.writing import as_text, read_table
 from cxr.models.features import joined, kept_features, thumbnails
-from cxr.serving.loaded import Loaded
+from cxr.serving.loaded import Loaded, find_run
 from cxr.serving.pictures import data_url
 from cxr.training.familiar import sample_of
 
@@ -25,9 +24,9 @@ SHOWN = 4
 
 def can_show(loaded: Loaded) -> bool:
     """Whether there are training images to show: of one network alone, whose run folder has all that it takes."""
-    checkpoint = loaded.networks.checkpoints[0]
-    there = checkpoint.with_name(SIDE_FILE).is_file() and (checkpoint.parent.parent / SPLIT).is_file()
-    return there and len(loaded.networks.checkpoints) == 1 and bool(loaded.model.familiar)
+    first, *others = loaded.networks.checkpoints
+    run = find_run(first, loaded.model.classes)
+    return not others and run is not None and first.with_name(SIDE_FILE).is_file() and bool(loaded.model.familiar)
 
 
 def nearest_cases(loaded: Loaded, images: Sequence[Decoded]) -> list[dict[str, Any]]:
@@ -40,7 +39,7 @@ def nearest_cases(loaded: Loaded, images: Sequence[Decoded]) -> list[dict[str, A
         UserError: the files of the run folder do not fit together.
     """
     checkpoint, (familiar,) = loaded.networks.checkpoints[0], loaded.model.familiar
-    rows = [row for row in read_table(checkpoint.parent.parent / SPLIT) if row["split"] == "train"]
+    rows = [row for row in read_table(checkpoint.resolve().parent.parent / SPLIT) if row["split"] == "train"]
     kept = sample_of(np.arange(len(rows)))
     fingerprints = read_fingerprints(checkpoint.with_name(SIDE_FILE), "images")
     row_of = {as_text(file): row for row, file in enumerate(fingerprints["files"].tolist())}

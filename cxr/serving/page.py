@@ -10,7 +10,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -23,7 +22,7 @@ from cxr.serving.choices import Choice
 from cxr.serving.guards import LOCAL, Guard
 from cxr.serving.loaded import Loaded, load_choice
 from cxr.serving.nearest import can_show, nearest_cases
-from cxr.serving.uploads import MAX_UPLOAD, Line, read_upload
+from cxr.serving.uploads import MAX_UPLOAD, Queue, read_upload
 
 KEPT = 3  # networks in memory
 DECODING = 2  # images at once, each in up to 500 MB
@@ -43,7 +42,8 @@ class Page:
     """
 
     def __init__(self, choices: Sequence[Choice], options: Mapping[str, Any]) -> None:
-        self.choices, self.line, self.at_home = choices, Line(), options["host"] in LOCAL
+        self.choices, self.queue, self.host = choices, Queue(), options["host"]
+        self.local_only = self.host in LOCAL
         self.reading = Reading(
             options["data"]["negatives"], "ignore", dicom_unknown_parts=options["data"]["dicom_unknown_parts"]
         )
@@ -52,9 +52,7 @@ class Page:
         self.networks = ThreadPoolExecutor(1, "networks")
         self.load = lru_cache(KEPT)(lambda number: load_choice(choices[number], options["trainer"]["accelerator"]))
 
-        self.host = options["host"]
-
-    def app(self) -> Starlette:
+    def app(self) -> Guard:
         """The application."""
         routes = [
             Route("/", self.show, methods=["GET"]),
@@ -63,7 +61,7 @@ class Page:
             Route("/nearest", self.nearest, methods=["POST"]),
         ]
         handlers = {HTTPException: refuse, UserError: cannot}
-        return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, host=self.host)])
+        return Guard(Starlette(routes=routes, exception_handlers=handlers), self.host)
 
     async def show(self, request: Request) -> Response:
         """The page itself."""
@@ -77,21 +75,21 @@ class Page:
     async def about(self, request: Request) -> Response:
         """What to know about a network."""
         loaded = await self.loaded(request)
-        return JSONResponse(about_network(loaded, language(request), self.at_home))
+        return JSONResponse(about_network(loaded, language(request), self.local_only))
 
     async def answer(self, request: Request) -> Response:
         """What a network says of the image that is the body of the request."""
-        return await self.judge(request, answer, language(request))
+        return await self.judge(request, answer, language(request), self.reading.negatives == "invert")
 
     async def nearest(self, request: Request) -> Response:
         """The training images most like the image that is the body of the request."""
-        if not (self.at_home and can_show(await self.loaded(request))):
+        if not (self.local_only and can_show(await self.loaded(request))):
             raise HTTPException(404)
         return await self.judge(request, nearest_cases)
 
     async def judge(self, request: Request, work: Callable[..., Any], *more: Any) -> Response:
         """The result of `work` on a network, the image that is the body of the request, and `more`."""
-        async with self.line.turn():
+        async with self.queue.turn():
             content = await read_upload(request)
             loaded = await self.loaded(request)
             run = asyncio.get_running_loop().run_in_executor
@@ -99,7 +97,7 @@ class Page:
                 images = await run(self.decoders, self.decode, content, loaded)
             except UNREADABLE as error:
                 lang = language(request)
-                why = printable(explained(why_unreadable(error), lang))
+                why = printable(why_in_words(why_unreadable(error), lang))
                 return problem(422, words(lang, TEMPLATES)["unreadable"].format(why=why))
             return JSONResponse(await run(self.networks, work, loaded, images, *more))
 
@@ -116,7 +114,7 @@ class Page:
         return [decode(content, size, self.reading) for size in loaded.model.sizes]
 
 
-def explained(why: str, lang: str) -> str:
+def why_in_words(why: str, lang: str) -> str:
     """Why a file cannot be used, in a language; cxr.data says it in English, which follows in brackets."""
     english, page = words(LANGUAGES[0], TEMPLATES), words(lang, TEMPLATES)
     meant = (page[key] for key, part in english.items() if key.startswith("why_") and part in why)

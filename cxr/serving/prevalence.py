@@ -5,13 +5,12 @@ from typing import Any
 
 from cxr.evaluation.screening import predictive_values, reweighted
 from cxr.reporting.console import apart_from
+from cxr.reporting.words import Words
 from cxr.serving.loaded import Loaded
 
 # For a slider, which starts at START.
 STEPS = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 START = 0.01
-
-Words = Mapping[str, str]
 
 
 def at_prevalences(loaded: Loaded, probabilities: Mapping[str, float], w: Words, page: Words) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Listen on an address, and serve an application there until it is asked to stop."""
 
+import errno
 import logging
 import socket
 from contextlib import AbstractContextManager, nullcontext
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from cxr.errors import UserError
 
@@ -33,8 +34,10 @@ def listen_on(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=CONNECTIONS)
     except (OSError, UnicodeError) as error:  # a name with an empty part is no IDNA
         why = getattr(error, "strerror", None) or str(error)
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        another = "port=N" if taken else "host=ADDRESS or port=N"
         raise UserError(
-            f"host={host} port={port}: cannot listen there ({why.lower()}); choose another port=N"
+            f"host={host} port={port}: cannot listen there ({why.lower()}); choose another {another}"
         ) from error
 
 
@@ -45,7 +48,7 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def server_of(app: Starlette) -> Server:
+def server_of(app: ASGIApp) -> Server:
     """A server for an application, to run(sockets=[…])."""
     config = uvicorn.Config(
         app,

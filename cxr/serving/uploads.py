@@ -13,8 +13,8 @@ AT_ONCE = 8  # are in memory
 WAITING = 100  # beside those; further ones are refused
 
 
-class Line:
-    """Those who wait for their turn; AT_ONCE have it."""
+class Queue:
+    """Limits how many uploads are handled at once, and how many may wait."""
 
     def __init__(self, at_once: int = AT_ONCE, waiting: int = WAITING) -> None:
         self.most, self.inside, self.turns = at_once + waiting, 0, asyncio.Semaphore(at_once)
@@ -33,7 +33,7 @@ class Line:
 
 
 async def read_upload(request: Request) -> bytes:
-    """The body of a request. Raises HTTPException: 413 for more than MAX_UPLOAD bytes, of which no more are read; 408
+    """The body of a request. Raises HTTPException: 413 for more than MAX_UPLOAD bytes, and no more are read; 408
     if it takes longer than SECONDS or the sender leaves."""
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:20]) > MAX_UPLOAD:

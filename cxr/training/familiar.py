@@ -12,6 +12,7 @@ from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.evaluation.evaluation import Evaluation
 from cxr.evaluation.familiarity import SAMPLE, Familiar, learn_familiar
+from cxr.files.run_folder import FAMILIAR
 from cxr.files.writing import replacing
 from cxr.models.classifier import Classifier
 from cxr.models.features import joined, kept_features, thumbnails
@@ -92,6 +93,12 @@ def thumbnails_at(data: CXRDataModule, rows: np.ndarray) -> np.ndarray:
     batches = np.array_split(rows, -(-len(rows) // data.data["batch_size"]))
     parts = [thumbnails(to_unit(torch.from_numpy(data.store[part])[:, None])) for part in batches]
     return torch.cat(parts).numpy()
+
+
+def familiar_path(checkpoint: Path) -> Path:
+    """The file beside a checkpoint that says what its network is familiar with. It has the checkpoint's name, since
+    last.ckpt is another network than best.ckpt."""
+    return checkpoint.with_suffix(FAMILIAR)
 
 
 def write_familiar(path: Path, familiar: Familiar) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bad_images import BAD_IMAGES, USED, ramp
 from PIL import Image
 
-from cxr.data import building, gray
+from cxr.data import building, grey
 from cxr.data import decode as decode_module
 from cxr.data.building import BLOCK
 from cxr.data.cache import built
@@ -52,7 +52,7 @@ def test_a_bad_image_is_used_or_listed_with_its_reason(good, tmp_path, kind):
     assert max(corners) - min(corners) > 80 and corners.index(max(corners)) == brightest, "a ramp, the right way up"
 
 
-def test_gray_is_made_band_by_band_to_the_same_bytes(tmp_path, monkeypatch):
+def test_grey_is_made_band_by_band_to_the_same_bytes(tmp_path, monkeypatch):
     for name, odd in BAD_IMAGES.items():
         if odd.expected != USED:
             continue
@@ -61,14 +61,14 @@ def test_gray_is_made_band_by_band_to_the_same_bytes(tmp_path, monkeypatch):
         odd.write(path)
         whole = decode(path, 24)
         with monkeypatch.context() as patch:
-            patch.setattr(gray, "BAND", 700)
+            patch.setattr(grey, "BAND", 700)
             banded = decode(path, 24)
         assert np.array_equal(whole.pixels, banded.pixels) and whole[1:] == banded[1:], name
 
 
 def test_an_error_that_is_not_the_image_s_names_the_image(tmp_path, image, monkeypatch):
     path = image(tmp_path / "a\n.png")
-    monkeypatch.setattr(decode_module, "to_gray", lambda image: 1 / 0)
+    monkeypatch.setattr(decode_module, "to_grey", lambda image: 1 / 0)
     monkeypatch.setattr(decode_module, "UNREADABLE", ())
     with pytest.raises(ZeroDivisionError) as caught:
         decode(path, 16)
@@ -106,13 +106,13 @@ def test_an_image_for_which_memory_runs_out_is_named_and_the_others_are_used(tmp
 
 def test_ranks_do_not_look_again_for_memory_but_wait_for_the_next_command(good, tmp_path, monkeypatch):
     """Each would look at another moment, and could have other images."""
-    path, to_gray = good / "NORMAL" / "good.png", decode_module.to_gray
+    path, to_grey = good / "NORMAL" / "good.png", decode_module.to_grey
     Image.open(path).resize((90, 90)).save(path)
-    monkeypatch.setattr(decode_module, "to_gray", lambda i: to_gray(i) if i.size != (90, 90) else bytearray(2**62))
+    monkeypatch.setattr(decode_module, "to_grey", lambda i: to_grey(i) if i.size != (90, 90) else bytearray(2**62))
     assert [file for file, _ in open_store(read_folder(good), 16, tmp_path / "cache")[1].rejected] == [
         "NORMAL/good.png"
     ]
-    monkeypatch.setattr(decode_module, "to_gray", to_gray)
+    monkeypatch.setattr(decode_module, "to_grey", to_grey)
     with monkeypatch.context() as ranks:
         ranks.setenv("RANK", "1")
         assert len(open_store(read_folder(good), 16, tmp_path / "cache")[1].rejected) == 1

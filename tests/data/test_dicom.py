@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from drawn_dicom import compressed, dicom, gray, ramp, ramp8, real, save_dicom
+from drawn_dicom import compressed, dicom, grey, ramp, ramp8, real, save_dicom
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
@@ -24,30 +24,30 @@ from cxr.data.codestreams import read_run_lengths
 
 
 def row(tmp_path: Path, header: Dataset) -> np.ndarray:
-    """The gray levels of a ramp of 4096 values in a DICOM file, at every 16th value."""
-    return gray(save_dicom(tmp_path / "ramp.dcm", header))[128]
+    """The grey levels of a ramp of 4096 values in a DICOM file, at every 16th value."""
+    return grey(save_dicom(tmp_path / "ramp.dcm", header))[128]
 
 
 def test_a_chest_radiograph_looks_the_same_in_each_form(tmp_path):
     header = pydicom.dcmread(real("RG1_UNCR.dcm"))
-    expected = gray(real("RG1_UNCR.dcm"))
+    expected = grey(real("RG1_UNCR.dcm"))
     assert expected.std() > 40 and expected[128, 128] > expected[128, 64]  # the spine is brighter than a lung
     for how in ("UNCI", "J2KI"):  # another order of bytes, and lossy
-        assert np.abs(gray(real(f"RG1_{how}.dcm")) - expected).max() <= 2, how
+        assert np.abs(grey(real(f"RG1_{how}.dcm")) - expected).max() <= 2, how
     small = np.ascontiguousarray(header.pixel_array[::4, ::4])  # MONOCHROME1, 15 bits
     header.PixelData, (header.Rows, header.Columns) = small.tobytes(), small.shape
-    expected = gray(save_dicom(tmp_path / "small.dcm", header))
+    expected = grey(save_dicom(tmp_path / "small.dcm", header))
     assert expected.std() > 40
     for syntax in (RLELossless, JPEG2000Lossless):
         other = copy.deepcopy(header)
         other.compress(syntax)
-        assert (gray(save_dicom(tmp_path / "compressed.dcm", other)) == expected).all(), syntax.name
+        assert (grey(save_dicom(tmp_path / "compressed.dcm", other)) == expected).all(), syntax.name
     inverted = 2**15 - 1 - small.astype(int)
     window = np.clip(inverted, 2**15 - 30000, 2**15 - 1).astype(np.uint16)  # 0 to 30000, inverted
     Image.fromarray(window).save(tmp_path / "16 bits.png")
     twin = save_dicom(tmp_path / "twin.dcm", dicom(inverted.astype(np.uint16), 15))
     for file in (tmp_path / "16 bits.png", twin):
-        assert np.abs(gray(file) - expected).max() <= 2, file.name
+        assert np.abs(grey(file) - expected).max() <= 2, file.name
 
 
 def test_run_lengths_of_noise_and_of_plains():
@@ -67,23 +67,23 @@ def test_lossless_and_baseline_jpeg(tmp_path):
     lossless = pydicom.dcmread(real("JPGLosslessP14SV1_1s_1f_8b.dcm"))  # an ultrasound image
     assert lossless.file_meta.TransferSyntaxUID == JPEGLosslessSV1
     lossless.Modality = "CR"
-    assert gray(save_dicom(tmp_path / "lossless.dcm", lossless)).std() > 10
+    assert grey(save_dicom(tmp_path / "lossless.dcm", lossless)).std() > 10
     file = io.BytesIO()
     Image.fromarray(ramp8).save(file, "JPEG", quality=95)
     baseline = save_dicom(tmp_path / "baseline.dcm", compressed(ramp8, 8, JPEGBaseline8Bit, file.getvalue()))
-    assert np.abs(gray(baseline)[128] - np.arange(256)).max() <= 3
+    assert np.abs(grey(baseline)[128] - np.arange(256)).max() <= 3
 
 
 def test_jpeg_of_12_bits(tmp_path):
     extended = pydicom.dcmread(real("JPGExtended.dcm"))  # a bone scan
     assert extended.file_meta.TransferSyntaxUID == JPEGExtended12Bit and extended.BitsStored > 8
     extended.Modality, extended.BodyPartExamined, extended.NumberOfFrames = "CR", "CHEST", 1
-    assert gray(save_dicom(tmp_path / "extended.dcm", extended)).std() > 5
+    assert grey(save_dicom(tmp_path / "extended.dcm", extended)).std() > 5
 
 
 def test_only_images_of_more_than_8_bits_are_stretched_to_the_range_of_their_pixels(tmp_path):
     for pixels, bits, darkest, brightest in ((ramp8 // 4 + 96, 8, 96, 159), (ramp // 4 + 1536, 12, 0, 255)):
-        image = gray(save_dicom(tmp_path / "dull.dcm", dicom(pixels, bits)))
+        image = grey(save_dicom(tmp_path / "dull.dcm", dicom(pixels, bits)))
         assert abs(image.min() - darkest) <= 1 and abs(image.max() - brightest) <= 1, bits
 
 
@@ -124,7 +124,7 @@ def test_signed_pixels_rescaled_padded_and_with_an_overlay_in_unused_bits(tmp_pa
     assert (row(tmp_path, dicom(overlay)) == expected).all()
     padded = np.clip(ramp, 1000, 3000)
     padded[:8] = 4095  # a white frame that is no part of the image
-    image = gray(save_dicom(tmp_path / "padded.dcm", dicom(padded, PixelPaddingValue=4095)), 256)
+    image = grey(save_dicom(tmp_path / "padded.dcm", dicom(padded, PixelPaddingValue=4095)), 256)
     assert (image[:60] == 0).all() and image[128].max() == 255 and image[128, 128] == pytest.approx(134, abs=4)
 
 

@@ -119,7 +119,7 @@ def test_a_jpeg_that_names_another_size_is_refused_before_a_decoder_takes_memory
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
-def test_a_truncated_jpeg_is_not_filled_up_with_gray(tmp_path, share):
+def test_a_truncated_jpeg_is_not_filled_up_with_grey(tmp_path, share):
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128), np.uint8)).save(file, "JPEG")
     stream = file.getvalue()[: int(share * len(file.getvalue()))]

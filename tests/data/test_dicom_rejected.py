@@ -91,7 +91,7 @@ def test_what_is_no_image_is_named(tmp_path):
     )
 
 
-def test_other_files_that_are_no_single_gray_image(tmp_path):
+def test_other_files_that_are_no_single_grey_image(tmp_path):
     def reason(pixels: np.ndarray = ramp, bits: int = 12, **tags) -> str:
         return why(save_dicom(tmp_path / "odd.dcm", dicom(pixels, bits, **tags)))
 

@@ -86,7 +86,7 @@ def test_all_leaves_out_a_hospital_that_cannot_be_held_out(write_table, tiny, ca
             ["-m", "data.split=hospital", "data.hold_out=all", *words, *tiny], "config", list_hospitals
         )
     assert [options["data"]["hold_out"] for options in command.runs.values()] == ["South"]
-    assert "data.hold_out=all goes on without one of them: data.hold_out=North: it has" in caplog.text
+    assert "data.hold_out=all leaves one out: data.hold_out=North: it has" in caplog.text
 
 
 def test_a_hospital_of_one_class_is_scored_by_recall(write_table, tiny, run, tmp_path):

@@ -36,7 +36,7 @@ def ramp():
         ("a.png", "LA"),
     ],
 )
-def test_any_mode_becomes_the_same_gray(tmp_path, ramp, name, mode):
+def test_any_mode_becomes_the_same_grey(tmp_path, ramp, name, mode):
     Image.fromarray(ramp).convert("RGB").convert(mode).save(tmp_path / name)
     image = decode(tmp_path / name, 32).pixels
     want = np.asarray(Image.fromarray(ramp).resize((32, 32), Image.Resampling.BILINEAR)).astype(int)

@@ -81,10 +81,10 @@ def colour(make, tmp_path):
 def test_folding_to_one_channel_is_exact_inside(make, theirs, first, norm, head, tmp_path):
     theirs, path = colour(theirs, tmp_path)
     ours = make(4, image_size=64, weights=path).eval()
-    gray = torch.rand(2, 1, 64, 64)
+    grey = torch.rand(2, 1, 64, 64)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    images = (gray.expand(-1, 3, -1, -1) - mean) / std
-    want, got = (net.get_submodule(norm)(net.get_submodule(first)(x)) for net, x in ((theirs, images), (ours, gray)))
+    images = (grey.expand(-1, 3, -1, -1) - mean) / std
+    want, got = (net.get_submodule(norm)(net.get_submodule(first)(x)) for net, x in ((theirs, images), (ours, grey)))
     inside = (..., slice(2, -2), slice(2, -2))  # the padding means black here, ImageNet's mean there
     assert torch.allclose(got[inside], want[inside], atol=1e-4)
     rest = {k: v for k, v in theirs.state_dict().items() if not k.startswith((f"{first}.", f"{norm}.", f"{head}."))}

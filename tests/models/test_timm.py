@@ -62,23 +62,23 @@ def test_what_timm_cannot_build_is_one_line(name, size, says):
         ("test_byobnet", "stem.conv", "stem.bn"),
     ],
 )
-def test_colour_weights_become_gray_ones(name, first, norm, tmp_path):
+def test_colour_weights_become_grey_ones(name, first, norm, tmp_path):
     """As timm's own weights would: a network for colour with weights and statistics of its own."""
     torch.manual_seed(0)
     theirs = timm.create_model(name, num_classes=10, **({"img_size": 64} if norm is None else {}))
     theirs(torch.rand(8, 3, 64, 64))  # moves the running statistics
     torch.save(theirs.eval().state_dict(), tmp_path / "weights.pth")
     ours = timm_network(4, 64, name, str(tmp_path / "weights.pth")).eval()
-    gray = torch.rand(2, 1, 64, 64)
+    grey = torch.rand(2, 1, 64, 64)
     mean, std = (torch.tensor(theirs.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     assert len(set(mean.flatten().tolist())) == 3
-    images = (gray.expand(-1, 3, -1, -1) - mean) / std, (gray - ours.zero) / ours.one
+    images = (grey.expand(-1, 3, -1, -1) - mean) / std, (grey - ours.zero) / ours.one
     want, got = (net.get_submodule(first)(x) for net, x in zip((theirs, ours.net), images, strict=True))
     if norm:
         want, got = (net.get_submodule(norm)(x) for net, x in ((theirs, want), (ours.net, got)))
     inside = (..., slice(2, -2), slice(2, -2)) if norm else ...
     assert torch.allclose(got[inside], want[inside], atol=1e-4)
-    assert ours(gray).shape == (2, 4)
+    assert ours(grey).shape == (2, 4)
     assert torch.equal(list(ours.parameters())[-5], list(theirs.parameters())[-5])
 
 

@@ -31,7 +31,7 @@ def test_the_overlay_is_clear_where_the_map_is_faint_and_its_line_encloses_a_ten
     assert picture.shape == (320, 640 + GAP, 3) and picture.dtype == np.uint8
     left, right = picture[:, :320], picture[:, 320 + GAP :]
     assert (left == 100).all() and (right[150:, 150:] == 100).all()
-    assert right[40, 40, 0] > right[40, 40, 1] > right[40, 40, 2], "COLOUR over gray"
+    assert right[40, 40, 0] > right[40, 40, 1] > right[40, 40, 2], "COLOUR over grey"
     rows, columns = np.nonzero((right == LINE).all(2))
     assert 95 <= rows.max() <= 106 and 95 <= columns.max() <= 106 and COLOUR[0] > COLOUR[1]
 
@@ -44,7 +44,9 @@ def test_a_map_that_fails_is_said_to_fail():
     assert sanity.startswith("Sanity check FAILED") and "0.700 [0.600, 0.800]" in sanity and lungs.startswith("70%")
     assert "실패" in heatmap_lines(TESTED, words("ko"))[1]
     none = TESTED | {"empty": 64, "deletion": None, "sanity": None, "lungs": None}
-    assert heatmap_lines(none) == ["No test: the maps of 64 images are empty."] and not heatmaps_failed(none)
+    assert heatmap_lines(none) == [
+        "No test: it needs maps that are not empty, of images of two patients; 64 images were tried."
+    ] and not heatmaps_failed(none)
 
 
 def test_a_run_tests_its_maps_and_shows_them(run, sweep, tmp_path):

@@ -131,7 +131,9 @@ def test_errors_are_a_line(visit, good):
     page = visit("ko")
     drop(page, b"no image", "a.png")
     page.wait_for_selector("#error:visible")
-    assert page.inner_text("#error") == "이 파일은 사용할 수 없습니다: not a JPEG, PNG or DICOM image."
+    assert page.inner_text("#error") == (
+        "이 파일은 사용할 수 없습니다: JPEG, PNG, DICOM 영상이 아닙니다 (not a JPEG, PNG or DICOM image)."
+    )
     drop(page, good, "a.png", "b.png")
     assert "하나만" in page.inner_text("#error")
     drop(page, good, "a.png")

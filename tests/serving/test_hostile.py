@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from cxr.serving import uploads
 from cxr.serving.guards import Guard
-from cxr.serving.uploads import Line
+from cxr.serving.uploads import Queue
 
 WITHOUT_BYTES = ("link", "pipe", "too many bytes")
 
@@ -111,11 +111,11 @@ def test_senders_that_leave_or_wait_are_given_up(url, fetch, good, monkeypatch):
 
 def test_who_finds_too_long_a_line_is_refused():
     async def visit():
-        line, order = Line(at_once=1, waiting=1), []
+        queue, order = Queue(at_once=1, waiting=1), []
 
         async def visitor(number):
             try:
-                async with line.turn():
+                async with queue.turn():
                     order.append(number)
                     await asyncio.sleep(0.01)
             except HTTPException as error:

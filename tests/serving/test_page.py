@@ -143,7 +143,7 @@ def test_a_checkpoint_without_its_run_folder_still_answers(folder, tmp_path, ser
         status, _, answer = fetch(f"{address}/answer", image)
         assert status == 200 and answer["prevalence"]["withheld"] and not answer["refused"]
         notes = " ".join(fetch(f"{address}/network")[2]["notes"])
-        assert "nothing is refused" in notes and "not in its run folder" in notes
+        assert "nothing is refused" in notes and "was tested is not known" in notes
         (tmp_path / "b.ckpt").unlink()
         assert fetch(f"{address}/answer", image)[0] == 200, "it is kept in memory"
 

@@ -20,7 +20,7 @@ from cxr.data.store import open_store
 
 @pytest.fixture(scope="module")
 def chest(drawn):
-    """A chest as an 8-bit gray picture of 96 × 96 pixels."""
+    """A chest as an 8-bit grey picture of 96 × 96 pixels."""
     path = sorted((drawn / "train" / "NORMAL").iterdir())[0]
     return np.asarray(Image.open(path).convert("L").resize((96, 96)))
 
@@ -71,7 +71,7 @@ def test_an_image_of_two_values_keeps_both(tmp_path):
 
 
 def deep_png(values, colour):
-    """A PNG of 16 bits a channel: uint16 (H, W, C); colour type 2 is RGB, 4 gray with alpha."""
+    """A PNG of 16 bits a channel: uint16 (H, W, C); colour type 2 is RGB, 4 grey with alpha."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     return png((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)), (b"IDAT", zlib.compress(rows)))
@@ -81,12 +81,12 @@ def deep_png(values, colour):
 def test_a_16_bit_png_with_colours_that_uses_12_bits_is_rejected(tmp_path, chest, colour):
     path = tmp_path / "deep.png"
 
-    def write(gray):
-        channels = [gray] * 3 if colour == 2 else [gray, np.full_like(gray, 65535)]
+    def write(grey):
+        channels = [grey] * 3 if colour == 2 else [grey, np.full_like(grey, 65535)]
         path.write_bytes(deep_png(np.stack(channels, axis=2), colour))
 
     write(twelve_bits(chest))
-    with pytest.raises(BadImage, match="uses few of its bits: save it as gray"):
+    with pytest.raises(BadImage, match="uses few of its bits: save it as grey"):
         decode(path, 96)
     marked = twelve_bits(chest)
     marked[3:15, 3:15] = 65535

@@ -1,4 +1,4 @@
-"""The pixels of an image of any mode as 8-bit gray: deep ones by their range, colours, transparency."""
+"""The pixels of an image of any mode as 8-bit grey: deep ones by their range, colours, transparency."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ MOST = 0.02
 MARKER = 0.1  # of all pixels, at most, are a marker (a letter that is burnt in), if no pixel has a value near theirs
 
 
-class Gray(NamedTuple):
+class Grey(NamedTuple):
     """An image in mode L; 1 if at least a hundredth of its pixels has a colour, else 0; and 1 if a few pixels of a
     16-bit image lie far outside the range of all others, else 0."""
 
@@ -25,9 +25,9 @@ class Gray(NamedTuple):
     outliers: int
 
 
-def to_gray(image: Image.Image) -> Gray:
+def to_grey(image: Image.Image) -> Grey:
     """Convert an image, band by band. What is transparent becomes black, unless everything is."""
-    gray, coloured = Image.new("L", image.size), 0
+    grey, coloured = Image.new("L", image.size), 0
     image.load()
     deep = image.mode.startswith(("I", "F"))
     low, high, outliers = usual_range(image) if deep else (0, 0, 0)
@@ -44,9 +44,9 @@ def to_gray(image: Image.Image) -> Gray:
             coloured += np.count_nonzero((abs(red - green) > 24) | (abs(green - blue) > 24))  # more than a JPEG's noise
         if band.mode == "RGBA" and not empty:
             band = Image.alpha_composite(Image.new("RGBA", band.size, "black"), band)
-        gray.paste(band.convert("L"), (0, top))
-    gray.info = image.info  # where its EXIF stands
-    return Gray(gray, int(coloured / (image.width * image.height) > 0.01), outliers)
+        grey.paste(band.convert("L"), (0, top))
+    grey.info = image.info  # where its EXIF stands
+    return Grey(grey, int(coloured / (image.width * image.height) > 0.01), outliers)
 
 
 def usual_range(image: Image.Image) -> tuple[int, int, int]:
