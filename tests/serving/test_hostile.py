@@ -57,6 +57,9 @@ def test_other_pages_of_the_browser_get_nothing(url, fetch, good):
     assert fetch(f"{url}/answer", good, Sec_Fetch_Site="cross-site")[0] == 403
     assert fetch(f"{url}/answer", good, Origin=f"http://{own}", Sec_Fetch_Site="same-origin")[0] == 200
     assert fetch(url, Host="evil.example")[0] == 403
+    assert fetch(f"{url}/network", Sec_Fetch_Site="cross-site")[0] == 403, "it would load a network"
+    assert fetch(url, Sec_Fetch_Site="cross-site")[0] == 200, "a link to the page"
+    assert fetch(f"{url}/network", Origin="http://[")[0] == 403
 
 
 def test_every_answer_forbids_keeping_and_guessing(url, fetch, good):

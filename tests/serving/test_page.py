@@ -17,7 +17,8 @@ from cxr.reporting.words import LANGUAGES, words
 pytest.importorskip("starlette", reason="starlette is not installed (pip install 'cxr[demo]')")
 
 from cxr.serving.answers import TEMPLATES
-from cxr.serving.choices import choices_of
+from cxr.serving.choices import Choice, choices_of
+from cxr.serving.loaded import load_choice
 from cxr.serving.prevalence import STEPS
 
 # The content of files, without those that are none and those whose name is odd.
@@ -111,6 +112,19 @@ def test_runs_of_one_recipe_can_answer_together(sweep, tmp_path, serve, fetch, d
     assert choices_of(f"{folder}/seed-1,{folder}/seed-0")[0].paths == [folder / "seed-1", folder / "seed-0"]
 
 
+def test_two_runs_of_one_name_keep_both_caveats_and_no_prior_where_theirs_differ(folder, tmp_path):
+    """And a checkpoint that is not the best one is named, with nothing known of what is unfamiliar to it."""
+    runs = [shutil.copytree(folder, tmp_path / name / "run") for name in ("a", "b")]
+    loaded = load_choice(Choice(runs, ""), "cpu")
+    assert len(loaded.metrics) == 2 and loaded.priors.keys() == {*loaded.model.classes}
+    config = runs[1] / "config.yaml"
+    config.write_text(config.read_text().replace("weights: none", "weights: balanced"))
+    assert "balanced" in config.read_text() and load_choice(Choice(runs, ""), "cpu").priors == {}
+    last = runs[0] / "checkpoints" / "last.ckpt"
+    assert [of.name for of in choices_of(f"{runs[0]},{last}")[1:]] == ["run", "run, last.ckpt"]
+    assert load_choice(Choice([last], ""), "cpu").model.familiar == []
+
+
 def test_another_prevalence_changes_the_odds_by_bayes():
     assert reweighted(0.7, 0.2, 0.2) == pytest.approx(0.7)
     # 1,000 persons, half of whom have it; 0.9 of the sick and 0.3 of the others look so. With 1 sick in 100:
@@ -143,6 +157,7 @@ def test_a_checkpoint_without_its_run_folder_still_answers(folder, tmp_path, ser
         status, _, answer = fetch(f"{address}/answer", image)
         assert status == 200 and answer["prevalence"]["withheld"] and not answer["refused"]
         notes = " ".join(fetch(f"{address}/network")[2]["notes"])
+        assert fetch(f"{address}/network")[2]["calibration"].startswith("Calibrated")
         assert "nothing is refused" in notes and "was tested is not known" in notes
         (tmp_path / "b.ckpt").unlink()
         assert fetch(f"{address}/answer", image)[0] == 200, "it is kept in memory"

@@ -107,6 +107,11 @@ def test_empty_maps_are_counted_and_not_tested(images):
     assert tested["empty"] == N and tested["deletion"] is None and tested["sanity"] is None
 
 
+def test_images_of_one_patient_prove_nothing(images):
+    tested = heatmap_figures(classifier(Spots()), images, np.ones(N, dtype=np.int64), np.zeros(N), 0)
+    assert tested["empty"] == 0 and tested["deletion"] is None and tested["sanity"] is None
+
+
 def test_shuffled_weights_return_to_what_they_were():
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -126,6 +131,9 @@ def test_masks_cover_a_tenth_and_keep_their_shape_elsewhere():
     assert (moved.sum((1, 2)) == 40).all() and not np.array_equal(moved, masks)
     shifts = [np.roll(masks[0], (y, x), (0, 1)) for y in range(20) for x in range(20)]
     assert any(np.array_equal(moved[0], shifted) for shifted in shifts)
+    few = np.zeros((1, 20, 20))
+    few[0, 5:8, 5:8] = 1
+    assert np.array_equal(heatmap_tests.marked(few), few > 0), "what the map does not mark is not covered"
 
 
 def test_the_interval_is_over_patients():
