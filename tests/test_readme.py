@@ -76,7 +76,7 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if "cxr.demo" in command:  # tests/test_demo.py runs it
         assert read_options(words, "demo")
         return
-    if "experiment=best" in command:  # tests/test_search.py runs it, with what a search left
+    if "experiment=best" in command:  # tests/search/test_search.py runs it, with what a search left
         return
     if "data.table=" in command:
         paths = sorted(drawn.rglob("*.*g"))

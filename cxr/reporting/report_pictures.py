@@ -47,7 +47,7 @@ def pictures(runs: Sequence[Run], differences: Mapping[str, Mapping[str, Any]], 
     return {
         "counts": png(figures.class_counts({s: {c: counts[s][c] for c in metrics["classes"]} for s in order})),
         "forest": png(forest(differences, w["forest_title"])) if differences else "",
-        "most": MOST,
+        "undrawn": max(0, len(differences) - MOST),
         "augmentation": augmentation(runs),
         "mistakes": "" if best.metrics.get("heatmaps") else board_picture(best, "test/worst_mistakes"),
         "best": best.row["run"],
