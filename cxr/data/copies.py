@@ -43,15 +43,15 @@ def find_copies(store: Store) -> list[Copy]:
 
     Time grows with the square of the number of images; memory is 4 kB per image, plus 0.3 GB.
     """
-    alike = {(min(pair), max(pair)) for pair in alike_pairs(store, whole_thumbnails(store)) if pair[0] != pair[1]}
+    alike = {(min(pair), max(pair)) for pair in alike_pairs(store, whole_edges(store)) if pair[0] != pair[1]}
     return [Copy(*pair, value) for *pair, value in confirmed(store, store, alike)]
 
 
 def find_common(ours: Store, theirs: Store) -> list[tuple[int, int, float]]:
     """All pairs of an image of one store and an image of another, of one size, that are copies: rows of both and their
     likeness, the most alike first."""
-    alike = set(alike_pairs(ours, whole_thumbnails(theirs)))
-    alike |= {(row, other) for other, row in alike_pairs(theirs, whole_thumbnails(ours))}
+    alike = set(alike_pairs(ours, whole_edges(theirs)))
+    alike |= {(row, other) for other, row in alike_pairs(theirs, whole_edges(ours))}
     return confirmed(ours, theirs, alike)
 
 
@@ -59,7 +59,7 @@ def alike_pairs(store: Store, whole: Tensor) -> Iterator[tuple[int, int]]:
     """Candidate pairs: a row of a store whose image, whole or cropped, resembles a row of `whole` (n, 1024), thumbnails
     of whole images. (The crops of one image are compared with the whole of the other, so both orders count.)"""
     for rows, part in store.parts():
-        windows = thumbnails(part)
+        windows = small_edges(part)
         for column in range(0, len(whole), COLUMNS):
             others = whole[column : column + COLUMNS]
             best = windows[0] @ others.T
@@ -83,15 +83,15 @@ def confirmed(ours: Store, theirs: Store, alike: set[tuple[int, int]]) -> list[t
     return sorted(copies, key=lambda pair: -pair[2])
 
 
-def whole_thumbnails(store: Store) -> Tensor:
-    """The first of thumbnails() of all images: (n, 1024)."""
+def whole_edges(store: Store) -> Tensor:
+    """The first of small_edges() of all images: (n, 1024)."""
     whole = torch.empty(len(store), THUMBNAIL**2)
     for rows, part in store.parts():
         whole[rows] = thumbnail(shrink(torch.from_numpy(part), min(store.size, 4 * THUMBNAIL)))
     return whole
 
 
-def thumbnails(images: np.ndarray) -> list[Tensor]:
+def small_edges(images: np.ndarray) -> list[Tensor]:
     """Thumbnails of images (n, S, S), whole and as ten crops of them: a list of (n, 1024)."""
     shrunk = shrink(torch.from_numpy(images), min(images.shape[-1], 4 * THUMBNAIL))
     size = shrunk.shape[-1]
