@@ -14,7 +14,7 @@ from cxr.errors import UserError, counted, printable, such_as
 from cxr.files.predictions import probability_columns
 from cxr.jobs.exit_codes import answering
 from cxr.jobs.file_predictions import name_in_table, predict_files
-from cxr.jobs.heatmap_folder import HeatmapFolder, heatmap_remarks
+from cxr.jobs.heatmap_folder import HeatmapFolder
 from cxr.jobs.prediction_table import PredictionTable
 from cxr.options.checkpoint_paths import paths_in
 from cxr.options.command_line import read_options
@@ -45,7 +45,7 @@ def predict(options: dict[str, Any]) -> int:
         there = table.rows or []
         if pictures:
             written = None if table.rows is None else sum(row["heatmap"] != "" for row in there)
-            pictures.begin(networks.model, written)
+            pictures.begin(networks, written)
         remark_on(networks, pictures, there)
         done, summary = {row["file"] for row in there}, Summary(there)
         left = [file for file in files if name_in_table(file) not in done]
@@ -64,7 +64,7 @@ def remark_on(networks: "Networks", pictures: HeatmapFolder | None, there: Seque
     """Print what to know before the first prediction; `there` are the rows of a stopped command."""
     trained_on = [f"this network was trained on {networks.model.note}"] if networks.model.note else []
     resumed = [f"the rows of {counted(len(there), 'file')} are there already"] if there else []
-    for remark in [*trained_on, *networks.remarks, *(heatmap_remarks(networks) if pictures else []), *resumed]:
+    for remark in [*trained_on, *networks.remarks, *(pictures.remarks if pictures else []), *resumed]:
         print(f"cxr: {printable(remark)}", file=sys.stderr)
 
 
@@ -86,7 +86,7 @@ class Summary:
 
     Attributes:
         predicted, unreadable, unfamiliar, negative: the number of such files.
-        example: the first one that is unfamiliar or negative, by that word.
+        example: the first one that is unreadable, unfamiliar or negative, by that word.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, str]]) -> None:
@@ -99,6 +99,7 @@ class Summary:
         """Count a row of the table."""
         if row.get("error"):
             self.unreadable += 1
+            self.example.setdefault("unreadable", f"{printable(row['file'])}: {printable(row['error'])}")
             return
         self.predicted += 1
         if float(row.get("unfamiliar") or 0) > 1:
@@ -120,6 +121,7 @@ class Summary:
             lines.append(f"{many} {self.example['negative']} (data.negatives={options['data']['negatives']})")
         where = f"; written to {options['out']}" if options["out"] else ""
         unread = f"{counted(self.unreadable, 'file')} could not be read"
+        unread += f" ({such_as(n, self.example['unreadable'])})" if (n := self.unreadable) else ""
         lines.append(f"{counted(self.predicted, 'image')} predicted, {unread}{where}")
         for line in lines:
             print(f"cxr: {line}", file=sys.stderr)

@@ -153,7 +153,7 @@ def test_without_its_file_familiarity_is_not_known_and_a_damaged_one_is_an_error
     assert code == 2 and f"best{FAMILIAR}: damaged" in err and err.count("\n") == 1
     familiar.unlink()
     code, out, err = run(predict.main, *words)
-    assert code == 0 and "how unfamiliar images are is not known" in err
+    assert code == 0 and "unfamiliar images will not be marked" in err
     assert next(csv.DictReader(out.splitlines()))["unfamiliar"] == ""
 
 

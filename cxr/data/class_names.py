@@ -8,7 +8,8 @@ from cxr.errors import UserError, printable
 
 # The one order of the known classes, and the spellings met in the wild (compared as upper-case letters and digits,
 # without a number in front: 0_normal).
-CLASSES = ("NORMAL", "PNEUMONIA", "COVID19", "TUBERCULOSIS")
+NORMAL = "NORMAL"
+CLASSES = (NORMAL, "PNEUMONIA", "COVID19", "TUBERCULOSIS")
 ALIASES = {
     "HEALTHY": "NORMAL",
     "NOFINDING": "NORMAL",

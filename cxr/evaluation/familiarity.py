@@ -5,6 +5,7 @@ deep nearest neighbors), both among a network's features and among thumbnails. O
 images pass for chests: the network reduces them to what it knows; on thumbnails alone, some photographs do.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,12 @@ class Familiar(NamedTuple):
         """How unfamiliar n images are, with features (n, D) and thumbnails (n, T): float (n,). Above 1, the network
         should not judge the image."""
         return (distances(self, features, thumbnails) / self.limits).max(1)
+
+
+def mean_unfamiliar(each: Sequence[np.ndarray]) -> np.ndarray:
+    """Familiar.unfamiliar() of several networks together, (n,): their mean, to the three decimals that tables have, so
+    that what is above 1 is so everywhere."""
+    return np.round(np.mean(each, axis=0), 3)
 
 
 def distances(familiar: Familiar, features: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:

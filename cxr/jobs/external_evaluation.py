@@ -15,6 +15,7 @@ from cxr.errors import UserError
 from cxr.evaluation.averaging import average
 from cxr.evaluation.by_hospital import scores_by_hospital
 from cxr.evaluation.evaluation import Evaluation
+from cxr.evaluation.familiarity import mean_unfamiliar
 from cxr.evaluation.gap_parts import gap_parts
 from cxr.evaluation.intervals import headline
 from cxr.evaluation.recalibration import draw_images, recalibrate
@@ -95,7 +96,7 @@ def predict_all(
     by_row = None
     if unfamiliar:
         by_row = np.full(len(data.images), np.nan)
-        by_row[whole[0].index] = np.mean(unfamiliar, axis=0)
+        by_row[whole[0].index] = mean_unfamiliar(unfamiliar)
     return average(whole, model.temperature), parts, by_row
 
 

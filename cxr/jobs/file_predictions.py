@@ -14,7 +14,7 @@ from cxr.data.reading_ahead import read_ahead
 from cxr.data.retrying import ReadFailed
 from cxr.files.predictions import prediction, probability_columns
 from cxr.files.writing import as_text
-from cxr.jobs.heatmap_folder import HeatmapFolder
+from cxr.jobs.heatmap_folder import STEP, HeatmapFolder
 
 if TYPE_CHECKING:
     from cxr.models.ensemble import Ensemble
@@ -42,7 +42,7 @@ def predict_files(
         except UNREADABLE as error:
             return Read(file, why_unreadable(error))
 
-    size = options["batch_size"]
+    size = min(options["batch_size"], STEP) if pictures else options["batch_size"]
     results = read_ahead(read, files, 2 * size, os.cpu_count() or 1)
     while batch := list(islice(results, size)):
         yield from predict_batch(model, batch, pictures)
@@ -75,7 +75,7 @@ def predict_batch(model: "Ensemble", batch: Sequence[Read], pictures: HeatmapFol
             for row, score in zip(rows, scores, strict=True):
                 row["unfamiliar"] = f"{score:.3f}"
         if pictures:
-            names = pictures.draw(model, images, predicted, [of.file for of in readable])
+            names = pictures.draw(model, images, predicted, scores, [of.file for of in readable])
             for row, name in zip(rows, names, strict=True):
                 row["heatmap"] = name
         results = iter(rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class HeatmapFolder:
 
     Attributes:
         number: of pictures so far.
+        remarks: how the maps did in the tests of the network's run; empty where that is not known.
 
     Raises:
         UserError: the folder cannot be made, or captum is not installed.
@@ -34,7 +35,7 @@ class HeatmapFolder:
     def __init__(self, folder: str) -> None:
         from cxr.models.heatmaps import NEEDED, is_installed
 
-        self.folder, self.number = Path(folder).expanduser(), 0
+        self.folder, self.number, self.remarks, self.note = Path(folder).expanduser(), 0, list[str](), ""
         if not is_installed():
             raise UserError(f"heatmaps={folder}: {NEEDED}")
         try:
@@ -42,31 +43,41 @@ class HeatmapFolder:
         except OSError as error:
             raise UserError(f"heatmaps={folder}: cannot be made ({error.strerror})") from error
 
-    def begin(self, model: "Ensemble", number: int | None) -> None:
-        """Begin after the pictures of a stopped command; None: there is none.
+    def begin(self, networks: "Networks", number: int | None) -> None:
+        """Begin the pictures of some networks after those of a stopped command; None: there is none.
 
         Raises:
             UserError: a network has no heatmaps, or a folder to begin in is not empty.
         """
-        _ = model.layers  # found now, and not after the first images
+        from cxr.reporting.heatmaps_in_words import ENGLISH, heatmap_lines, heatmaps_failed
+
+        _ = networks.model.layers  # found now, and not after the first images
         if number is None and any(self.folder.iterdir()):
             raise UserError(f"heatmaps={self.folder}: must be a folder that is empty or does not exist yet")
         self.number = number or 0
+        tested = tested_heatmaps(networks)
+        self.remarks = heatmap_lines(tested) if tested else []
+        trust = ENGLISH["heatmaps_untested"] if not tested else ENGLISH["heatmaps_fail"] * heatmaps_failed(tested)
+        self.note = "\n".join(filter(None, ["Not a medical device", networks.model.note, trust]))
 
     def draw(
-        self, model: "Ensemble", images: Mapping[int, "Tensor"], probabilities: np.ndarray, files: Sequence[Path]
+        self,
+        model: "Ensemble",
+        images: Mapping[int, "Tensor"],
+        probabilities: np.ndarray,
+        unfamiliar: np.ndarray | None,
+        files: Sequence[Path],
     ) -> list[str]:
         """Write a picture of each image, for its predicted class; returns their names.
 
         Args:
-            images: as for Ensemble.probabilities(), whose result is `probabilities`.
+            images: as for Ensemble.judge(), whose results are `probabilities` and `unfamiliar`.
             files: of the images.
         """
         import torch
 
         from cxr.reporting.heatmap_pictures import beside, captioned
 
-        note = ". ".join(["Not a medical device", *filter(None, [model.note])])
         predicted, names = probabilities.argmax(1), []
         for start in range(0, len(files), STEP):
             part = {size: stack[start : start + STEP] for size, stack in images.items()}
@@ -77,7 +88,9 @@ class HeatmapFolder:
                 self.number += 1
                 names.append(picture_name(self.number, files[row]))
                 caption = f"{model.classes[predicted[row]]}: {probabilities[row].max():.3f}"
-                self.write(captioned(beside(image, heatmap), caption, note), names[-1])
+                if unfamiliar is not None and unfamiliar[row] > 1:
+                    caption = f"UNLIKE THE TRAINING IMAGES: do not use this prediction\n{caption}"
+                self.write(captioned(beside(image, heatmap), caption, self.note), names[-1])
         return names
 
     def write(self, picture: "Figure", name: str) -> None:
@@ -95,16 +108,15 @@ def picture_name(number: int, file: Path) -> str:
     return f"{number:06}_{safe[-LONGEST:]}.png"
 
 
-def heatmap_remarks(networks: "Networks") -> list[str]:
-    """How the maps of a network did in the tests of its run; none where its run folder does not tell, or of several."""
+def tested_heatmaps(networks: "Networks") -> Mapping[str, Any] | None:
+    """How the maps of a network did in the tests of its run, the part "heatmaps" of metrics.json; None where its run
+    folder does not tell, or of several networks."""
     from cxr.jobs.members import Unknown, run_of
-    from cxr.reporting.heatmaps_in_words import heatmap_lines
 
     if len(networks.checkpoints) > 1:
-        return []
+        return None
     try:
         run = run_of(networks.checkpoints[0], networks.model.classes, ())
     except Unknown:
-        return []
-    tested = read_json(run / METRICS).get("heatmaps")
-    return heatmap_lines(tested) if tested else []
+        return None
+    return read_json(run / METRICS).get("heatmaps")

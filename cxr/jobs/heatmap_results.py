@@ -14,6 +14,7 @@ from cxr.evaluation.evaluation import Evaluation
 from cxr.models.classifier import Classifier
 from cxr.models.heatmaps import NEEDED, is_installed
 from cxr.reporting.heatmap_pictures import PANEL_SIDE, beside, panel
+from cxr.reporting.heatmaps_in_words import ENGLISH, heatmaps_failed
 from cxr.training.explaining import IMAGES, heatmap_figures, maps_of
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,10 @@ def heatmap_results(
     home = model.device
     try:
         model.to(device)
-        return tested_maps(model, data, test, seed), dict(panels(model, data, test))
+        tested = tested_maps(model, data, test, seed)
+        failed = [ENGLISH["heatmaps_fail"]] if tested and heatmaps_failed(tested) else []
+        note = "\n".join(filter(None, [data.note, *failed]))
+        return tested, dict(panels(model, data, test, note))
     except Exception as error:  # a user's own network may do anything, and the run is trained and tested
         log.warning("no heatmaps: %s", error if isinstance(error, UserError) else with_type(error))
         return None, {}
@@ -56,8 +60,8 @@ def tested_maps(model: Classifier, data: CXRDataModule, test: Evaluation, seed: 
     return heatmap_figures(model, images, predicted, group, seed, data.data["batch_size"])
 
 
-def panels(model: Classifier, data: CXRDataModule, test: Evaluation) -> Iterator[tuple[str, Figure]]:
-    """Each class that has test images, and its panel."""
+def panels(model: Classifier, data: CXRDataModule, test: Evaluation, note: str) -> Iterator[tuple[str, Figure]]:
+    """Each class that has test images, and its panel, with a note below it."""
     chosen = {name: (hits, mistakes) for name, hits, mistakes in most_confident(test)}
     rows = np.array([row for sides in chosen.values() for side in sides for row in side])
     images = np.array(data.store[test.index[rows]])
@@ -70,7 +74,7 @@ def panels(model: Classifier, data: CXRDataModule, test: Evaluation) -> Iterator
         cells[row] = beside(image, heatmap, PANEL_SIDE), f"{verdict}\n{printable(files[row]).rsplit('/', 1)[-1]}"
     for name, (hits, mistakes) in chosen.items():
         title = f"{name}: the most confident hits (left) and mistakes (right)"
-        yield name, panel([cells[row] for row in hits], [cells[row] for row in mistakes], title, data.note)
+        yield name, panel([cells[row] for row in hits], [cells[row] for row in mistakes], title, note)
 
 
 def most_confident(test: Evaluation) -> Iterator[tuple[str, list[int], list[int]]]:

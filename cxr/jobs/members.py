@@ -64,7 +64,7 @@ def load_networks(paths: Sequence[str | Path], accelerator: str = "cpu") -> Netw
     familiar = [read_familiar(familiar_path(path)) for path in checkpoints]
     if None in familiar:
         lacking = next(path for path, of_path in zip(checkpoints, familiar, strict=True) if of_path is None)
-        remarks.append(f"how unfamiliar images are is not known: {familiar_path(lacking)} is missing")
+        remarks.append(f"unfamiliar images will not be marked: {familiar_path(lacking)} is missing; training writes it")
         familiar = []
     if len(members) == 1:
         return Networks(checkpoints, Ensemble(members, None, familiar), None, remarks)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cxr.evaluation.averaging import log_mean
-from cxr.evaluation.familiarity import Familiar
+from cxr.evaluation.familiarity import Familiar, mean_unfamiliar
 from cxr.models.classifier import Classifier
 from cxr.models.features import joined, kept_features, thumbnails
 from cxr.models.heatmaps import Layer, find_layer, heatmaps
@@ -67,7 +67,7 @@ class Ensemble:
                 vectors = joined(features, len(of_size)).cpu().numpy(), thumbnails(of_size).cpu().numpy()
                 unfamiliar.append(familiar.unfamiliar(*vectors))
         together = each[0] if len(each) == 1 else softmax(log_mean(each) / np.float32(self.temperature or 1), axis=1)
-        return together, np.mean(unfamiliar, axis=0) if unfamiliar else None
+        return together, mean_unfamiliar(unfamiliar) if unfamiliar else None
 
     def heatmaps(self, images: Mapping[int, Tensor], targets: Tensor) -> Tensor:
         """Where the networks looked for a class (B,): float32 (B, S, S) from 0 to 1, the mean of their maps, in the

@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr.evaluation.screening import screenings_of
 from cxr.reporting.hospitals_in_words import by_hospital_lines, lines_of_run
-from cxr.reporting.markdown import interval_text, some_of, with_interval
+from cxr.reporting.markdown import interval_text, some_of, threshold_text, with_interval
 from cxr.reporting.words import words
 
 RULES = ("majority_class", "hospital_alone", "file_facts", "nearest_neighbour")  # shortcuts that need no network
@@ -81,7 +81,7 @@ def screening_lines(parts: Mapping[str, Any], w: Words = ENGLISH) -> list[str]:
         return one_screening(*screenings.values(), apart_screening(parts, next(iter(screenings)), w), w)
     lines = [
         w["screening_row"].format(
-            name=name, threshold=s["threshold"], promise=promise_text(s, w), **screening_shares(s)
+            name=name, threshold=threshold_text(s["threshold"]), promise=promise_text(s, w), **screening_shares(s)
         )
         for name, s in screenings.items()
     ]
@@ -114,7 +114,7 @@ def one_screening(screening: Mapping[str, Any], apart: Sequence[str], w: Words) 
         for p in screening["prevalences"]
     ]
     return [
-        w["screening_title"].format(name=name, threshold=screening["threshold"]),
+        w["screening_title"].format(name=name, threshold=threshold_text(screening["threshold"])),
         w["screening_promise"].format(promise=promise_text(screening, w)),
         w["screening_point"].format(**screening_shares(screening)),
         *(apart or [w["who_target"].format(**{**who, "verdict": verdict}), *values]),

@@ -10,7 +10,7 @@ from cxr.files.run_folder import SIDE_FILE
 from cxr.files.writing import write_text
 from cxr.reporting.console import beaten_lines, calibration_lines, screening_lines, shortcut_lines
 from cxr.reporting.hospitals_in_words import ENGLISH, gap_part_lines, hospital_header, hospital_rows
-from cxr.reporting.markdown import inert, interval_text, markdown_table, with_interval, with_sign
+from cxr.reporting.markdown import inert, interval_text, markdown_table, threshold_text, with_interval, with_sign
 
 EVALUATION = "evaluation.json"
 
@@ -89,8 +89,8 @@ def remedy_lines(evaluation: Mapping[str, Any]) -> list[str]:
         specificity = with_interval(point, "specificity") if point["specificity"] is not None else "–"
         lines.append(
             f"To keep the sensitivity of {point['kept']:.3f} for {name}, the threshold would have to be "
-            f"{point['threshold']:.3g} instead of {used:.3g}, with a specificity of {specificity}. (It is chosen on "
-            "these images: it shows what a threshold can do, not what to expect of it.)"
+            f"{threshold_text(point['threshold'])} instead of {threshold_text(used)}, with a specificity of "
+            f"{specificity}. (It is chosen on these images: it shows what a threshold can do, not what to expect of it.)"
         )
     if after := evaluation["recalibrated"]:
         counts = ", ".join(f"{name} {images:,}" for name, images in after["counts"].items() if images)

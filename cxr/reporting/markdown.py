@@ -1,5 +1,6 @@
 """Values and their intervals as text, and Markdown tables of them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,12 @@ def with_interval(figures: Mapping[str, Any], key: str) -> str:
 def interval_text(ends: Sequence[float], end_text: Callable[[float], str] = "{:.3f}".format) -> str:
     """[low, high] with three digits."""
     return f"[{end_text(ends[0])}, {end_text(ends[1])}]".replace("-", "−")
+
+
+def threshold_text(threshold: float) -> str:
+    """A probability as a threshold: with the digits that keep it apart from 1, which is no threshold."""
+    digits = 3 if threshold < 0.995 or threshold >= 1 else 2 - math.floor(math.log10(1 - threshold))
+    return f"{threshold:.3g}" if digits == 3 else f"{threshold:.{digits}f}".rstrip("0")
 
 
 def with_sign(difference: float) -> str:

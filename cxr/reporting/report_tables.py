@@ -6,7 +6,7 @@ from typing import Any
 from cxr.evaluation.screening import screenings_of
 from cxr.reporting.console import apart_screening, promise_text, screening_shares
 from cxr.reporting.hospitals_in_words import hospital_header, hospital_rows
-from cxr.reporting.markdown import in_short, with_interval
+from cxr.reporting.markdown import in_short, threshold_text, with_interval
 from cxr.reporting.rows import COST, Run
 
 
@@ -85,7 +85,7 @@ def screening_table(
 def screening_row(screening: Mapping[str, Any], apart: bool, w: Mapping[str, str]) -> list[str]:
     """Class, threshold, promise, sensitivity, specificity, verdict and predictive values; the latter only where the
     class does not stand `apart` from others by its hospitals."""
-    chosen = [screening["class"], f"{screening['threshold']:.3g}", promise_text(screening, w)]
+    chosen = [screening["class"], threshold_text(screening["threshold"]), promise_text(screening, w)]
     verdict = f"{w[screening['who']['verdict']]} (n={screening['test']['positive_images']})"
     values = [
         with_interval(p, key) if p[key] is not None and not apart else "–"

@@ -20,7 +20,7 @@ from cxr.reporting.words import Words, words
 from cxr.serving.loaded import Loaded
 from cxr.serving.nearest import can_show
 from cxr.serving.pictures import data_url
-from cxr.serving.prevalence import at_prevalences, percent
+from cxr.serving.prevalence import at_prevalences, certainty
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 def about_network(loaded: Loaded, lang: str, local_only: bool) -> dict[str, Any]:
     """What to know about a network before any image: its caveats, what the tests of its heatmaps say, and whether it
     can show training images, if the page is `local_only`, on this machine alone."""
-    w, page = words(lang), words(lang, TEMPLATES)
-    model = loaded.model
+    page = words(lang, TEMPLATES)
+    w, model = words(lang) | {"not_tested_elsewhere": page["not_tested_elsewhere"]}, loaded.model
     notes = [w.get(note, note) for note in dict.fromkeys(member.note for member in model.members) if note]
     notes += hospital_notes(loaded.metrics, w)
     if len(loaded.metrics) < len(model.members):
@@ -54,7 +54,7 @@ def about_heatmaps(loaded: Loaded, w: Words, page: Words) -> dict[str, Any]:
         return {"warning": page["no_captum"], "lines": []}
     tested = loaded.alone.get("heatmaps")
     if not tested:
-        return {"warning": page["heatmaps_untested"], "lines": []}
+        return {"warning": w["heatmaps_untested"], "lines": []}
     warning = w["heatmaps_fail"] if heatmaps_failed(tested) else ""
     return {"warning": warning, "lines": heatmap_lines(tested, w)}
 
@@ -68,8 +68,8 @@ def answer(loaded: Loaded, images: Sequence[Decoded], lang: str, inverted: bool)
 
     Returns:
         "image" and "heatmap" (data URLs; the second None where there is none), "classes" (name, probability and its
-        text, in the network's order), "predicted" (a name), "refused" and "negative" (sentences, or ""), and
-        "prevalence", see at_prevalences().
+        text, in the network's order), "predicted" (a name), "caution", "refused" and "negative" (sentences, or ""),
+        and "prevalence", see at_prevalences().
     """
     model, page = loaded.model, words(lang, TEMPLATES)
     stacks = [to_unit(torch.from_numpy(image.pixels.copy())[None, None].to(model.device)) for image in images]
@@ -82,7 +82,8 @@ def answer(loaded: Loaded, images: Sequence[Decoded], lang: str, inverted: bool)
     return {
         "image": data_url(largest),
         "heatmap": heatmap(loaded, batch, predicted, largest),
-        "classes": [{"name": name, "share": p, "text": percent(p)} for name, p in by_class.items()],
+        "caution": page["drawn"] if model.note else "",
+        "classes": [{"name": name, "share": p, "text": certainty(p)} for name, p in by_class.items()],
         "predicted": model.classes[predicted],
         "refused": page["refused"].format(score=unfamiliar[0]) if refused else "",
         "negative": page["inverted" if inverted else "negative"] if images[0].negative else "",

@@ -29,11 +29,12 @@ def can_show(loaded: Loaded) -> bool:
     return not others and run is not None and first.with_name(SIDE_FILE).is_file() and bool(loaded.model.familiar)
 
 
-def nearest_cases(loaded: Loaded, images: Sequence[Decoded]) -> list[dict[str, Any]]:
+def nearest_cases(loaded: Loaded, images: Sequence[Decoded], same_image: str) -> list[dict[str, Any]]:
     """The SHOWN nearest of the training images that are kept, nearest first: "file", "label" and "image" (a data URL).
 
     Args:
         images: the image in the network's size.
+        same_image: the label of a case that is the very image, with {label} in it.
 
     Raises:
         UserError: the files of the run folder do not fit together.
@@ -47,15 +48,18 @@ def nearest_cases(loaded: Loaded, images: Sequence[Decoded]) -> list[dict[str, A
         raise UserError(f"{checkpoint.parent}: {SIDE_FILE}, {SPLIT} and the network are not of one run")
     vector, others = compared(loaded, images[0])
     order = np.argsort(-(others.astype(np.float32) @ vector), kind="stable")[:SHOWN]
-    cases = [rows[kept[number]] for number in order]
-    return [
-        {
-            "file": printable(case["file"]),
-            "label": case["label"],
-            "image": data_url(fingerprints["images"][row_of[case["file"]]]),
-        }
-        for case in cases
-    ]
+    cases = []
+    for case in (rows[kept[number]] for number in order):
+        row = row_of[case["file"]]
+        same = fingerprints["sha256"][row] == images[0].sha256
+        cases.append(
+            {
+                "file": printable(case["file"]),
+                "label": same_image.format(label=case["label"]) if same else case["label"],
+                "image": data_url(fingerprints["images"][row]),
+            }
+        )
+    return cases
 
 
 @torch.inference_mode()

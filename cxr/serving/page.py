@@ -85,7 +85,7 @@ class Page:
         """The training images most like the image that is the body of the request."""
         if not (self.local_only and can_show(await self.loaded(request))):
             raise HTTPException(404)
-        return await self.judge(request, nearest_cases)
+        return await self.judge(request, nearest_cases, words(language(request), TEMPLATES)["same_image"])
 
     async def judge(self, request: Request, work: Callable[..., Any], *more: Any) -> Response:
         """The result of `work` on a network, the image that is the body of the request, and `more`."""

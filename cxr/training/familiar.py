@@ -11,7 +11,7 @@ from cxr.data.batches import to_unit
 from cxr.data.datamodule import CXRDataModule
 from cxr.errors import UserError
 from cxr.evaluation.evaluation import Evaluation
-from cxr.evaluation.familiarity import SAMPLE, Familiar, learn_familiar
+from cxr.evaluation.familiarity import SAMPLE, Familiar, learn_familiar, mean_unfamiliar
 from cxr.files.run_folder import FAMILIAR
 from cxr.files.writing import replacing
 from cxr.models.classifier import Classifier
@@ -69,7 +69,7 @@ def keep_familiar(
     if familiar is None:
         return None
     write_familiar(path, familiar)
-    return unfamiliar_figures(unfamiliar_images([familiar], [features], data, test.index))
+    return unfamiliar_figures(mean_unfamiliar([unfamiliar_images([familiar], [features], data, test.index)]))
 
 
 def unfamiliar_images(

@@ -46,7 +46,7 @@ def test_the_page_answers_as_predict_does(url, fetch, run, sweep, drawn, tmp_pat
 
 def test_an_image_unlike_the_training_images_is_refused(url, fetch, image, tmp_path):
     noise = image(tmp_path / "noise.png", size=(64, 64)).read_bytes()
-    for lang, text in (("en", "times as far from the nearest training images"), ("ko", "학습 영상과의 거리")):
+    for lang, text in (("en", "differs more from the training images"), ("ko", "학습 영상과 더 다릅니다")):
         assert text in fetch(f"{url}/answer?lang={lang}", noise)[2]["refused"]
 
 
@@ -105,7 +105,7 @@ def test_runs_of_one_recipe_can_answer_together(sweep, tmp_path, serve, fetch, d
     image = sorted((drawn / "test" / "NORMAL").iterdir())[0].read_bytes()
     with serve(folder) as address:
         answers = [fetch(f"{address}/answer?network={number}", image)[2] for number in range(3)]
-        assert "Networks together have no screening threshold" in str(answers[0]["prevalence"])
+        assert "threshold of networks together was not tested" in str(answers[0]["prevalence"])
         shares = np.array([[of["share"] for of in answer["classes"]] for answer in answers])
         assert "2 networks together: model=cnn" in fetch(address)[2]
     assert (shares[0] != shares[1]).any() and not (shares[1] == shares[2]).all()
@@ -158,7 +158,7 @@ def test_a_checkpoint_without_its_run_folder_still_answers(folder, tmp_path, ser
         assert status == 200 and answer["prevalence"]["withheld"] and not answer["refused"]
         notes = " ".join(fetch(f"{address}/network")[2]["notes"])
         assert fetch(f"{address}/network")[2]["calibration"].startswith("Calibrated")
-        assert "nothing is refused" in notes and "was tested is not known" in notes
+        assert "answers for any image, even a photograph" in notes and "was tested is not known" in notes
         (tmp_path / "b.ckpt").unlink()
         assert fetch(f"{address}/answer", image)[0] == 200, "it is kept in memory"
 
@@ -169,7 +169,9 @@ def test_a_training_image_is_its_own_nearest_and_only_this_machine_may_ask(folde
         assert fetch(f"{address}/network")[2]["nearest"] is True
         for row in trained:
             cases = fetch(f"{address}/nearest", (drawn / row["file"]).read_bytes())[2]
-            assert len(cases) == 4 and (row["file"], row["label"]) in [(case["file"], case["label"]) for case in cases]
+            assert len(cases) == 4 and (row["file"], f"{row['label']}; this very image") in [
+                (case["file"], case["label"]) for case in cases
+            ]
         assert fetch(f"{address}/nearest", b"no image")[0] == 422
     with serve(folder, host="0.0.0.0") as address:
         assert fetch(f"{address}/network")[2]["nearest"] is False
