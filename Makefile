@@ -65,11 +65,12 @@ report: .venv/installed ## rebuild report.html of the sweep or run DIR
 	$(RUN) cxr.report '$(DIR)'
 
 demo: .venv/installed ## a page in the browser that classifies an image, by CKPT=RUN or a network for drawn images
-	$(RUN) cxr.demo $(if $(CKPT),'ckpt=$(CKPT)')
+	$(RUN) cxr.demo $(if $(CKPT),'ckpt=$(CKPT)') $(if $(PORT),port=$(PORT))
 
 # One sweep or run alone: its name would only lengthen those of its runs.
 trained = $(wildcard runs/*/)
 board: .venv/installed ## TensorBoard on 127.0.0.1:6006 over everything trained so far, or over runs/NAME
+	@test -z '$(NAME)' || test -d 'runs/$(NAME)' || { echo 'there is no folder runs/$(NAME)'; exit 2; }
 	$(RUN) tensorboard.main --logdir '$(if $(NAME),runs/$(NAME),$(if $(filter 1,$(words $(trained))),$(trained),runs))' --host 127.0.0.1
 
 test: .venv/installed ## the tests (three at a time: some wait for processes of their own)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr.errors import UserError
 from cxr.files.run_folder import AUDIT
@@ -12,6 +12,9 @@ from cxr.files.writing import read_json
 from cxr.jobs.exit_codes import answering
 from cxr.options.command_line import read_options
 from cxr.training import signals
+
+if TYPE_CHECKING:
+    from cxr.serving.loaded import Loaded
 
 NEEDED = ("starlette", "uvicorn")  # the extra `demo`
 RUN = "runs/demo"
@@ -41,6 +44,7 @@ def demo(options: dict[str, Any]) -> None:
         page = Page(choices_of(ckpt), options)
         for remark in page.load(0).networks.remarks:
             print(f"cxr: {remark}", file=sys.stderr)
+        say_what_to_drop(page.load(0))
         if options["host"] not in LOCAL:
             who = "everybody on the network" if options["host"] in EVERYBODY else "others"
             print(
@@ -66,9 +70,14 @@ def train_on_drawn_images() -> str:
     if code:
         print(f"cxr: {RUN} is where the network for drawn images goes: move it away, or give ckpt=RUN", file=sys.stderr)
         raise SystemExit(code)
-    if folder := read_json(Path(RUN) / AUDIT).get("root"):
-        print(f"cxr: images to try are in {folder}", file=sys.stderr)
     return RUN
+
+
+def say_what_to_drop(loaded: "Loaded") -> None:
+    """Print where the drawn images are that a network was trained on: who has no others can try these."""
+    audit = read_json(loaded.networks.checkpoints[0].resolve().parent.parent / AUDIT)
+    if loaded.model.note and (folder := audit.get("root")):
+        print(f"cxr: images to try are in {folder}", file=sys.stderr)
 
 
 if __name__ == "__main__":

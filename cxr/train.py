@@ -158,6 +158,8 @@ def report_sweep(command: CommandLine, rows: Sequence[Mapping[str, Any]]) -> Non
         print(f"- {line}")
     path = write_report(command.folder, command.lang)
     print(f"\nall runs: {command.folder / 'leaderboard.md'}" + (f", report: {path}" if path else ""))
+    if path:
+        print(f"a page that classifies images with them: python -m cxr.demo ckpt={command.folder}")
 
 
 if __name__ == "__main__":

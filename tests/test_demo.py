@@ -44,7 +44,7 @@ def test_a_process_that_serves_leaves_nothing_of_a_request_and_ends_with_ctrl_c(
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("ckpt=nowhere", "must be a checkpoint"),
+        ("ckpt=nowhere", "ckpt=nowhere: nothing is there; must be a checkpoint"),
         ("port=70000", "must be a whole number from 0 to 65535"),
         ("host=no.such.host.invalid", "cannot listen there"),
         ("hots=x", "did you mean host?"),

@@ -170,7 +170,7 @@ def test_networks_that_do_not_belong_together_get_one_line(run, sweep, folder, d
         sweep: f"this sweep has 2 recipes, which differ in aug; name the runs of one, such as ckpt={on}\n",
         f"{on},{other}": f"these networks have different classes: {on / CKPT} (NORMAL, PNEUMONIA, COVID19, TUBERC",
         f"{on},{off},{on / CKPT}": f"ckpt={on / CKPT}: this checkpoint is named twice",
-        f"{on},{tmp_path / 'no.ckpt'},{off}": f"ckpt={tmp_path / 'no.ckpt'}: must be a checkpoint",
+        f"{on},{tmp_path / 'no.ckpt'},{off}": f"ckpt={tmp_path / 'no.ckpt'}: nothing is there; must be a checkpoint",
     }.items():
         code, out, err = run(predict.main, f"ckpt={ckpt}", f"source={drawn}")
         assert (code, out) == (2, "") and err.count("\n") == 1 and says in err

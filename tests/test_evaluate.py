@@ -174,7 +174,7 @@ def test_of_images_of_one_class(evaluated, drawn, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["ckpt=/no/such.ckpt", "data.root=."], "ckpt=/no/such.ckpt: must be a checkpoint"),
+        (["ckpt=/no/such.ckpt", "data.root=."], "ckpt=/no/such.ckpt: nothing is there; must be a checkpoint"),
         ([], "data.root is missing"),
         (["data.root=/no/such"], "data.root=/no/such: no such folder"),
         (["data.root=.", "data.image_size=64"], "data.image_size=64: cxr.evaluate uses that of the network's training"),

@@ -171,8 +171,14 @@ def test_a_network_that_cannot_be_exported_gets_one_line(run, folder, tmp_path, 
     ("words", "says"),
     [
         (["ckpt={folder}"], "out is missing"),
-        (["ckpt={folder}", "out={folder}/metrics.json"], "metrics.json: must be a file that does not exist yet"),
-        (["ckpt={folder}", "out=/no/model.onnx"], "out=/no/model.onnx: must be a file that does not exist yet, in a"),
+        (
+            ["ckpt={folder}", "out={folder}/metrics.json"],
+            "metrics.json: it exists already; must be a",
+        ),
+        (
+            ["ckpt={folder}", "out=/no/model.onnx"],
+            "out=/no/model.onnx: its folder does not exist; must be a",
+        ),
         (["ckpt={folder}", "out={tmp}/model.txt"], "model.txt: must end with .onnx or .pt2"),
         (["ckpt={folder}", "out={tmp}/model.pt2", "int8=true"], "only files that end with .onnx compute in 8 bits"),
         (["ckpt={folder}", "out={tmp}/model.onnx"], "model.onnx: this needs onnxruntime: pip install 'cxr[onnx]'"),

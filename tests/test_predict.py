@@ -112,8 +112,8 @@ def test_a_device_without_bf16_predicts_in_fp32_and_says_so_once(run, bf16_folde
     ("words", "says"),
     [
         (["ckpt={ckpt}"], "source is missing"),
-        (["ckpt=/no.ckpt", "source=."], "ckpt=/no.ckpt: must be a checkpoint"),
-        (["ckpt={ckpt}", "source=/no"], "source=/no: must be an image or a folder"),
+        (["ckpt=/no.ckpt", "source=."], "ckpt=/no.ckpt: nothing is there; must be a checkpoint"),
+        (["ckpt={ckpt}", "source=/no"], "source=/no: nothing is there; must be an image or a folder"),
         (["ckpt={ckpt}", "source={ckpt}", "heatmaps={ckpt}"], "best.ckpt: must be a folder, or one that does not"),
         (["ckpt={ckpt}", "source={ckpt}", "heatmaps=/no/where"], "heatmaps=/no/where: must be a folder"),
         (["ckpt={ckpt}", "source={ckpt}", "batch=3"], "did you mean data.batch_size?"),

@@ -10,13 +10,15 @@ import torch
 
 import cxr
 from cxr.errors import UserError, counted, with_type
-from cxr.files.writing import replacing
+from cxr.files.run_folder import METRICS
+from cxr.files.writing import read_json, replacing
 from cxr.jobs.export_check import check_export, images_to_compare
 from cxr.jobs.int8 import in_int8
-from cxr.jobs.members import Networks, Unknown, load_networks, thresholds
+from cxr.jobs.members import Networks, Unknown, load_networks, run_of, thresholds
 from cxr.models.exported import OPSET, Graph, export_graph, open_exported
 from cxr.models.precision import FULL
 from cxr.options.checkpoint_paths import paths_in
+from cxr.reporting.hospitals_in_words import apart_lines, score_of
 
 PROMISE = ("threshold", "sensitivity_asked", "confidence", "promised")  # of a class that is screened for
 
@@ -49,7 +51,9 @@ def export(ckpt: str, out: Path, int8: bool) -> list[str]:
     except Unknown as why:
         screening = {}
         lines.append(f"without screening thresholds: {why}")
-    about = describe(networks, screening, trained_in) | ({"opset": OPSET} if out.suffix == ".onnx" else {})
+    cautions = [*filter(None, [model.note]), *hospital_cautions(networks)]
+    lines += cautions[bool(model.note) :]
+    about = describe(networks, screening, trained_in, cautions) | ({"opset": OPSET} if out.suffix == ".onnx" else {})
     images, which = images_to_compare(networks)
     with naming_output(out), replacing(out, "wb") as file:
         content = export_graph(Graph(model), out.suffix, about)
@@ -89,7 +93,21 @@ def naming_output(out: Path) -> Iterator[None]:
         raise UserError(f"out={out}: this network cannot be exported to {out.suffix} ({with_type(error)})") from error
 
 
-def describe(networks: Networks, screening: Mapping[str, Any], trained_in: Sequence[str]) -> dict[str, Any]:
+def hospital_cautions(networks: Networks) -> list[str]:
+    """What the run folders say of classes that share no hospital, each sentence once."""
+    lines = {}
+    for path in networks.checkpoints:
+        try:
+            metrics = read_json(run_of(path, networks.model.classes, ()) / METRICS)
+        except Unknown:
+            continue
+        lines |= dict.fromkeys(apart_lines(metrics["hospitals"], score=score_of(metrics)))
+    return list(lines)
+
+
+def describe(
+    networks: Networks, screening: Mapping[str, Any], trained_in: Sequence[str], cautions: Sequence[str]
+) -> dict[str, Any]:
     """The metadata of the file."""
     return {
         "caution": "not a medical device: never use it to diagnose a person",
@@ -101,7 +119,7 @@ def describe(networks: Networks, screening: Mapping[str, Any], trained_in: Seque
         "precision": "fp32",
         "trained_in": list(trained_in),
         "checkpoints_sha256": [hashlib.sha256(path.read_bytes()).hexdigest() for path in networks.checkpoints],
-        "note": networks.model.note,
+        "note": "; ".join(cautions),
         "cxr_version": cxr.__version__,
         "torch_version": torch.__version__,
     }

@@ -39,12 +39,13 @@ def in_int8(content: bytes, about: Mapping[str, Any], exported: Exported, networ
     group = np.array([int(row["group"]) for row in rows])
     compared = paired_difference(labels, group, [ours.argmax(1)], [theirs.argmax(1)], len(exported.classes))
     far = float(abs(ours - theirs).max())
-    line = (
-        f"int8 changes {in_words(compared)} on {len(rows):,} test images of its run, and probabilities by at most "
-        f"{far:.2g}; its file is without screening thresholds"
-    )
+    line = f"int8 changes {in_words(compared)} on {len(rows):,} test images of its run"
     if min(compared[key]["ci95"][0] for key in FIGURES) < -LOSS:
-        raise UserError(f"{line}; nothing is written, since it may cost more than {LOSS}: leave int8=true out")
+        raise UserError(
+            f"int8=true: nothing is written: {line}, and these images do not show that it costs at most {LOSS} (the "
+            "lower ends); leave int8=true out"
+        )
+    line += f", and probabilities by at most {far:.2g}; its file is without screening thresholds"
     less = {"test_images": len(rows), "probabilities": far, **compared}
     return with_metadata(content, {**about, "precision": "int8", "screening": {}, "int8_less_fp32": less}), line
 

@@ -96,7 +96,7 @@ class PredictionTable:
         except OSError as error:
             raise self.cannot_write(error) from error
         finally:
-            if self.part.exists():
+            if self.part.exists() and self.part.read_bytes().count(b"\n") > 1:  # its header is a line
                 print(f"cxr: the rows so far are in {self.part}; the same command resumes there", file=sys.stderr)
 
 

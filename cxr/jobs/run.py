@@ -103,12 +103,12 @@ def train(plan: Plan, data: CXRDataModule) -> None:
     (checkpoints / BEFORE).unlink(missing_ok=True)  # the run cannot be resumed any more
 
 
-def shows_images(folder: Path, sweep: Path | None, options: Mapping[str, Any]) -> bool:
-    """Whether a run is the first of its sweep with these images and this augmentation: it shows them in TensorBoard,
-    where the others would show the same."""
+def is_first(folder: Path, sweep: Path | None, options: Mapping[str, Any], *parts: str) -> bool:
+    """Whether a run is the first of its sweep with these parts of its options: it shows in TensorBoard what depends on
+    them, and the others would show the same."""
     if not sweep:
         return True
-    shown = sweep / ".shown" / fingerprint(sorted(flatten({key: options[key] for key in ("data", "aug")})))
+    shown = sweep / ".shown" / fingerprint(sorted(flatten({key: options[key] for key in parts})))
     shown.parent.mkdir(exist_ok=True)
     with contextlib.suppress(FileExistsError), shown.open("x", encoding="utf-8") as file:
         file.write(folder.name)
@@ -124,8 +124,10 @@ def prepare_folder(run: TrainingRun, start: Start | None, plan: Plan) -> None:
         write_tables(run.data, folder)
     write_fingerprints(run.data, folder / CHECKPOINTS)
     check_room(folder / CHECKPOINTS, run.model)
-    if not start and shows_images(folder, sweep, options):
-        tensorboard.show_images(run.trainer.logger, run.data)
+    if not start and is_first(folder, sweep, options, "data"):
+        tensorboard.show_counts(run.trainer.logger, run.data)
+    if not start and is_first(folder, sweep, options, "data", "aug"):
+        tensorboard.show_augmentation(run.trainer.logger, run.data)
 
 
 def validate_trial(run: TrainingRun, best: Classifier, plan: Plan, pruned: bool) -> None:

@@ -61,7 +61,8 @@ def parse(text: str) -> Override:
     try:
         return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
     except HydraException as error:
-        raise UserError(f"{text}: is not option=value, or has characters that need quotes") from error
+        path = f" (a path needs its option, such as ckpt={text})" if "=" not in text and os.path.exists(text) else ""
+        raise UserError(f"{text}: is not option=value, or has characters that need quotes{path}") from error
 
 
 def expand(overrides: Sequence[Override]) -> list[list[str]]:

@@ -20,6 +20,7 @@ from cxr.options.values import (
     is_table,
     is_value,
     is_whole,
+    not_there,
     number,
     one_of,
     whole,
@@ -145,10 +146,13 @@ RULES = {
         "a checkpoint, such as RUN/checkpoints/best.ckpt, or the folder of a run or of a sweep; several: A,B,C",
         lambda path: path is None or holds_network(path),  # None: of cxr.demo
         lambda ckpt: [None] if ckpt is None else paths_in(ckpt),
+        not_there,
     ),
     "host": TEXT,
     "port": Rule("a whole number from 0 to 65535", lambda v: is_whole(v, 0) and v < 2**16),
-    "source": Rule("an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v))),
+    "source": Rule(
+        "an image or a folder of images", lambda v: v != "" and os.path.exists(os.path.expanduser(v)), why=not_there
+    ),
     "int8": BOOLEAN,
     "calibrate_on": Rule("null or a whole number from 1", lambda v: v is None or is_whole(v, 1)),
     "heatmaps": FOLDER,
@@ -187,4 +191,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         rule = RULES.get(key)
         for part in rule.parts(value) if rule else ():
             if not rule.holds(part):
-                raise UserError(f"{key}={'null' if part is None else part}: must be {rule.allowed}")
+                why = rule.why(part)
+                raise UserError(
+                    f"{key}={'null' if part is None else part}: {f'{why}; ' if why else ''}must be {rule.allowed}"
+                )

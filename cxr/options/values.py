@@ -1,5 +1,6 @@
 """Kinds of values that an option may have, in words and as a test."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rule:
-    """The values that an option may have, in words, and the test for them; `parts` are what is tested, each alone."""
+    """The values that an option may have, in words, and the test for them.
+
+    `parts` are what is tested, each alone; `why` says what is wrong with one, if there is more to say than `allowed`.
+    """
 
     allowed: str
     holds: Callable[[Any], bool]
     parts: Callable[[Any], Iterable[Any]] = lambda value: [value]
+    why: Callable[[Any], str] = lambda value: ""
 
 
 def is_whole(value: Any, low: int) -> bool:
@@ -82,4 +87,10 @@ FOLDER = Rule("a folder, or one that does not exist yet in a folder that does", 
 NEW_FILE = Rule(
     "a file that does not exist yet, in a folder that does",
     lambda v: v is None or (not Path(v).expanduser().exists() and Path(v).expanduser().parent.is_dir()),
+    why=lambda v: "it exists already" if Path(v).expanduser().exists() else "its folder does not exist",
 )
+
+
+def not_there(path: Any) -> str:
+    """Why a path is refused, if nothing is there."""
+    return "" if path == "" or os.path.exists(os.path.expanduser(str(path))) else "nothing is there"

@@ -121,10 +121,16 @@ def one_screening(screening: Mapping[str, Any], apart: Sequence[str], w: Words) 
     ]
 
 
-def promise_text(screening: Mapping[str, Any], w: Words) -> str:
-    """The sensitivity that a threshold promises; or that it promises none, and what that would need."""
+def promise_text(screening: Mapping[str, Any], w: Words, form: str = "") -> str:
+    """The sensitivity that a threshold promises; or that it promises none, and what that would need. `form` ends the
+    word for it: promise_short() has another one."""
     asked = {key: f"{100 * screening[key]:.6g}%" for key in ("sensitivity_asked", "confidence")}
-    return w["promised" if screening["promised"] else "not_promised"].format(**{**screening, **asked})
+    return w[("promised" if screening["promised"] else "not_promised") + form].format(**{**screening, **asked})
+
+
+def promise_short(screening: Mapping[str, Any], w: Words) -> str:
+    """The sensitivity that a threshold promises, or none, for a narrow column."""
+    return promise_text(screening, w, "_short")
 
 
 def screening_shares(screening: Mapping[str, Any]) -> dict[str, str]:

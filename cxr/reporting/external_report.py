@@ -90,7 +90,7 @@ def remedy_lines(evaluation: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"To keep the sensitivity of {point['kept']:.3f} for {name}, the threshold would have to be "
             f"{threshold_text(point['threshold'])} instead of {threshold_text(used)}, with a specificity of "
-            f"{specificity}. (It is chosen on these images: it shows what a threshold can do, not what to expect of it.)"
+            f"{specificity}. (It is chosen on these images: it shows what a threshold can do, not what to expect.)"
         )
     if after := evaluation["recalibrated"]:
         counts = ", ".join(f"{name} {images:,}" for name, images in after["counts"].items() if images)

@@ -52,10 +52,13 @@ def named_differences(pairs: Sequence[Mapping[str, Any]], w: Mapping[str, str]) 
 
 
 def forest_sentence(differences: Mapping[str, Mapping[str, Any]], w: Mapping[str, str]) -> str:
-    """How many of some differences are shown, and which; "" where there are none."""
-    shown = [f"{name} {difference_text(result)}" for name, result in differences.items() if result["shown"]]
-    if not differences:
-        return ""
-    if not shown:
-        return w["none_shown"].format(n=len(differences))
-    return w["some_shown"].format(n=len(differences), shown=len(shown), names=some_of(shown, w["and_more"]))
+    """Which of some differences are shown, and in which direction; "" where there are none."""
+    names: dict[str, list[str]] = {"shown_higher": [], "shown_lower": [], "not_shown": []}
+    for name, result in differences.items():
+        if not result["shown"]:
+            names["not_shown"].append(name)
+        else:
+            names["shown_higher" if result["difference"] > 0 else "shown_lower"].append(
+                f"{name} {difference_text(result)}"
+            )
+    return " ".join(w[key].format(names=some_of(of_key, w["and_more"])) for key, of_key in names.items() if of_key)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cxr.evaluation.screening import screenings_of
-from cxr.reporting.console import apart_screening, promise_text, screening_shares
+from cxr.reporting.console import apart_screening, promise_short, promise_text, screening_shares
 from cxr.reporting.hospitals_in_words import hospital_header, hospital_rows
 from cxr.reporting.markdown import in_short, threshold_text, with_interval
 from cxr.reporting.rows import COST, Run
@@ -31,6 +31,7 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
         "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
         "calibration": table(lambda m: calibration_row(m["calibration"])),
         **screening_table(screenings, w),
+        "promises": list(dict.fromkeys(f"{s['class']}: {promise_text(s, w)}" for _, s, _ in screenings)),
         "screening_apart": list(dict.fromkeys(line.strip() for *_, apart in screenings for line in apart)),
     }
 
@@ -85,7 +86,7 @@ def screening_table(
 def screening_row(screening: Mapping[str, Any], apart: bool, w: Mapping[str, str]) -> list[str]:
     """Class, threshold, promise, sensitivity, specificity, verdict and predictive values; the latter only where the
     class does not stand `apart` from others by its hospitals."""
-    chosen = [screening["class"], threshold_text(screening["threshold"]), promise_text(screening, w)]
+    chosen = [screening["class"], threshold_text(screening["threshold"]), promise_short(screening, w)]
     verdict = f"{w[screening['who']['verdict']]} (n={screening['test']['positive_images']})"
     values = [
         with_interval(p, key) if p[key] is not None and not apart else "–"

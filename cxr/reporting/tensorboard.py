@@ -24,14 +24,18 @@ PROJECTED, SPRITE = 2000, 32  # images, and pixels of each: they share one pictu
 HEATMAPS = "heatmaps/"  # before the class in the tag of a panel
 
 
-def show_images(logger: TensorBoardLogger, data: CXRDataModule) -> None:
-    """Class counts, and the same images before and after augmentation."""
+def show_counts(logger: TensorBoardLogger, data: CXRDataModule) -> None:
+    """Images per class and split."""
+    logger.experiment.add_figure("data/class_counts", figures.class_counts(data.counts(), note=data.note))
+
+
+def show_augmentation(logger: TensorBoardLogger, data: CXRDataModule) -> None:
+    """The same images before and after augmentation."""
     before, after, rows = data.examples(8)
     names = [data.images.classes[i] for i in data.images.label[rows]]
-    board = logger.experiment
-    board.add_figure("data/class_counts", figures.class_counts(data.counts(), note=data.note))
     title = "training images before and after augmentation, as the first epoch sees them"
-    board.add_figure("data/augmentation", figures.before_after(before, after, names, title, note=data.note))
+    picture = figures.before_after(before, after, names, title, note=data.note)
+    logger.experiment.add_figure("data/augmentation", picture)
 
 
 def show_evaluation(

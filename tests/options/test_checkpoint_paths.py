@@ -49,8 +49,11 @@ def test_files_runs_and_sweeps_hold_networks(place):
 
 @pytest.mark.parametrize(
     ("text", "wrong"),
-    [("no.ckpt", "no.ckpt"), ("a.ckpt,no,none", "no"), ("a.ckpt,empty", "empty"), ("a.ckpt,", ""), ("", "")],
+    [
+        *(("no.ckpt", "no.ckpt: nothing is there;"), ("a.ckpt,no,none", "no: nothing is there;")),
+        *(("a.ckpt,empty", "empty:"), ("a.ckpt,", ":"), ("", ":")),
+    ],
 )
 def test_the_first_wrong_one_is_named(place, text, wrong):
-    with pytest.raises(UserError, match=f"^ckpt={wrong}: must be a checkpoint, such as RUN/checkpoints/best.ckpt, or "):
+    with pytest.raises(UserError, match=f"^ckpt={wrong} must be a checkpoint, such as RUN/checkpoints/best.ckpt, or "):
         check_values({"ckpt": text})

@@ -163,7 +163,7 @@ def test_a_damaged_metrics_file_is_one_line(run, sweep, tmp_path):
     ("words", "says"),
     [
         ([], "usage"),
-        (["/no/such"], "/no/such: no finished run"),
+        (["/no/such"], "/no/such: there is no such folder"),
         ([".", "report.lang=fr"], "report.lang=fr: must be en or ko"),
     ],
 )
