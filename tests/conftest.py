@@ -13,9 +13,24 @@ from filelock import FileLock
 from PIL import Image
 
 from cxr.data.phantom import draw_phantom
+from cxr.models import heatmaps
 from cxr.train import main
 
+HEATMAPS = "cxr.jobs.heatmap_results.is_installed"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_heatmaps():
+    """Runs in the processes of the tests have no heatmaps, which would take a second each, but for with_heatmaps()."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HEATMAPS, lambda: False)
+        yield
+
+
+def with_heatmaps(patch):
+    """Within this patch, runs have heatmaps where captum is installed."""
+    patch.setattr(HEATMAPS, heatmaps.is_installed)
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +74,7 @@ def sweep(small, common):
     folder = common / "a=b, c[1] 'x' (한글)"
     with FileLock(common / "sweep.lock"), pytest.MonkeyPatch.context() as patch:
         if not (folder / "report.html").exists():
+            with_heatmaps(patch)
             words = ["-m", "aug=on,off", "trainer.max_epochs=2", "optim.lr=0.003", *small, f"hydra.sweep.dir={folder}"]
             patch.setattr("sys.argv", ["train", *words])
             main()
@@ -79,16 +95,10 @@ def bf16_folder(small, common):
     words += ["trainer.precision=bf16-mixed", "trainer=cpu", "trainer.max_epochs=2", "optim.lr=0.003"]
     with FileLock(common / "bf16.lock"), pytest.MonkeyPatch.context() as patch:
         if not (folder / "MODEL_CARD.md").exists():
+            with_heatmaps(patch)
             patch.setattr("sys.argv", ["train", *words, f"hydra.run.dir={folder}"])
             main()
     return folder
-
-
-@pytest.fixture(autouse=True)
-def without_heatmaps(monkeypatch):
-    """The runs that tests start themselves have no heatmaps, which would take a second each; those of the session,
-    which are made before, have them."""
-    monkeypatch.setattr("cxr.jobs.heatmap_results.is_installed", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from cxr.evaluate import main as evaluate
 from cxr.files.writing import read_json, read_table
@@ -13,8 +14,8 @@ from cxr.train import list_hospitals
 from cxr.train import main as train
 
 
-@pytest.fixture(scope="module")
-def table(drawn, tmp_path_factory):
+@pytest.fixture(scope="session")
+def table(drawn, common):
     """The drawn images, of which patients are in three hospitals; only East has tuberculosis."""
     rng, hospital_of = np.random.default_rng(0), {}
     lines = ["file,label,patient,hospital"]
@@ -23,26 +24,29 @@ def table(drawn, tmp_path_factory):
         names = ["East"] if label == "TURBERCULOSIS" else ["North", "South", "East"]
         hospital = hospital_of.setdefault(row["patient"], names[rng.integers(len(names))])
         lines.append(f"{drawn}/{row['file']},{label},{row['patient']},{hospital}")
-    path = tmp_path_factory.mktemp("table") / "images.csv"
-    path.write_text("\n".join(lines))
+    path = common / "images of three hospitals.csv"
+    with FileLock(common / "table.lock"):
+        path.write_text("\n".join(lines))
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def words(table, drawn, tiny):
     return ("data=table", f"data.table={table}", f"data.root={drawn}", "data.split=hospital", *tiny)
 
 
-@pytest.fixture(scope="module")
-def sweep(words, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep") / "out"
+@pytest.fixture(scope="session")
+def sweep(words, common):
+    folder = common / "held out"
     levers = (
         "data.sampler=balanced",
         "data.balance=[label,hospital]",
         "select=worst_hospital",
         "data.val_fraction=0.4",
     )
-    with pytest.MonkeyPatch.context() as patch:
+    with FileLock(common / "held out.lock"), pytest.MonkeyPatch.context() as patch:
+        if (folder / "report.html").exists():
+            return folder
         options = ["trainer.max_epochs=2", "optim.lr=0.003", *levers, f"hydra.sweep.dir={folder}"]
         patch.setattr("sys.argv", ["train", "-m", "data.hold_out=North,East", *words, *options])
         train()

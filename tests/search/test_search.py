@@ -18,6 +18,8 @@ from cxr.train import main
 
 optuna = pytest.importorskip("optuna", minversion="5", reason="the extra `optuna` is not installed")
 
+from cxr.search import study  # noqa: E402
+
 
 def trials_of(folder):
     url = f"sqlite:///{folder / 'search.db'}"
@@ -28,7 +30,7 @@ def trials_of(folder):
 def killed(words, tmp_path_factory):
     """The folder of a search that was killed while its second trial ran, its words, and what that trial was told."""
     folder = tmp_path_factory.mktemp("search") / "s"
-    words = [*words, "n_trials=8", f"hydra.sweep.dir={folder}"]
+    words = [*words, "n_trials=5", f"hydra.sweep.dir={folder}"]
     command = [sys.executable, "-m", "cxr.train", *words]
     search = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     ended, line = 0, ""
@@ -49,6 +51,7 @@ def searched(killed):
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         patch.setattr(sys, "argv", ["train", *words])
+        patch.setattr(study, "FEW", 5)
         main()
     return folder, words, out.getvalue()
 
@@ -56,11 +59,11 @@ def searched(killed):
 def test_a_killed_search_goes_on_to_its_total(run, killed, searched):
     params, (folder, words, out) = killed[2], searched
     trials = trials_of(folder)
-    assert [(t.number, t.state.name) for t in trials] == [(n, "COMPLETE") for n in range(8)]
+    assert [(t.number, t.state.name) for t in trials] == [(n, "COMPLETE") for n in range(5)]
     assert trials[1].params == params, "taken up again"
     assert "trial 1: macro F1" in out and "trial 0: " not in out
     rows = read_table(folder / "leaderboard.csv")
-    assert len(rows) == 8 and {row["status"] for row in rows} == {"done"}
+    assert len(rows) == 5 and {row["status"] for row in rows} == {"done"}
     assert {(float(r["optim.lr"]), r["data.batch_size"]) for r in rows} == {
         (t.params["optim.lr"], str(t.params["data.batch_size"])) for t in trials
     }
@@ -69,7 +72,7 @@ def test_a_killed_search_goes_on_to_its_total(run, killed, searched):
     first = next(line for line in (folder / "leaderboard.md").read_text().splitlines() if line.startswith("| 0."))
     assert first.startswith(f"| {max(values.values()):.4f}"), "best first"
     out = run(main, *words)[1]
-    assert "split pooled" not in out and len(trials_of(folder)) == 8, "the total is reached"
+    assert "split pooled" not in out and len(trials_of(folder)) == 5, "the total is reached"
 
 
 @pytest.mark.long
