@@ -26,6 +26,14 @@ def trials_of(folder):
     return optuna.load_study(study_name=folder.name, storage=url).get_trials(deepcopy=False)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def importances_of_five():
+    """Five trials are few, but enough to test what is made of many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "FEW", 5)
+        yield
+
+
 @pytest.fixture(scope="module")
 def killed(words, tmp_path_factory):
     """The folder of a search that was killed while its second trial ran, its words, and what that trial was told."""
@@ -51,7 +59,6 @@ def searched(killed):
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         patch.setattr(sys, "argv", ["train", *words])
-        patch.setattr(study, "FEW", 5)
         main()
     return folder, words, out.getvalue()
 
