@@ -84,5 +84,5 @@ def certainty(probability: float) -> str:
 def percent(share: float) -> str:
     """A share with as many digits as one needs to see that it is not 0 or 1."""
     if 0 < share < 0.0005:
-        return "< 0.1\u00a0%"
-    return "> 99.9\u00a0%" if 0.9995 <= share < 1 else f"{100 * share:.1f}\u00a0%"
+        return "<\u00a00.1\u00a0%"
+    return ">\u00a099.9\u00a0%" if 0.9995 <= share < 1 else f"{100 * share:.1f}\u00a0%"
