@@ -30,7 +30,8 @@ def figure_tables(runs: Sequence[Run], w: Mapping[str, str]) -> dict[str, Any]:
         "costs": table(lambda m: [in_short(m["network"][key]) for key in COST]),
         "shortcuts": [[w[rule] for rule in rules], *table(lambda m: shortcut_row(m["shortcuts"], rules))],
         "calibration": table(lambda m: calibration_row(m["calibration"])),
-        **screening_table(screenings, w),
+        "screening": screening_table(screenings, w),
+        "predictive": predictive_table(screenings, w),
         "promises": list(dict.fromkeys(f"{s['class']}: {promise_text(s, w)}" for _, s, _ in screenings)),
         "screening_apart": list(dict.fromkeys(line.strip() for *_, apart in screenings for line in apart)),
     }
@@ -65,33 +66,39 @@ def calibration_row(calibration: Mapping[str, Any]) -> list[str]:
     return columns
 
 
-def screening_table(
-    screenings: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]], w: Mapping[str, str]
-) -> dict[str, list[list[str]]]:
-    """The header and the rows of screened classes, given with their runs and what apart_screening() says; without
-    verdicts and predictive values where all classes stand apart from others by their hospitals."""
-    header = [w[key] for key in ("run", "class", "threshold", "promise", "sensitivity", "specificity", "who")]
-    header += [
-        f"{key.upper()}, {w['prevalence']} {p['prevalence']:.1%}"
-        for _, screening, _ in screenings[:1]
-        for p in screening["prevalences"]
-        for key in ("ppv", "npv")
-    ]
+# Runs, the classes that they screen for, and what apart_screening() says.
+Screenings = Sequence[tuple[str, Mapping[str, Any], Sequence[str]]]
+
+
+def screening_table(screenings: Screenings, w: Mapping[str, str]) -> list[list[str]]:
+    """Classes as screening tests, below their header; empty without any. Without verdicts where all classes stand apart
+    from others by their hospitals."""
+    keys = ["run", "class", "threshold", "promise", "sensitivity", "specificity", "who"]
     rows = [[name, *screening_row(screening, bool(apart), w)] for name, screening, apart in screenings]
-    if all(apart for *_, apart in screenings):
-        header, *rows = [row[: header.index(w["who"])] for row in (header, *rows)]
-    return {"screening_header": header, "screening": rows}
+    table = [[w[key] for key in keys], *rows] if rows else []
+    return [row[:-1] for row in table] if all(apart for *_, apart in screenings) else table
 
 
 def screening_row(screening: Mapping[str, Any], apart: bool, w: Mapping[str, str]) -> list[str]:
-    """Class, threshold, promise, sensitivity, specificity, verdict and predictive values; the latter only where the
-    class does not stand `apart` from others by its hospitals."""
+    """Class, threshold, promise, sensitivity, specificity and verdict; the latter only where the class does not stand
+    `apart` from others by its hospitals."""
     chosen = [screening["class"], threshold_text(screening["threshold"]), promise_short(screening, w)]
-    verdict = f"{w[screening['who']['verdict']]} (n={screening['test']['positive_images']})"
-    values = [
-        with_interval(p, key) if p[key] is not None and not apart else "–"
-        for p in screening["prevalences"]
-        for key in ("ppv", "npv")
-    ]
-    verdict = "–" if apart else verdict
-    return [*chosen, *screening_shares(screening).values(), verdict, *values]
+    verdict = "–" if apart else f"{w[screening['who']['verdict']]} (n={screening['test']['positive_images']})"
+    return [*chosen, *screening_shares(screening).values(), verdict]
+
+
+def predictive_table(screenings: Screenings, w: Mapping[str, str]) -> list[list[str]]:
+    """Predictive values at each prevalence of the classes that do not stand apart from others by their hospitals, below
+    their header; empty without any."""
+    shown = [(name, screening) for name, screening, apart in screenings if not apart]
+    if not shown:
+        return []
+    values = [(key, number) for number in range(len(shown[0][1]["prevalences"])) for key in ("ppv", "npv")]
+    prevalences = [f"{of['prevalence']:.1%}" for of in shown[0][1]["prevalences"]]
+    header = [w["run"], w["class"], *(f"{key.upper()}, {w['prevalence']} {prevalences[n]}" for key, n in values)]
+    rows = []
+    for name, screening in shown:
+        points = [(screening["prevalences"][number], key) for key, number in values]
+        texts = [with_interval(point, key) if point[key] is not None else "–" for point, key in points]
+        rows.append([name, screening["class"], *texts])
+    return [header, *rows]
