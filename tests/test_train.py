@@ -255,12 +255,17 @@ def test_batch_normalisation_of_one_pixel_of_one_image_is_one_line(run, cache, t
 
 
 def test_the_dashboard_opens_on_macro_f1_and_shows_images_once_a_sweep(run, tmp_path, small):
-    words = ("-m", "seed=0,1", "projector=true", "trainer.max_epochs=1", *small)
-    assert run(main, *words, f"hydra.sweep.dir={tmp_path}/s")[0] == 0
-    shown = {}
+    words = ("-m", "seed=0,1", "aug=on,off", "projector=true", "trainer.max_epochs=1", *small)
+    code, out, err = run(main, *words, f"hydra.sweep.dir={tmp_path}/s")
+    assert code == 0 and "events.out" not in out + err, "the report reads TensorBoard's files in silence"
+    counts, shown = 0, {}
     for folder in sorted((tmp_path / "s").glob("cnn_*")):
         tags = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload().Tags()
         assert min(tags["scalars"]).startswith("Macro F1/"), "capitals sort first"
+        counts += "data/class_counts" in tags["images"]
         shown[folder.name] = "data/augmentation" in tags["images"]
         assert (folder / "projector_config.pbtxt").exists() and next(folder.glob("*/test/metadata.tsv")).read_text()
-    assert shown == {"cnn_aug-on_seed-0": True, "cnn_aug-on_seed-1": False}
+    assert counts == 1 and [name for name, first in shown.items() if first] == [
+        "cnn_aug-off_seed-0",
+        "cnn_aug-on_seed-0",
+    ]
