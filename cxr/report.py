@@ -24,7 +24,7 @@ def main() -> None:
             raise UserError(USAGE)
         if lang not in LANGUAGES:
             raise UserError(f"report.lang={lang}: must be {' or '.join(LANGUAGES)}")
-        if not Path(folders[0]).is_dir():
+        if not (folders[0] and Path(folders[0]).is_dir()):
             raise UserError(f"{folders[0] or 'DIR'}: there is no such folder; {USAGE}")
         written = write_report(Path(folders[0]), lang)
         if written is None:
