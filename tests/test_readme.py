@@ -33,6 +33,7 @@ LINK = re.compile(r"\]\(([^)\s]*)\)")
 ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) \| ", re.M)
 # Other tests run these (test_bench, test_slurm, test_ddp, test_search, test_every_network), or only a GPU does.
 ELSEWHERE = ("cxr.bench", "launcher=slurm", "trainer=ddp", "trainer=gpu", "hparams=optuna", "resnet34", "model=timm")
+MEASURE = ("make", "python -m cxr.benchmarks.", "python -m pytest")  # not by this test
 GRID = "python -m cxr.train -m model=cnn,resnet18 aug=on,off data=folder data.root=IMAGES"
 # The same commands, on few small images and for one step.
 FEWER = ("data.image_size=32", "trainer.max_epochs=1", "+trainer.limit_train_batches=1")
@@ -59,7 +60,7 @@ def test_the_readmes_show_commands():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(MEASURE)])
 def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
     if "launcher=slurm" in command and not shutil.which("sbatch"):
         pytest.skip("there is no Slurm here")
@@ -72,8 +73,6 @@ def test_python_command(command, run, drawn, cache, tmp_path, monkeypatch):
         command = command.replace("OTHER", str(drawn / "test")).replace("OURS", str(drawn / "test"))
     # More seeds take time and show nothing more.
     command = command.replace("seed=0,1,2", "seed=0" if "model=cnn,resnet18" in command else "seed=0,1")
-    if "pytest" in command or "cxr.benchmarks." in command:  # they measure; the other long tests run them
-        return
     words = shlex.split(command.replace("IMAGES", str(drawn)).replace("OURS", str(drawn)))[3:]
     if "cxr.demo" in command:  # tests/test_demo.py runs it
         assert read_options(words, "demo")
