@@ -14,7 +14,7 @@ from cxr.files.run_folder import METRICS
 from cxr.files.writing import read_json, replacing
 from cxr.jobs.export_check import check_export, images_to_compare
 from cxr.jobs.int8 import in_int8
-from cxr.jobs.members import Networks, Unknown, load_networks, run_of, thresholds
+from cxr.jobs.members import Networks, Unknown, find_run, load_networks, thresholds
 from cxr.models.exported import OPSET, Graph, export_graph, open_exported
 from cxr.models.precision import FULL
 from cxr.options.checkpoint_paths import paths_in
@@ -97,11 +97,9 @@ def hospital_cautions(networks: Networks) -> list[str]:
     """What the run folders say of classes that share no hospital, each sentence once."""
     lines = {}
     for path in networks.checkpoints:
-        try:
-            metrics = read_json(run_of(path, networks.model.classes, ()) / METRICS)
-        except Unknown:
-            continue
-        lines |= dict.fromkeys(apart_lines(metrics["hospitals"], score=score_of(metrics)))
+        if run := find_run(path, networks.model.classes):
+            metrics = read_json(run / METRICS)
+            lines |= dict.fromkeys(apart_lines(metrics["hospitals"], score=score_of(metrics)))
     return list(lines)
 
 

@@ -111,12 +111,8 @@ def picture_name(number: int, file: Path) -> str:
 def tested_heatmaps(networks: "Networks") -> Mapping[str, Any] | None:
     """How the maps of a network did in the tests of its run, the part "heatmaps" of metrics.json; None where its run
     folder does not tell, or of several networks."""
-    from cxr.jobs.members import Unknown, run_of
+    from cxr.jobs.members import find_run
 
-    if len(networks.checkpoints) > 1:
-        return None
-    try:
-        run = run_of(networks.checkpoints[0], networks.model.classes, ())
-    except Unknown:
-        return None
-    return read_json(run / METRICS).get("heatmaps")
+    first, *others = networks.checkpoints
+    run = None if others else find_run(first, networks.model.classes)
+    return run and read_json(run / METRICS).get("heatmaps")

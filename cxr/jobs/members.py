@@ -159,6 +159,14 @@ def run_of(ckpt: Path, classes: Sequence[str], needed: Sequence[str]) -> Path:
     return run
 
 
+def find_run(ckpt: Path, classes: Sequence[str], needed: Sequence[str] = ()) -> Path | None:
+    """run_of(); None where that is unknown."""
+    try:
+        return run_of(ckpt, classes, needed)
+    except Unknown:
+        return None
+
+
 def thresholds(networks: Networks) -> tuple[dict[str, Any], bool]:
     """The part "screening" of metrics.json by class, whose threshold is chosen on validation images, and whether the
     runs screen for every class. One network has its run's. Those of several do not hold for their mean: it gets its

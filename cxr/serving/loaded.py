@@ -10,7 +10,7 @@ import numpy as np
 from cxr.evaluation.screening import screenings_of
 from cxr.files.run_folder import CONFIG, METRICS, SPLIT
 from cxr.files.writing import read_json, read_table
-from cxr.jobs.members import Networks, Unknown, load_networks, run_of
+from cxr.jobs.members import Networks, find_run, load_networks
 from cxr.models.ensemble import Ensemble
 from cxr.serving.choices import Choice
 
@@ -44,6 +44,7 @@ class Loaded(NamedTuple):
         return {name: of for name, of in tested.items() if None not in (of["test"][key] for key in MEASURED)}
 
 
+NEEDED = (SPLIT, CONFIG)
 MEASURED = ("sensitivity", "specificity")
 MOST_APART = 0.05  # shares of a class: splits by another seed differ by less, classes weighted equally by more
 
@@ -52,20 +53,12 @@ def load_choice(choice: Choice, accelerator: str) -> Loaded:
     """Load the networks of a choice. Raises UserError as load_networks() does."""
     networks = load_networks(choice.paths, accelerator)
     classes = networks.model.classes
-    runs = [run for path in networks.checkpoints if (run := find_run(path, classes))]
+    runs = [run for path in networks.checkpoints if (run := find_run(path, classes, NEEDED))]
     return Loaded(
         networks,
         {str(run): read_json(run / METRICS) for run in runs},
         shared_priors([priors_of(run, classes) for run in runs] if len(runs) == len(networks.checkpoints) else []),
     )
-
-
-def find_run(checkpoint: Path, classes: Sequence[str]) -> Path | None:
-    """The run folder that tells of a checkpoint's network, if any."""
-    try:
-        return run_of(checkpoint, classes, (SPLIT, CONFIG))
-    except Unknown:
-        return None
 
 
 def shared_priors(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -14,8 +14,9 @@ from cxr.errors import UserError, printable
 from cxr.evaluation.familiarity import centred, directions
 from cxr.files.run_folder import SIDE_FILE, SPLIT
 from cxr.files.writing import as_text, read_table
+from cxr.jobs.members import find_run
 from cxr.models.features import joined, kept_features, thumbnails
-from cxr.serving.loaded import Loaded, find_run
+from cxr.serving.loaded import Loaded
 from cxr.serving.pictures import data_url
 from cxr.training.familiar import sample_of
 
@@ -25,7 +26,7 @@ SHOWN = 4
 def can_show(loaded: Loaded) -> bool:
     """Whether there are training images to show: of one network alone, whose run folder has all that it takes."""
     first, *others = loaded.networks.checkpoints
-    run = find_run(first, loaded.model.classes)
+    run = find_run(first, loaded.model.classes, [SPLIT])
     return not others and run is not None and first.with_name(SIDE_FILE).is_file() and bool(loaded.model.familiar)
 
 
